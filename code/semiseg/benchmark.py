@@ -1,0 +1,133 @@
+"""From a benchmark file to its runs: which there are, which are done, and whether the rest can start."""
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semiseg.errors import UserError
+from semiseg.registry import find_methods
+from semiseg.run import Places, build_method
+from semiseg.settings import BenchmarkSettings, RunSpec, validate
+
+ALL = "all"  # in the list of methods: every method found that is not listed by itself
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A part of a benchmark; an empty tuple selects everything."""
+
+    methods: tuple[str, ...] = ()
+    labels: tuple[float, ...] = ()
+    folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+def resolve(settings: BenchmarkSettings, places: Places, extra: tuple[str, ...] = ()) -> BenchmarkSettings:
+    """Replace `all` by names, add the methods in `extra`, and refuse names that do not exist."""
+    found = find_methods(places.methods_dir)
+    variants = settings.variants()
+    names = dict.fromkeys([*variants, *extra])
+    if ALL in variants:
+        names = dict.fromkeys(n for name in names for n in (found if name == ALL else [name]))
+    methods: list[str | dict[str, Any]] = []
+    for name in names:
+        implementation, config = variants.get(name, (name, {}))
+        if implementation not in found:
+            raise UserError(f"benchmark {settings.name}: unknown method {implementation!r}; "
+                            f"there are: {', '.join(found)}.")
+        if implementation != name:
+            config = {"method": implementation, **config}
+        methods.append({name: config} if config else name)
+    return settings.model_copy(update={"methods": tuple(methods)})
+
+
+def expand(settings: BenchmarkSettings, places: Places, selection: Selection = Selection()) -> list[RunSpec]:  # noqa: B008
+    """Every run of a resolved benchmark, ordered so that complete columns of the table come first."""
+    found = find_methods(places.methods_dir)
+
+    def chosen(kind: str, available: tuple[Any, ...], wanted: tuple[Any, ...]) -> tuple[Any, ...]:
+        missing = [str(w) for w in wanted if w not in available]
+        if missing:
+            raise UserError(f"benchmark {settings.name} has no {kind} {', '.join(missing)}; "
+                            f"it has {', '.join(map(str, available))}.")
+        return wanted or available
+
+    variants = settings.variants()
+    methods = chosen("methods", tuple(variants), selection.methods)
+    labels = chosen("labels", settings.labels, selection.labels)
+    runs = []
+    for seed in chosen("seeds", settings.seeds, selection.seeds):
+        for fold in chosen("folds", settings.folds, selection.folds):
+            for fraction in labels:
+                for name in methods:
+                    implementation, config = variants[name]
+                    method = found[implementation]
+                    if method.uses_all_labels and fraction != labels[0]:
+                        continue  # one run serves all label fractions
+                    full = validate(method.Config, config, f"settings of method {name}").model_dump(mode="json")
+                    runs.append(RunSpec(
+                        benchmark=settings.name, dataset=settings.dataset, method=name,
+                        implementation=implementation, config=full,
+                        labels=1.0 if method.uses_all_labels else fraction, fold=fold, seed=seed,
+                        network=settings.network, weights=settings.weights, training=settings.training,
+                    ))  # fmt: skip
+    return runs
+
+
+def check(specs: list[RunSpec], places: Places) -> None:
+    """Find out before anything starts whether data, splits, methods and earlier results fit together."""
+    dataset = places.dataset(specs[0].dataset)
+    places.frozen_splits(dataset)
+    found = find_methods(places.methods_dir)
+    for spec in {s.method: s for s in specs}.values():
+        build_method(found[spec.implementation], spec, dataset)
+    for spec in specs:
+        record = read_record(places.results / spec.folder)
+        before, now = record.get("spec"), spec.model_dump(mode="json")
+        if before and before != now:
+            changed = ", ".join(key for key in now if before.get(key) != now[key])
+            raise UserError(f"{places.results / spec.folder}: made with other settings ({changed}); "
+                            "choose another --out, or move the old results away.")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The run.json of a run; empty if it has not begun."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete the folder to repeat the run.") from error
+
+
+def state(spec: RunSpec, results: Path) -> tuple[str, str]:
+    """finished, running, failed or left, and the reason for a failure."""
+    record = read_record(results / spec.folder)
+    status = record.get("status", "left")
+    if status == "running" and not _alive(record["process"]):
+        return "left", "interrupted, will resume"
+    return status, record.get("reason", "")
+
+
+def _alive(process: dict[str, Any]) -> bool:
+    """Whether a process runs; one on another machine is given the benefit of the doubt."""
+    if process["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:
+    """Keep beside the results what was asked for."""
+    results.mkdir(parents=True, exist_ok=True)
+    content = settings.model_dump(mode="json")
+    (results / "benchmark.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -1,0 +1,299 @@
+"""The command line. Commands import what they need when they run, so that --help answers at once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from semiseg.errors import UserError, UserErrors
+
+if TYPE_CHECKING:
+    from semiseg.run import Places
+    from semiseg.settings import BenchmarkSettings, RunSpec
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+console = Console()
+
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="SEMISEG_DATA", help="Folder of prepared data sets.")]
+MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further method files.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Jobs = Annotated[int | None, typer.Option(help="Runs at the same time.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: training.steps=100.")]
+
+
+@app.callback()
+def _semiseg() -> None:
+    """A benchmark suite for semi-supervised medical image segmentation."""
+
+
+@app.command()
+def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
+    """List every method: name, paper, networks trained, file."""
+    import inspect
+
+    from semiseg.registry import find_methods
+
+    rows = [
+        {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}",
+         "file": os.path.relpath(inspect.getfile(m))}
+        for name, m in find_methods(methods_dir).items()
+    ]  # fmt: skip
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
+    """List every data set that can be prepared, and which are ready."""
+    from semiseg.data.discovery import recipes
+    from semiseg.data.store import Dataset
+
+    known = recipes()
+    rows = []
+    for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
+        ready = (data_dir / f"{name}.h5").exists()
+        summary = known[name].summary if name in known else Dataset(data_dir / f"{name}.h5").info.title
+        cases = str(len(Dataset(data_dir / f"{name}.h5").records)) if ready else ""
+        rows.append({"name": name, "ready": "yes" if ready else "no", "cases": cases, "what": summary})
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A name that `semiseg datasets` lists.")],
+    source: Annotated[Path | None, typer.Option(help="Folder with the original files.")] = None,
+    out: Annotated[Path, typer.Option(envvar="SEMISEG_DATA", help="Folder for the prepared file.")] = Path("data"),
+    jobs: Jobs = None,
+) -> None:
+    """Turn a data set into the suite's format, or generate an embedded one."""
+    from rich.progress import Progress
+
+    from semiseg.data.discovery import recipes
+    from semiseg.data.prepare import prepare as prepare_cases
+
+    known = recipes()
+    if name not in known:
+        raise UserError(f"unknown data set {name!r}; there are: {', '.join(known)}.")
+    recipe = known[name](source)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"Preparing {name}", total=None)
+        path, written = prepare_cases(
+            recipe, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
+        )
+    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False)
+
+
+@app.command()
+def run(
+    benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/quick.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; results/NAME by default.")] = None,
+    jobs: Jobs = None,
+    executor: Annotated[str, typer.Option(help="local.")] = "local",
+    device: Device = "auto",
+    methods: Annotated[str, typer.Option(help="Only these, or also these: a,b.")] = "",
+    labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
+    folds: Annotated[str, typer.Option(help="Only these folds: 0,1.")] = "",
+    seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
+    methods_dir: MethodsDir = None,
+    data_dir: DataDir = Path("data"),
+    overrides: Overrides = None,
+) -> None:
+    """Carry out what is left of a benchmark, then write its report."""
+    from semiseg.benchmark import Selection, resolve
+    from semiseg.run import Places
+    from semiseg.settings import fraction, load_benchmark
+
+    if executor != "local":
+        raise UserError(f"--executor {executor}: only local is available in this version.")
+    settings = load_benchmark(benchmark, _overrides(overrides))
+    results = out or Path("results") / settings.name
+    places = Places(results, data_dir, benchmark.parent / "splits", methods_dir)
+    try:
+        selection = Selection(
+            tuple(_split(methods)),
+            tuple(fraction(f) for f in _split(labels)),
+            tuple(int(f) for f in _split(folds)),
+            tuple(int(s) for s in _split(seeds)),
+        )
+    except ValueError as error:
+        raise UserError(f"--labels, --folds or --seeds: {error}.") from error
+    failures = _carry_out(resolve(settings, places, selection.methods), places, selection, device, jobs)
+    if (results / "index.html").exists():
+        _show_report(results, results)
+    if failures:
+        console.print(f"{failures} runs failed; `semiseg status {results}` says why.", style="red")
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="A name that `semiseg methods` lists.")],
+    data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    labels: Annotated[str, typer.Option(help="Fraction of labelled training cases.")] = "5%",
+    fold: Annotated[int, typer.Option(help="0 to 4.")] = 0,
+    seed: Annotated[int, typer.Option(help="Any number.")] = 0,
+    device: Device = "auto",
+    methods_dir: MethodsDir = None,
+    data_dir: DataDir = Path("data"),
+    splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
+    overrides: Overrides = None,
+) -> None:
+    """Train and evaluate one method on one fold."""
+    from semiseg.run import Places
+    from semiseg.settings import BenchmarkSettings, validate
+
+    content: dict[str, Any] = {"name": out.name, "dataset": data, "labels": [labels], "folds": [fold], "seeds": [seed]}
+    config: dict[str, Any] = {}
+    for key, value in _overrides(overrides).items():
+        group, _, rest = key.partition(".")
+        if group == "training":
+            content.setdefault("training", {})[rest] = value
+        elif rest:
+            raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
+        else:
+            (content if key in ("network", "weights") else config)[key] = value
+    settings = validate(BenchmarkSettings, {**content, "methods": [{method: config}]}, "semiseg train")
+    if _carry_out(settings, Places(out, data_dir, splits, methods_dir), None, device, 1):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
+           methods_dir: MethodsDir = None) -> None:
+    """Count finished, running, failed and left runs, with the reason for each failure."""
+    from semiseg.benchmark import expand, state
+    from semiseg.run import Places
+    from semiseg.settings import load_benchmark
+
+    settings = load_benchmark(results / "benchmark.yaml", {})
+    runs = expand(settings, Places(results, Path(), Path(), methods_dir))
+    states = {spec.folder: state(spec, results) for spec in runs}
+    for wanted in ("finished", "running", "failed", "left"):
+        console.print(f"{wanted:9} {sum(s == wanted for s, _ in states.values())}", highlight=False)
+    for folder, (_, reason) in states.items():
+        if reason:
+            console.print(f"{folder}: {reason}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
+) -> None:
+    """Rebuild tables, plots and page from the stored per-case numbers."""
+    from semiseg.report import report as write_report
+
+    write_report(results, out)
+    _show_report(results, out or results)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")],
+    device: Device = "auto",
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Write masks for new images with a finished run."""
+    from rich.progress import track
+
+    from semiseg.executors.local import choose_devices
+    from semiseg.prediction import image_files, load_predictor, write_mask
+
+    predictor = load_predictor(run, choose_devices(device, 1)[0][0], methods_dir)
+    files = image_files(images, predictor.is_volumetric)
+    for path in track(files, "Predicting", console=console, transient=True):
+        write_mask(predictor, path, out)
+    console.print(f"{len(files)} masks in {out}", highlight=False)
+
+
+@app.command()
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name of the method and its file: letters, digits, underscores.")],
+    directory: Annotated[Path, typer.Option("--dir", help="Where to put the file.")] = Path("methods"),
+) -> None:
+    """Write a working method to start from, with its test."""
+    from semiseg.scaffold import write_scaffold
+
+    for path in write_scaffold(name, directory):
+        console.print(f"{path}: written", highlight=False)
+
+
+def _carry_out(settings: "BenchmarkSettings", places: "Places", selection: Any, device: str, jobs: int | None) -> int:
+    """Run what is left, report what there is, and return the number of failures."""
+    from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
+    from semiseg.executors.local import carry_out, choose_devices
+    from semiseg.report import report as write_report
+    from semiseg.watch import Watch
+
+    settings = resolve(settings, places)
+    runs = expand(settings, places, selection or Selection())
+    devices, threads = choose_devices(device, jobs)
+    check(runs, places)
+    left = [spec for spec in runs if state(spec, places.results)[0] != "finished"]
+    write_benchmark(settings, places.results)
+    failures = 0
+    if left:
+        with Watch(console, len(runs), len(runs) - len(left)) as watch:
+            for spec, record in carry_out(left, places, devices[: len(left)], threads, watch.step):
+                watch.end(spec, record)
+                failures += record["status"] != "finished"
+    if failures < len(runs) and (left or not (places.results / "index.html").exists()):
+        write_report(places.results)
+    return failures
+
+
+def _show_report(results: Path, page: Path) -> None:
+    from semiseg.report import terminal_table
+
+    console.print(terminal_table(results))
+    console.print(f"Page: {page / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _overrides(pairs: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    overrides = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: write key=value, such as training.steps=100.")
+        overrides[key] = yaml.safe_load(value)
+    return overrides
+
+
+def main() -> None:
+    """Entry point: bad input ends in one line per problem and exit code 2."""
+    try:
+        app()
+    except UserErrors as error:
+        for message in error.messages:
+            print(f"semiseg: {message}", file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
+        print(f"semiseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("semiseg: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)

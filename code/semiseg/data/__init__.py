@@ -1,0 +1,1 @@
+"""Data set files, splits and sampling."""

@@ -1,0 +1,116 @@
+"""Training images on the device, and which of them make up the batch of a given step."""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semiseg.data.splits import Partition
+from semiseg.data.store import Dataset
+from semiseg.seeding import derive_seed
+
+
+class Stream:
+    """An endless chain of fresh permutations of `count` items, addressable by position.
+
+    Nothing is remembered between calls, so a resumed run draws what an uninterrupted one would have drawn,
+    and a set smaller than the batch is simply repeated.
+    """
+
+    def __init__(self, count: int, *seed: object) -> None:
+        self.count, self.seed = count, seed
+        self._permutation = lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> list[int]:
+        order = list(range(self.count))
+        random.Random(derive_seed(*self.seed, epoch)).shuffle(order)
+        return order
+
+    def take(self, start: int, number: int) -> list[int]:
+        """The items at positions start … start + number − 1."""
+        return [self._permutation(p // self.count)[p % self.count] for p in range(start, start + number)]
+
+
+class TrainingSet:
+    """Labelled and unlabelled training images of one run, as uint8 (or float) tensors on the device.
+
+    The labels of unlabelled cases and everything about test cases are never read from the file.
+    In 2D an item is an image, or a slice of a volume, resized to `size`; in 3D it is a volume from which a
+    patch of `size` is cut at random.
+    """
+
+    def __init__(self, dataset: Dataset, partition: Partition, size: Sequence[int], device: torch.device,
+                 seed: int, labeled_batch: int, unlabeled_batch: int, labeled_parts: int = 1) -> None:
+        self.size, self.seed = tuple(size), seed
+        self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
+        self.images: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        for case in partition.labeled:
+            self.images += self._items(dataset.image(case), device, is_label=False)
+            self.labels += self._items(dataset.label(case)[None], device, is_label=True)
+        labeled = len(self.images)
+        if self.unlabeled_batch:
+            for case in partition.unlabeled:
+                self.images += self._items(dataset.image(case), device, is_label=False)
+        self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
+        # Disjoint parts of the labelled set, for methods whose networks learn from different labels.
+        order = Stream(labeled, seed, "parts").take(0, labeled)
+        self.parts = [order[k::labeled_parts] or order for k in range(labeled_parts)]
+        self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
+        self.per_part = labeled_batch // labeled_parts
+        self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
+        if len(self.size) == 2:  # all items have one shape: a batch is one gather
+            self.stacked_images, self.stacked_labels = torch.stack(self.images), torch.stack(self.labels)
+
+    def _items(self, array: np.ndarray, device: torch.device, is_label: bool) -> list[Tensor]:
+        """Cut a (channels, *space) array into training items."""
+        tensor = torch.from_numpy(array)
+        if len(self.size) == 3:
+            missing = [max(0, want - have) for want, have in zip(self.size, tensor.shape[1:], strict=True)]
+            padding = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
+            return [F.pad(tensor, padding).to(device)]
+        slices = tensor[None] if tensor.ndim == 3 else tensor.transpose(0, 1)
+        return list(resize(slices, self.size, is_label).to(device))
+
+    @property
+    def unlabeled_steps(self) -> int:
+        """Steps per pass over the unlabelled items."""
+        return -(-self.unlabeled_count // self.unlabeled_batch) if self.unlabeled_batch else 1
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (L + U, channels, *size) and labels (L, *size) of a step, labelled items first."""
+        items = [part[i] for part, stream in zip(self.parts, self.part_streams, strict=True)
+                 for i in stream.take(step * self.per_part, self.per_part)]
+        labeled = len(items)
+        start = step * self.unlabeled_batch
+        items += [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
+        if len(self.size) == 2:
+            index = torch.tensor(items).to(self.stacked_images.device, non_blocking=True)
+            return self.stacked_images[index], self.stacked_labels[index[:labeled], 0].long()
+        origin = random.Random(derive_seed(self.seed, "crop", step))
+        windows = [[slice(None), *(self._window(origin, have, want)
+                                   for have, want in zip(self.images[i].shape[1:], self.size, strict=True))]
+                   for i in items]
+        images = torch.stack([self.images[i][tuple(w)] for i, w in zip(items, windows, strict=True)])
+        labels = torch.stack([self.labels[i][tuple(w)][0]
+                              for i, w in zip(items[:labeled], windows[:labeled], strict=True)])
+        return images, labels.long()
+
+    @staticmethod
+    def _window(origin: random.Random, have: int, want: int) -> slice:
+        start = origin.randint(0, have - want)
+        return slice(start, start + want)
+
+
+def resize(images: Tensor, size: Sequence[int], is_label: bool = False) -> Tensor:
+    """Resize (batch, channels, height, width), keeping the type; masks keep their classes."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    if is_label:
+        return F.interpolate(images.float(), tuple(size), mode="nearest-exact").to(images.dtype)
+    resized = F.interpolate(images.float(), tuple(size), mode="bilinear", antialias=True)
+    return resized if images.is_floating_point() else resized.round().to(images.dtype)

@@ -1,0 +1,103 @@
+"""Frozen splits: five folds by group, and inside each fold one order in which cases get their labels."""
+
+import hashlib
+import json
+import random
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from semiseg.data.store import Dataset
+from semiseg.errors import UserError
+from semiseg.seeding import derive_seed
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The cases of one fold. `train` lists group after group in the order in which they get labels."""
+
+    test: tuple[str, ...]
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The cases of one run: three disjoint lists."""
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All folds of a data set, tied to the data they were made from."""
+
+    dataset: str
+    data_hash: str
+    seed: int
+    folds: tuple[Fold, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything in the split."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def partition(self, fold: int, labels: float, groups: dict[str, str]) -> Partition:
+        """Label the first groups of the fold's order, as many as come closest to `labels` of its cases.
+
+        A group is labelled whole or not at all, at least one is labelled, and since the order is fixed,
+        a smaller fraction is always contained in a larger one.
+        """
+        chosen = self.folds[fold]
+        ends = [i + 1 for i, case in enumerate(chosen.train)
+                if i + 1 == len(chosen.train) or groups[case] != groups[chosen.train[i + 1]]]
+        count = min(ends, key=lambda end: abs(end - labels * len(chosen.train)))
+        return Partition(chosen.train[:count], chosen.train[count:], chosen.test)
+
+
+def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
+    """Deal shuffled groups into folds of even size, then shuffle each training set's groups."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for record in dataset.records.values():
+        members[record.group].append(record.id)
+    if len(members) < FOLDS:
+        raise UserError(f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
+                        "add cases, or name finer groups.")
+
+    def shuffled(purpose: object) -> list[str]:
+        groups = sorted(members)
+        random.Random(derive_seed("splits", seed, purpose)).shuffle(groups)
+        return groups
+
+    tests: list[list[str]] = [[] for _ in range(FOLDS)]
+    for group in sorted(shuffled("folds"), key=lambda g: -len(members[g])):  # large groups first keeps folds even
+        min(tests, key=len).extend(members[group])
+    folds = []
+    for index, test in enumerate(tests):
+        held_out = set(test)
+        train = [case for group in shuffled(index) for case in sorted(members[group]) if case not in held_out]
+        folds.append(Fold(tuple(sorted(test)), tuple(train)))
+    return Splits(dataset.info.name, dataset.hash, seed, tuple(folds))
+
+
+def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
+    """Read the frozen splits of a data set, or freeze them now if there are none yet."""
+    if not path.exists():
+        splits = make_splits(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(splits), indent=1) + "\n")
+        return splits
+    try:
+        stored = json.loads(path.read_text())
+        folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
+        splits = Splits(folds=folds, **stored)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a split file ({error}); restore it, or delete it to freeze a new one.") from error
+    if splits.data_hash != dataset.hash:
+        raise UserError(f"{path}: frozen for other data ({splits.data_hash[:12]}…) than {dataset.path} holds now "
+                        f"({dataset.hash[:12]}…); restore the data, or delete the split file to freeze a new split "
+                        "whose results do not compare with the old ones.")
+    return splits

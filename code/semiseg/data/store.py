@@ -1,0 +1,191 @@
+"""The data set file: one HDF5 file that holds every case, and the hashes that prove it unchanged."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from semiseg.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a reader needs to know about a data set before looking at a single case."""
+
+    name: str
+    title: str
+    modality: str
+    classes: tuple[str, ...]  # class 0 is the background
+    licence: str
+    source: str
+    citation: str = ""
+    version: str = "1"
+    grouping: str = ""  # what a group is ("patient", "scene"); empty when the source does not say
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image or volume with its mask."""
+
+    id: str
+    group: str  # cases of one group (a patient, a video) never fall on two sides of a split
+    image: np.ndarray  # (channels, *space), uint8, or float32 within [0, 1]
+    label: np.ndarray  # (*space), uint8 class indices
+    spacing: tuple[float, ...]  # size of a pixel along each axis of space, in mm (1.0 when unknown)
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A case as listed in the file, without its pixels."""
+
+    id: str
+    group: str
+    shape: tuple[int, ...]  # (channels, *space)
+    spacing: tuple[float, ...]
+    image_hash: str
+    label_hash: str
+
+
+def check_case(case: Case, info: DatasetInfo) -> None:
+    """Refuse a case that would fail, or mislead, later."""
+    where = f"{info.name}, case {case.id!r}"
+    space = case.image.shape[1:]
+    if len(space) not in (2, 3) or 0 in case.image.shape:
+        raise UserError(f"{where}: image of shape {case.image.shape}; expected (channels, height, width) "
+                        "or (channels, depth, height, width), none of them empty.")
+    if case.label.shape != space:
+        raise UserError(f"{where}: the image is {space} and its mask {case.label.shape}; "
+                        "provide a mask of the image's size.")
+    if len(case.spacing) != len(space) or not all(s > 0 and np.isfinite(s) for s in case.spacing):
+        raise UserError(f"{where}: spacing {case.spacing} does not fit {len(space)} axes of positive length.")
+    if case.image.dtype == np.float32:
+        if not np.isfinite(case.image).all():
+            raise UserError(f"{where}: the image holds NaN or infinite values; repair or leave out the case.")
+        if case.image.min() < 0 or case.image.max() > 1:
+            raise UserError(f"{where}: float images must lie within [0, 1]; rescale them in the recipe.")
+    elif case.image.dtype != np.uint8:
+        raise UserError(f"{where}: images are uint8 or float32, this one is {case.image.dtype}.")
+    if case.label.dtype != np.uint8:
+        raise UserError(f"{where}: masks are uint8 class indices, this one is {case.label.dtype}.")
+    unknown = sorted(set(np.unique(case.label).tolist()) - set(range(len(info.classes))))
+    if unknown:
+        raise UserError(f"{where}: the mask holds the values {unknown}, but the classes are "
+                        f"{dict(enumerate(info.classes))}; correct the mask or name the class.")
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 over type, shape and values, independent of how the file compresses them."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def content_hash(info: DatasetInfo, records: Iterable[CaseRecord]) -> str:
+    """SHA-256 over everything that a split or a result depends on."""
+    content = {"classes": info.classes, "cases": [asdict(r) for r in sorted(records, key=lambda r: r.id)]}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_dataset(path: Path, info: DatasetInfo, cases: Iterable[Case],
+                  attributes: dict[str, str] | None = None) -> str:
+    """Write a data set atomically and return its content hash; a failure leaves `path` as it was.
+
+    `attributes` are kept in the file beside its own; they do not enter the content hash.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    records: dict[str, CaseRecord] = {}
+    try:
+        with h5py.File(partial, "w") as file:
+            for case in cases:
+                check_case(case, info)
+                if case.id in records:
+                    raise UserError(f"{info.name}: two cases are called {case.id!r}; rename one of them.")
+                group = file.create_group(f"cases/{case.id}")
+                for key, array in (("image", case.image), ("label", case.label)):
+                    group.create_dataset(key, data=array, compression="gzip", compression_opts=1,
+                                         chunks=array.shape)
+                record = CaseRecord(case.id, case.group, case.image.shape, tuple(map(float, case.spacing)),
+                                    array_hash(case.image), array_hash(case.label))
+                group.attrs["record"] = json.dumps(asdict(record))
+                records[case.id] = record
+            if not records:
+                raise UserError(f"{info.name}: no case was found; a data set needs at least one.")
+            digest = content_hash(info, records.values())
+            file.attrs.update(attributes or {})
+            file.attrs.update(format=FORMAT, info=json.dumps(asdict(info)), hash=digest)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest
+
+
+class Dataset:
+    """A prepared data set. Listing costs nothing; pixels are read, and verified, when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise UserError(f"{path}: there is no such data set; make it with "
+                            f"`semiseg prepare {path.stem} --out {path.parent}`.")
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs["format"] != FORMAT:
+                    raise UserError(f"{path}: written by another version of semiseg; prepare the data again.")
+                self.info = _tuples(DatasetInfo, file.attrs["info"])
+                self.hash = str(file.attrs["hash"])
+                records = [_tuples(CaseRecord, g.attrs["record"]) for g in file["cases"].values()]
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path}: not a readable semiseg data set ({_first_line(error)}); the file is "
+                            "truncated or of another kind, prepare the data again.") from error
+        self.records = {r.id: r for r in sorted(records, key=lambda r: r.id)}
+        if content_hash(self.info, self.records.values()) != self.hash:
+            raise UserError(f"{path}: the list of cases was changed after it was written; prepare the data again.")
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels, the same for every case."""
+        return next(iter(self.records.values())).shape[0]
+
+    @property
+    def is_volumetric(self) -> bool:
+        """Whether cases are volumes rather than single images."""
+        return len(next(iter(self.records.values())).shape) == 4
+
+    def image(self, case_id: str) -> np.ndarray:
+        """The image of a case, (channels, *space)."""
+        return self._read(case_id, "image", self.records[case_id].image_hash)
+
+    def label(self, case_id: str) -> np.ndarray:
+        """The mask of a case, (*space)."""
+        return self._read(case_id, "label", self.records[case_id].label_hash)
+
+    def _read(self, case_id: str, key: str, expected: str) -> np.ndarray:
+        try:
+            with h5py.File(self.path, "r") as file:
+                array = file[f"cases/{case_id}/{key}"][()]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{self.path}: the {key} of case {case_id!r} cannot be read "
+                            f"({_first_line(error)}); prepare the data again.") from error
+        if array_hash(array) != expected:
+            raise UserError(f"{self.path}: the {key} of case {case_id!r} was changed after the file was written; "
+                            "prepare the data again.")
+        return array
+
+
+def _tuples(kind: Any, text: str) -> Any:
+    """Rebuild a frozen dataclass from JSON, whose lists were tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__

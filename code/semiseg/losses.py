@@ -1,0 +1,208 @@
+"""The mathematics that methods share, as pure functions. C counts classes, class 0 is the background.
+
+Every function computes in float32 whatever the precision of the networks: half precision would blur small
+probabilities and similarities.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SMOOTH = 1e-5
+
+
+def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a function outside autocast with its tensors in float32."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        def cast(value: Any) -> Any:
+            return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        device = next(v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*map(cast, args), **{k: cast(v) for k, v in kwargs.items()})
+
+    return wrapper
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """(batch, *space) class indices to (batch, C, *space) zeros and ones."""
+    return F.one_hot(labels, classes).movedim(-1, 1).float()
+
+
+@in_full_precision
+def dice_loss(probabilities: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Squared-denominator Dice loss, sums run over the batch and all pixels.
+
+    (1/C) Σ_c [1 − (2 Σ m p_c q_c + ε) / (Σ m p_c² + Σ m q_c² + ε)], ε = 1e−5.
+
+    Args:
+        probabilities: p, (batch, C, *space).
+        target: q, the same shape; hard or soft.
+        mask: m, (batch, 1, *space); pixels at 0 take no part.
+    """
+    over = [d for d in range(probabilities.ndim) if d != 1]
+    weight = torch.ones_like(probabilities[:, :1]) if mask is None else mask
+    overlap = (weight * probabilities * target).sum(over)
+    total = (weight * probabilities.square()).sum(over) + (weight * target.square()).sum(over)
+    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+
+
+@in_full_precision
+def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """½ (cross-entropy + Dice) of (batch, C, *space) logits and (batch, *space) labels."""
+    target = one_hot(labels, logits.shape[1])
+    return 0.5 * (F.cross_entropy(logits, labels) + dice_loss(logits.softmax(1), target))
+
+
+@in_full_precision
+def soft_supervised_loss(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """½ (cross-entropy + Dice) against soft targets q where the mask m is 1; 0 if it is 0 everywhere.
+
+    The cross-entropy part is Σ m (−Σ_c q_c ln p_c) / max(Σ m, 1).
+
+    Args:
+        logits: (batch, C, *space).
+        target: (batch, C, *space), sums to 1 over C.
+        mask: (batch, 1, *space) zeros and ones.
+    """
+    cross_entropy = -(target * logits.log_softmax(1)).sum(1, keepdim=True)
+    cross_entropy = (mask * cross_entropy).sum() / mask.sum().clamp(min=1)
+    return 0.5 * (cross_entropy + dice_loss(logits.softmax(1), target, mask))
+
+
+@in_full_precision
+def foreground_dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """Dice of the hard prediction, mean over items and foreground classes that are present; NaN if none is."""
+    classes = logits.shape[1]
+    prediction = one_hot(logits.argmax(1), classes)[:, 1:].flatten(2)
+    target = one_hot(labels, classes)[:, 1:].flatten(2)
+    dice = 2 * (prediction * target).sum(2) / (prediction.sum(2) + target.sum(2)).clamp(min=1)
+    present = target.sum(2) > 0
+    return (dice * present).sum() / present.sum()
+
+
+@in_full_precision
+def mse_consistency(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance between the softmax of the logits and a target distribution."""
+    return F.mse_loss(logits.softmax(1), target)
+
+
+@in_full_precision
+def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Σ m (p_c − q_c)² / (C Σ m + 1e−16) with p the softmax of the logits; 0 where no pixel is let through.
+
+    Args:
+        logits: (batch, C, *space).
+        target: q, the same shape.
+        mask: m, (batch, 1, *space) zeros and ones.
+    """
+    distance = mask * (logits.softmax(1) - target).square()
+    return distance.sum() / (logits.shape[1] * mask.sum() + 1e-16)
+
+
+@in_full_precision
+def kl_consistency(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over items and pixels of KL(target ‖ softmax(logits)), in nats."""
+    return F.kl_div(logits.log_softmax(1), target, reduction="none").sum(1).mean()
+
+
+@in_full_precision
+def entropy(probabilities: Tensor) -> Tensor:
+    """−Σ_c p_c ln(p_c + 1e−6) in nats, (batch, C, *space) to (batch, 1, *space)."""
+    return -(probabilities * (probabilities + 1e-6).log()).sum(1, keepdim=True)
+
+
+@in_full_precision
+def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
+    """p_c^{1/T} / Σ_c p_c^{1/T}."""
+    return (probabilities.clamp(min=1e-8).log() / temperature).softmax(1)
+
+
+@in_full_precision
+def one_vs_rest(logits: Tensor) -> Tensor:
+    """Binary logits of every foreground class: sigmoid of the result is the softmax probability.
+
+    (batch, C, *space) to (batch, C − 1, *space); for C = 2 this is logit₁ − logit₀.
+    """
+    log_probability = logits.log_softmax(1)
+    return (log_probability - torch.log1p(-log_probability.exp().clamp(max=1 - 1e-6)))[:, 1:]
+
+
+def box_mean(images: Tensor, window: int) -> Tensor:
+    """Mean over a centred square or cube, zero beyond the border; axis by axis, which costs far less in 3D."""
+    axes = images.ndim - 2
+    pool = F.avg_pool2d if axes == 2 else F.avg_pool3d
+    for axis in range(axes):
+        kernel = [window if axis == a else 1 for a in range(axes)]
+        images = pool(images, kernel, 1, [k // 2 for k in kernel])
+    return images
+
+
+@in_full_precision
+def structure_loss(logits: Tensor, target: Tensor, window: int = 31) -> Tensor:
+    """Cross-entropy plus IoU, both weighted by how close a pixel is to the target's boundary.
+
+    ω = 1 + 5 |avgpool(y) − y|; Σ ω BCE / Σ ω + 1 − (Σ ω q y + 1) / (Σ ω (q + y) − Σ ω q y + 1) with
+    q = sigmoid(logits), sums over the pixels of one item and class, mean over items and classes.
+
+    Args:
+        logits: (batch, channels, *space) binary logits.
+        target: y, the same shape, within [0, 1].
+        window: side of the averaging window in pixels.
+    """
+    weight = 1 + 5 * (box_mean(target, window) - target).abs()
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    q = logits.sigmoid()
+
+    def total(values: Tensor) -> Tensor:
+        return (weight * values).flatten(2).sum(2)
+
+    overlap = total(q * target)
+    iou = 1 - (overlap + 1) / (total(q + target) - overlap + 1)
+    return (total(bce) / weight.flatten(2).sum(2) + iou).mean()
+
+
+def sample_positions(features: Tensor, number: int) -> Tensor:
+    """For each image of (batch, D, *space), `number` distinct pixel positions (all, if there are fewer)."""
+    pixels = features[0, 0].numel()
+    keys = torch.rand(len(features), pixels, device=features.device)
+    return keys.topk(min(number, pixels), dim=1).indices
+
+
+@in_full_precision
+def at_positions(features: Tensor, positions: Tensor) -> Tensor:
+    """Unit vectors at the sampled positions: (batch, D, *space) and (batch, P) to (batch, P, D)."""
+    flat = features.flatten(2).gather(2, positions[:, None].expand(-1, features.shape[1], -1))
+    return F.normalize(flat.transpose(1, 2), dim=2)
+
+
+@in_full_precision
+def similarities(queries: Tensor, keys: Tensor, temperature: float,
+                 candidates: Literal["image", "batch"] = "image") -> Tensor:
+    """Scaled inner products of queries with their candidates.
+
+    (batch, P, D) twice to (batch, P, P) with candidates from the same image, or to (1, batch·P, batch·P)
+    with candidates from all images. The diagonal holds the pairs at the same position.
+    """
+    if candidates == "batch":
+        queries, keys = queries.flatten(0, 1)[None], keys.flatten(0, 1)[None]
+    return queries @ keys.transpose(1, 2) / temperature
+
+
+@in_full_precision
+def attraction_loss(similarity: Tensor) -> Tensor:
+    """InfoNCE: −ln( e^{s_ii} / Σ_j e^{s_ij} ), mean over images and positions; the positive counts once."""
+    return (similarity.logsumexp(2) - similarity.diagonal(dim1=1, dim2=2)).mean()
+
+
+@in_full_precision
+def repulsion_loss(similarity: Tensor) -> Tensor:
+    """ln( 1 + Σ_{j≠i} e^{s_ij} ), mean over images and positions: no pair should be similar."""
+    others = similarity.masked_fill(torch.eye(similarity.shape[1], dtype=torch.bool, device=similarity.device), 0)
+    return others.logsumexp(2).mean()

@@ -1,0 +1,221 @@
+"""The plugin contract: what a method declares, what it is given, and what it returns.
+
+A method is one class in one file. It builds its networks in `build`, and returns named losses in `losses`;
+the trainer adds them up, takes the gradient step and everything else. Whatever a method keeps (networks,
+buffers) is an attribute of an `nn.Module`, so it is moved, saved and resumed without further ado.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from semiseg.networks import Output, build_network
+from semiseg.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method was published."""
+
+    title: str
+    authors: str
+    venue: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to learn, and with which backbone."""
+
+    channels: int
+    classes: int  # background included
+    size: tuple[int, ...]  # of a training image (height, width) or patch (depth, height, width)
+    network: str
+    seed: int = 0
+    weights: Path | None = None  # of a pretrained encoder
+    unlabeled_steps: int = 1  # steps per pass over the unlabelled images
+
+    @property
+    def dims(self) -> int:
+        """2 for images and slices, 3 for volumes."""
+        return len(self.size)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training has come."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Between 0 and 1."""
+        return self.step / self.total
+
+    def ramp_up(self, over: float = 1.0) -> float:
+        """exp(−5 (1 − t)²), which rises from 0.0067 to 1 within the given fraction of the training."""
+        return exp(-5 * (1 - min(self.fraction / over, 1.0)) ** 2)
+
+    def every(self, steps: int) -> bool:
+        """Whether a multiple of `steps` steps is complete once this one is."""
+        return (self.step + 1) % steps == 0
+
+
+class Batch:
+    """Labelled and unlabelled images of one step, shown in the views that the method declared.
+
+    All views of an image share one geometry and so do its labels: pixels correspond.
+    """
+
+    def __init__(self, views: dict[str, Tensor], labels: Tensor) -> None:
+        self._views = views
+        self.labels = labels  # (L, *space)
+
+    def images(self, view: str = "plain") -> Tensor:
+        """All images, (L + U, channels, *space), labelled ones first."""
+        return self._views[view]
+
+    def labeled(self, view: str = "plain") -> Tensor:
+        """The labelled images, (L, channels, *space)."""
+        return self._views[view][: len(self.labels)]
+
+    def unlabeled(self, view: str = "plain") -> Tensor:
+        """The unlabelled images, (U, channels, *space)."""
+        return self._views[view][len(self.labels) :]
+
+    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut anything computed for all images into its labelled and its unlabelled part."""
+        return values[: len(self.labels)], values[len(self.labels) :]
+
+
+class MovingAverage(nn.Module):
+    """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/(t + 1), decay).
+
+    Floating-point buffers are averaged like parameters and integer ones are copied; forward passes of the
+    copy leave its running statistics alone.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.network = frozen_copy(network)
+        self.decay = decay
+        self.follow = [network]  # in a list, so that the followed network is not registered twice
+
+    def forward(self, images: Tensor) -> Output:
+        return self.network(images)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the followed network after optimiser step `step`, counted from 0."""
+        alpha = min(1 - 1 / (step + 1), self.decay)
+        pairs = list(zip(self.network.state_dict().values(), self.follow[0].state_dict().values(), strict=True))
+        floating = [(own, other) for own, other in pairs if own.is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
+        for own, other in pairs:
+            if not own.is_floating_point():
+                own.copy_(other)
+
+
+class Ensemble(nn.Module):
+    """The mean of several networks' class probabilities."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Output:
+        probabilities = torch.stack([network(images).logits.softmax(1) for network in self.networks]).mean(0)
+        return Output(probabilities.clamp(min=1e-8).log())
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """A copy that gets no gradients and whose batch statistics no forward pass changes."""
+    frozen = copy.deepcopy(network).requires_grad_(False)
+    for module in frozen.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
+    return frozen
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: Tensor) -> Output:
+    """Run a network in evaluation mode without gradient, and leave its mode as it was."""
+    training = network.training
+    network.eval()
+    output = network(images)
+    network.train(training)
+    return output
+
+
+class Method(nn.Module, ABC):
+    """Base class of all methods."""
+
+    title: ClassVar[str]
+    paper: ClassVar[Paper]
+    networks: ClassVar[int] = 1  # how many are trained by gradient
+    views: Sequence[str] = ("plain",)  # see semiseg.views
+    uses_unlabeled: ClassVar[bool] = True
+    uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
+    labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
+
+    class Config(BaseModel):
+        """Hyper-parameters with the defaults of the paper."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Any  # an instance of the class's own Config
+
+    def __init__(self, task: Task, config: BaseModel | None = None) -> None:
+        super().__init__()
+        self.task = task
+        self.config = config or self.Config()
+        self.noted: dict[str, Tensor | float] = {}
+        self._networks_built = 0
+        torch.manual_seed(derive_seed(task.seed, "build"))
+        self.build()
+
+    # What a method defines
+
+    @abstractmethod
+    def build(self) -> None:
+        """Create networks and whatever else has weights or state."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; their sum is minimized."""
+
+    @abstractmethod
+    def predictors(self) -> dict[str, nn.Module]:
+        """Networks that can predict, by name; the first is the one that is reported."""
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027
+        """Do what follows an optimizer step. Moving averages need nothing here, they are updated already."""
+
+    def concerns(self) -> list[str]:
+        """What a user should know about a finished training, one line each."""
+        return []
+
+    # What a method is given
+
+    def network(self) -> nn.Module:
+        """One more network of the task's kind, with its own random initial weights."""
+        torch.manual_seed(derive_seed(self.task.seed, "network", self._networks_built))
+        self._networks_built += 1
+        task = self.task
+        return build_network(task.network, task.channels, task.classes, task.dims, task.weights)
+
+    def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
+        """A teacher that follows a student; the trainer updates it after every step."""
+        return MovingAverage(network, decay)
+
+    def note(self, name: str, value: Tensor | float) -> None:
+        """Have a diagnostic logged beside the losses."""
+        self.noted[name] = value.detach() if isinstance(value, Tensor) else value

@@ -1,0 +1,141 @@
+"""Validated settings of a benchmark and of its runs, with errors that a person can act on."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from semiseg.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingSettings(Settings):
+    """How every method of a benchmark is trained; the defaults are those of the SSL4MIS family."""
+
+    steps: int = Field(30_000, ge=1)
+    size: tuple[int, ...] = (256, 256)  # (height, width), or (depth, height, width) to train in 3D
+    labeled_batch: int = Field(12, ge=1)
+    unlabeled_batch: int = Field(12, ge=1)
+    learning_rate: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    poly_power: float = Field(0.9, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    log_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+
+    @model_validator(mode="after")
+    def _size_has_two_or_three_axes(self) -> "TrainingSettings":
+        if len(self.size) not in (2, 3) or min(self.size) < 1:
+            raise ValueError(f"size {list(self.size)} should be [height, width] or [depth, height, width]")
+        return self
+
+
+def fraction(value: Any) -> Any:
+    """Read 0.05 or "5%" as a fraction above 0 and up to 1."""
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value.strip().removesuffix("%")) / (100 if value.strip().endswith("%") else 1)
+        except ValueError:
+            raise ValueError(f"{value!r} is no fraction; write 5% or 0.05") from None
+    if not isinstance(number, int | float) or not 0 < number <= 1:
+        raise ValueError(f"a fraction of labels lies above 0 and at most at 1 (100%), not {value!r}")
+    return round(number, 6)
+
+
+Fraction = Annotated[float, BeforeValidator(fraction)]
+
+
+class RunSpec(Settings):
+    """Everything that determines the result of one run, given the data."""
+
+    benchmark: str
+    dataset: str
+    method: str  # the name in tables and folders
+    implementation: str  # the plugin; differs from the name for a variant
+    config: dict[str, Any]
+    labels: Fraction
+    fold: int
+    seed: int
+    network: str
+    weights: str | None
+    training: TrainingSettings
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives below its benchmark's results."""
+        return Path("runs", self.method, f"labels-{100 * self.labels:02g}", f"fold-{self.fold}", f"seed-{self.seed}")
+
+
+class BenchmarkSettings(Settings):
+    """What a benchmark file says."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    dataset: str
+    methods: tuple[str | dict[str, dict[str, Any] | None], ...] = Field(min_length=1)
+    labels: tuple[Fraction, ...] = (0.05, 0.2, 0.5)
+    folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[int, ...] = (0,)
+    network: str = "unet"
+    weights: str | None = None  # of a pretrained encoder
+    training: TrainingSettings = TrainingSettings()
+
+    def variants(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Every entry of `methods` by name, as plugin and configuration.
+
+        An entry is a name, or `name: {key: value, ...}`; with a key `method` it is a variant of that method.
+        """
+        variants: dict[str, tuple[str, dict[str, Any]]] = {}
+        for entry in self.methods:
+            for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
+                config = dict(config or {})
+                if name in variants:
+                    raise UserError(f"benchmark {self.name}: {name!r} is listed twice under methods; rename one.")
+                variants[name] = (config.pop("method", name), config)
+        return variants
+
+
+def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
+    """Read a benchmark file; overrides have dotted keys, such as training.steps."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a benchmark file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}); correct the file.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a benchmark file is a mapping with the keys name, dataset, methods, …")
+    content.setdefault("name", path.stem)
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        target = content
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise UserError(f"--set {key}: {parent} is not a group of settings.")
+        target[last] = value
+    return validate(BenchmarkSettings, content, str(path))
+
+
+def validate(model: type[BaseModel], content: Any, where: str) -> Any:
+    """Build settings, or say in one line what is wrong with them."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors():
+            key = ".".join(str(p) for p in detail["loc"] if not str(p).endswith("]"))
+            if detail["type"] == "extra_forbidden":
+                problems.append(f"unknown key {key!r} (known: {', '.join(model.model_fields)})")
+            else:
+                problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+        raise UserError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from error

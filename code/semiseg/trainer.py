@@ -1,0 +1,190 @@
+"""The one training loop: every method, 2D and 3D. It knows no method by name."""
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from semiseg.data.sampling import TrainingSet
+from semiseg.method import Batch, Method, MovingAverage, Progress, predict
+from semiseg.seeding import derive_seed
+from semiseg.settings import TrainingSettings
+from semiseg.views import VIEWS, view, warp
+
+Report = Callable[[int, int, float], None]  # step, steps, loss
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Trainer:
+    """Trains a method on a training set and leaves weights, curves and events in a folder.
+
+    All randomness of step t follows from (seed, t) alone. So a run that is stopped and resumed from its last
+    checkpoint ends with the weights of a run that was never stopped, and all methods see the same images with
+    the same geometry at the same step.
+    """
+
+    method: Method
+    data: TrainingSet
+    settings: TrainingSettings
+    seed: int
+    device: torch.device
+    folder: Path
+    report: Report = lambda step, steps, loss: None
+
+    def fit(self) -> None:
+        """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
+        settings, total = self.settings, self.settings.steps
+        layout = torch.channels_last if self.method.task.dims == 2 else torch.channels_last_3d
+        self.method.to(self.device, memory_format=layout)
+        self.parameters = [p for p in self.method.parameters() if p.requires_grad]
+        self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
+        self.generator = Generator(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.parameters, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
+        )
+        start = self._resume()
+        self.began = time.perf_counter() - self.seconds
+        logged_at, logged_step = time.perf_counter(), start
+        self.method.train()
+        with SummaryWriter(str(self.folder), purge_step=start) as writer:
+            for step in range(start, total):
+                progress = Progress(step, total)
+                losses, batch = self.step(progress)
+                if progress.every(settings.log_every) or step + 1 == total:
+                    values = self._fetch(losses, step)  # the only place that waits for the device
+                    now = time.perf_counter()
+                    speed = (step + 1 - logged_step) * self.batch_size / (now - logged_at)
+                    logged_at, logged_step = now, step + 1
+                    self._log(writer, step, {"images_per_second": speed, **values})
+                    self.report(step + 1, total, values["loss"])
+                if progress.every(max(1, total // 4)):
+                    self._show(writer, step, batch)
+                if progress.every(settings.checkpoint_every) and step + 1 < total:
+                    self._save_checkpoint(step + 1)
+        self._save_curve()
+        self.seconds = time.perf_counter() - self.began
+        self.images_per_second = total * self.batch_size / self.seconds
+
+    def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
+        """One optimiser step."""
+        batch = self.batch(progress.step)
+        for group in self.optimizer.param_groups:
+            remaining = 1 - progress.fraction
+            group["lr"] = self.settings.learning_rate * remaining**self.settings.poly_power
+        torch.manual_seed(derive_seed(self.seed, "step", progress.step))
+        with autocast(self.settings.precision, self.device):
+            losses = self.method.losses(batch, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimizer.step()
+        for average in self.averages:
+            average.update(progress.step)
+        self.method.after_step(progress)
+        return losses, batch
+
+    def batch(self, step: int) -> Batch:
+        """The images of a step: warped once, then shown in the views that the method declares."""
+        raw, labels = self.data.batch(step)
+        self.batch_size = len(raw)
+        self.generator.manual_seed(derive_seed(self.seed, "geometry", step))
+        images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
+        images, labels = warp(images, labels, self.generator)
+        layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        views = {}
+        for name in VIEWS:  # a fixed order, so that a view looks the same whoever else is shown
+            if name in self.method.views:
+                self.generator.manual_seed(derive_seed(self.seed, name, step))
+                views[name] = view(images, name, self.generator).contiguous(memory_format=layout)
+        return Batch(views, labels)
+
+    def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
+        named = {f"loss/{k}": v for k, v in losses.items()} | self.method.noted
+        stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in named.values()])
+        values = dict(zip(named, stacked.tolist(), strict=True))
+        values["loss"] = sum(values[f"loss/{k}"] for k in losses)
+        if not abs(values["loss"]) < float("inf"):
+            bad = [k for k in losses if not abs(values[f"loss/{k}"]) < float("inf")]
+            raise Diverged(f"the loss {', '.join(bad)} is no longer finite at step {step + 1}; lower the learning rate")
+        return values
+
+    def _log(self, writer: SummaryWriter, step: int, values: dict[str, float]) -> None:
+        row = {"step": step + 1, "learning_rate": self.optimizer.param_groups[0]["lr"], **values}
+        self.curve.append(row)
+        for name, value in list(row.items())[1:]:
+            writer.add_scalar(name, value, step + 1)
+
+    def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
+        """A few training images with what the reported predictor makes of them, one above the other."""
+        images = batch.images(next(v for v in VIEWS if v in self.method.views))[-4:]
+        with autocast(self.settings.precision, self.device):
+            logits = predict(next(iter(self.method.predictors().values())), images).logits
+        mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
+        if images.ndim == 5:
+            images, mask = images[:, :, images.shape[2] // 2], mask[:, :, mask.shape[2] // 2]
+        columns = torch.cat([images, mask.expand_as(images)], 2)
+        writer.add_images("prediction", columns.float().cpu(), step + 1)
+
+    def _save_checkpoint(self, step: int) -> None:
+        state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                state[f"momentum.{index}"] = momentum
+        save_tensors(self.folder / "checkpoint.safetensors", state,
+                     {"step": str(step), "seconds": str(time.perf_counter() - self.began)})
+        self._save_curve()
+
+    def _resume(self) -> int:
+        """Load the last checkpoint if there is one, and return the step to go on with."""
+        self.curve: list[dict[str, float]] = []
+        self.seconds = 0.0
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return 0
+        with safe_open(str(path), "pt", device=str(self.device)) as file:
+            step, self.seconds = int(file.metadata()["step"]), float(file.metadata()["seconds"])
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        self.method.load_state_dict({k.removeprefix("method."): v for k, v in state.items() if k.startswith("method.")})
+        for index, parameter in enumerate(self.parameters):
+            if f"momentum.{index}" in state:
+                momentum = torch.empty_like(parameter).copy_(state[f"momentum.{index}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        with (self.folder / "curve.csv").open() as rows:
+            for row in csv.DictReader(rows):
+                if int(row["step"]) <= step:
+                    self.curve.append({k: float(v) if k != "step" else int(v) for k, v in row.items() if v})
+        return step
+
+    def _save_curve(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.curve for key in row))
+        partial = self.folder / "curve.csv.partial"
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.curve)
+        partial.replace(self.folder / "curve.csv")
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bfloat16 where asked for, or where `auto` finds that the processor has instructions for it."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    enabled = precision == "bfloat16" or (precision == "auto" and native)
+    return torch.autocast(device.type, torch.bfloat16, enabled)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors atomically."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
+    partial.replace(path)

@@ -1,0 +1,158 @@
+"""What networks see: one random geometry per image, then photometric views that stay pixel-aligned.
+
+All operations are batched and run on the images' device. Volumes (batch, channels, depth, height, width) are
+treated like images whose slices share one geometry, so 2D and 3D use the same code.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Give every image its own random geometry, and the labelled ones' masks the same.
+
+    Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
+    to 20°, as is customary for the SSL4MIS family. Volumes are warped in plane.
+
+    Args:
+        images: (L + U, channels, *space) within [0, 1].
+        labels: (L, *space) class indices.
+    """
+    count, (height, width) = len(images), images.shape[-2:]
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator, device=images.device)
+
+    right_angle, quarter, axis = draw(2).bool(), draw(4), draw(2)
+    if height != width:  # a quarter turn would not fit
+        quarter = quarter // 2 * 2
+    degrees = torch.rand(count, generator=generator, device=images.device) * 40 - 20
+    angle = torch.where(right_angle, quarter * 90.0, degrees).deg2rad()
+    flip_x = torch.where(right_angle & (axis == 0), -1.0, 1.0)
+    flip_y = torch.where(right_angle & (axis == 1), -1.0, 1.0)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    aspect = height / width
+    matrix = torch.stack([
+        torch.stack([flip_x * cos, -flip_x * sin * aspect, zero], 1),
+        torch.stack([flip_y * sin / aspect, flip_y * cos, zero], 1),
+    ], 1)  # fmt: skip
+
+    def sample(values: Tensor, matrices: Tensor, mode: str) -> Tensor:
+        planes = values.flatten(1, -3)
+        grid = F.affine_grid(matrices, [*planes.shape], align_corners=False)
+        return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
+
+    warped = sample(labels[:, None].to(images.dtype), matrix[: len(labels)], "nearest")[:, 0]
+    return sample(images, matrix, "bilinear").clamp(0, 1), warped.to(labels.dtype)
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """How strongly a view alters what the camera or scanner recorded."""
+
+    brightness: float = 0.0  # ± relative
+    contrast: float = 0.0  # ± relative
+    gamma: float = 1.0  # between 1/gamma and gamma
+    blur: int = 0  # side of the Gaussian kernel in pixels
+    noise: float = 0.0  # standard deviation, image range is 1
+    saturation: float = 0.0  # ± relative, colour images only; likewise the next two
+    hue: float = 0.0  # ± turns
+    gray: float = 0.0  # probability
+    grid_mask: float = 0.0  # probability
+    cutout: float = 0.0  # probability
+
+
+VIEWS = {
+    "plain": Photometry(),
+    "weak": Photometry(brightness=0.1, contrast=0.1),
+    "moderate": Photometry(brightness=0.2, contrast=0.2, gamma=1.25, blur=3, noise=0.05),
+    "strong": Photometry(brightness=0.4, contrast=0.4, gamma=2.0, blur=5, noise=0.1, saturation=0.4, hue=0.1,
+                         gray=0.2, grid_mask=0.8, cutout=0.5),
+}  # fmt: skip
+
+
+def view(images: Tensor, name: str, generator: Generator) -> Tensor:
+    """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move."""
+    p = VIEWS[name]
+    shape = (len(images),) + (1,) * (images.ndim - 1)
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
+
+    if p.contrast:
+        mean = images.flatten(1).mean(1).view(shape)
+        images = (images - mean) * draw(1 - p.contrast, 1 + p.contrast) + mean
+    if p.brightness:
+        images = images * draw(1 - p.brightness, 1 + p.brightness)
+    if p.saturation and images.shape[1] == 3:
+        images = _recolor(images, draw(1 - p.saturation, 1 + p.saturation), draw(-p.hue, p.hue), draw(0, 1) < p.gray)
+    if p.gamma != 1:
+        bound = math.log(p.gamma)
+        images = images.clamp(1e-3, 1).pow(draw(-bound, bound).exp())
+    if p.blur:
+        images = _blur(images, draw(0.1, p.blur / 3), p.blur)
+    if p.noise:
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        images = images + draw(0, p.noise) * noise
+    if p.grid_mask:
+        images = images * (_grid(images, draw) | (draw(0, 1) >= p.grid_mask))
+    if p.cutout:
+        images = images * (_outside_box(images, draw) | (draw(0, 1) >= p.cutout))
+    return images.clamp(0, 1)
+
+
+def _recolor(images: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:
+    """Scale and turn the chroma plane of the YIQ colour space: saturation and hue in one linear map."""
+    red, green, blue = images.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    i = 0.5959 * red - 0.2746 * green - 0.3213 * blue
+    q = 0.2115 * red - 0.5227 * green + 0.3112 * blue
+    scale = torch.where(gray, 0.0, saturation)[:, 0]
+    cos, sin = scale * (2 * math.pi * hue[:, 0]).cos(), scale * (2 * math.pi * hue[:, 0]).sin()
+    i, q = cos * i - sin * q, sin * i + cos * q
+    return torch.stack([luma + 0.956 * i + 0.619 * q, luma - 0.272 * i - 0.647 * q, luma - 1.106 * i + 1.703 * q], 1)
+
+
+def _blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
+    """In-plane Gaussian blur with one sigma per image, as one grouped convolution per axis."""
+    planes = images.flatten(1, -3)
+    count, depth = planes.shape[:2]
+    offset = torch.arange(side, device=images.device) - side // 2
+    kernel = (-0.5 * (offset / sigma.view(count, 1)).square()).exp()
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(depth, 0)
+    stacked = F.pad(planes.reshape(1, count * depth, *planes.shape[2:]), [side // 2] * 4, mode="replicate")
+    stacked = F.conv2d(stacked, kernel[:, None, None, :], groups=count * depth)
+    return F.conv2d(stacked, kernel[:, None, :, None], groups=count * depth).view_as(images)
+
+
+def _coordinates(images: Tensor) -> list[Tensor]:
+    """Pixel coordinates along every axis of space, each shaped to broadcast against (batch, 1, *space)."""
+    axes = images.ndim - 2
+    return [torch.arange(length, device=images.device).view([-1 if a == axis else 1 for a in range(axes)])[None, None]
+            for axis, length in enumerate(images.shape[2:])]
+
+
+def _grid(images: Tensor, draw) -> Tensor:
+    """False on isolated squares (cubes in 3D) of a turned grid; with a strip of 0.4, 36 % of an image."""
+    strip, side = 0.4, min(images.shape[-2:])
+    period, angle = draw(20 / 288 * side, 79 / 288 * side), draw(0, math.pi / 2)
+    *depth, y, x = _coordinates(images)
+    along = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), *depth]
+    removed = torch.ones(1, dtype=torch.bool, device=images.device)
+    for coordinate in along:
+        removed = removed & ((coordinate / period + draw(0, 1)).frac().abs() < 1 - strip)
+    return ~removed
+
+
+def _outside_box(images: Tensor, draw) -> Tensor:
+    """False inside one box whose sides measure 10 to 30 % of the image's."""
+    inside = torch.ones(1, dtype=torch.bool, device=images.device)
+    for coordinate in _coordinates(images):
+        length = coordinate.numel()
+        half, center = draw(0.05, 0.15) * length, draw(0, 1) * length
+        inside = inside & ((coordinate - center).abs() < half)
+    return ~inside

@@ -1,0 +1,1 @@
+"""The data sets that the suite can prepare, one file each."""

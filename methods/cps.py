@@ -1,0 +1,53 @@
+"""CPS: two networks, each learning from the other's hard labels."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from semiseg.losses import supervised_loss
+from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.networks import initialize
+
+
+class CrossPseudoSupervision(Method):
+    """What one network predicts for an unlabelled image is the label for the other.
+
+    The networks start from different initializations (Kaiming, Xavier). The first one is reported, which is
+    fixed beforehand; the second and their mean stand beside it.
+    """
+
+    title = "CPS"
+    paper = Paper(
+        "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision",
+        "Chen, Yuan, Zeng and Wang",
+        "CVPR 2021",
+    )
+    networks = 2
+
+    class Config(Method.Config):
+        cross: float = Field(0.1, ge=0)  # weight of the cross supervision at full ramp
+        ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
+
+    def build(self) -> None:
+        self.first = self.network()
+        self.second = self.network()
+        initialize(self.first, "kaiming")
+        initialize(self.second, "xavier")
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        outputs = [network(batch.images()).logits for network in (self.first, self.second)]
+        (labeled_1, unlabeled_1), (labeled_2, unlabeled_2) = map(batch.split, outputs)
+        pseudo_1, pseudo_2 = unlabeled_1.argmax(1), unlabeled_2.argmax(1)  # no gradient passes an argmax
+        self.note("disagreement", (pseudo_1 != pseudo_2).float().mean())
+        self.note("pseudo_foreground", (torch.stack([pseudo_1, pseudo_2]) > 0).float().mean())
+        weight = self.config.cross * progress.ramp_up(self.config.ramp_up)
+        return {
+            "supervised_1": supervised_loss(labeled_1, batch.labels),
+            "supervised_2": supervised_loss(labeled_2, batch.labels),
+            "cross_1": weight * cross_entropy(unlabeled_1, pseudo_2),
+            "cross_2": weight * cross_entropy(unlabeled_2, pseudo_1),
+        }
+
+    def predictors(self) -> dict[str, nn.Module]:
+        return {"first": self.first, "second": self.second, "ensemble": Ensemble([self.first, self.second])}

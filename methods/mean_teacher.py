@@ -1,0 +1,59 @@
+"""Mean Teacher: a student agrees with its own moving average."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from semiseg.losses import kl_consistency, mse_consistency, supervised_loss
+from semiseg.method import Batch, Method, Paper, Progress
+
+
+class MeanTeacher(Method):
+    """The student learns from labels and stays consistent with a teacher that sees noisier images.
+
+    The teacher predicts, as in the paper; the student is reported beside it.
+    """
+
+    title = "Mean Teacher"
+    paper = Paper(
+        "Mean teachers are better role models: Weight-averaged consistency targets improve semi-supervised "
+        "deep learning results",
+        "Tarvainen and Valpola",
+        "NeurIPS 2017",
+    )
+
+    class Config(Method.Config):
+        ema_decay: float = Field(0.99, ge=0, lt=1)
+        consistency: float = Field(0.1, ge=0)  # weight at full ramp
+        ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
+        starts_at: float = Field(1 / 30, ge=0, le=1)  # fraction of the training without consistency
+        noise: float = Field(0.1, ge=0)  # standard deviation of the teacher's input noise, image range is 1
+        distance: Literal["mse", "kl"] = "mse"
+
+    def build(self) -> None:
+        self.student = self.network()
+        self.teacher = self.moving_average(self.student, self.config.ema_decay)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        labeled, unlabeled = batch.split(self.student(batch.images()).logits)
+        consistency = self.consistency(unlabeled, batch.unlabeled(), progress)
+        started = progress.fraction >= self.config.starts_at
+        weight = self.config.consistency * progress.ramp_up(self.config.ramp_up) * started
+        return {"supervised": supervised_loss(labeled, batch.labels), "consistency": weight * consistency}
+
+    def consistency(self, logits: Tensor, images: Tensor, progress: Progress) -> Tensor:
+        """Distance between the student's and the teacher's opinion of the unlabelled images."""
+        distance = {"mse": mse_consistency, "kl": kl_consistency}[self.config.distance]
+        return distance(logits, self.target(images))
+
+    @torch.no_grad()
+    def target(self, images: Tensor) -> Tensor:
+        """The teacher's probabilities for noisy images; the noise is clipped at two standard deviations."""
+        bound = 2 * self.config.noise
+        noise = (self.config.noise * torch.randn_like(images)).clamp(-bound, bound)
+        return self.teacher(images + noise).logits.softmax(1)
+
+    def predictors(self) -> dict[str, nn.Module]:
+        return {"teacher": self.teacher, "student": self.student}

@@ -1,0 +1,93 @@
+"""Min-Max Similarity: two networks agree on unlabelled images and keep labelled images apart."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from semiseg.losses import (
+    at_positions,
+    attraction_loss,
+    one_hot,
+    one_vs_rest,
+    repulsion_loss,
+    sample_positions,
+    similarities,
+    structure_loss,
+)
+from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+
+
+class MinMaxSimilarity(Method):
+    """Each network learns from its own half of the labels; consistency and contrast tie them together.
+
+    Four terms of equal weight: supervision, mutual consistency on unlabelled images, similarity of the two
+    networks' features at the same position (maximized) and of features of different labelled images
+    (minimized). In the reference code the consistency has no gradient, the heads are not trained and only the
+    first network receives contrastive gradients; here all of them learn, and features have unit L2 norm.
+    Classes are treated one against the rest, which for two classes is the paper's binary task.
+    """
+
+    title = "Min-Max Similarity"
+    paper = Paper(
+        "Min-Max Similarity: A Contrastive Semi-Supervised Deep Learning Network for Surgical Tools Segmentation",
+        "Lou, Tawfik, Yao, Liu and Noble",
+        "IEEE TMI 2023",
+    )
+    networks = 2
+    views = ("plain", "strong")
+    labeled_parts = 2
+
+    class Config(Method.Config):
+        weight: float = Field(0.25, gt=0)  # of each of the four terms
+        minimize: float = Field(1.0, ge=0)  # relative weight of the fourth
+        temperature: float = Field(0.07, gt=0)
+        positions: int = Field(1024, ge=2)  # sampled per image
+
+    def build(self) -> None:
+        self.segmenters = nn.ModuleList(self.network() for _ in range(2))
+        self.projectors = nn.ModuleList(self.head(8, 16, out=16) for _ in range(2))
+        self.classifiers = nn.ModuleList(self.head(8, 16, 32, out=32) for _ in range(2))
+
+    def head(self, *widths: int, out: int) -> nn.Sequential:
+        """Convolutions that read logit maps, each halving the resolution, then a linear map to `out`."""
+        convolution, norm, pool = {
+            2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
+            3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
+        }[self.task.dims]
+        layers: list[nn.Module] = []
+        previous = self.task.classes - 1
+        for width in widths:
+            layers += [convolution(previous, width, 3, padding=1), norm(width), nn.ReLU(), pool(2)]
+            previous = width
+        return nn.Sequential(*layers, convolution(previous, out, 1))
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        halves = zip(batch.labeled().chunk(2), one_hot(batch.labels, self.task.classes)[:, 1:].chunk(2), strict=True)
+        unlabeled = batch.unlabeled("strong")
+        supervised, labeled_maps, unlabeled_maps = [], [], []
+        for segmenter, (images, labels) in zip(self.segmenters, halves, strict=True):
+            maps = one_vs_rest(segmenter(torch.cat([images, unlabeled])).logits)
+            labeled_maps.append(maps[: len(images)])
+            unlabeled_maps.append(maps[len(images) :])
+            supervised.append(structure_loss(labeled_maps[-1], labels))
+        first, second = unlabeled_maps
+        consistency = structure_loss(first, second.detach().sigmoid()) + structure_loss(second, first.detach().sigmoid())
+        weight = self.config.weight
+        return {
+            "supervised": weight * sum(supervised, torch.zeros_like(supervised[0])),
+            "consistency": weight * consistency,
+            "maximize": weight * self.contrast(self.projectors, unlabeled_maps, attraction_loss),
+            "minimize": weight * self.config.minimize * self.contrast(self.classifiers, labeled_maps, repulsion_loss),
+        }
+
+    def contrast(self, heads: nn.ModuleList, maps: list[Tensor], loss) -> Tensor:
+        """A contrastive loss between the networks' features, mean of both directions; keys get no gradient."""
+        a, b = (head(logits) for head, logits in zip(heads, maps, strict=True))
+        positions = sample_positions(a, self.config.positions)
+        a, b = at_positions(a, positions), at_positions(b, positions)
+        temperature = self.config.temperature
+        return 0.5 * (loss(similarities(a, b.detach(), temperature)) + loss(similarities(b, a.detach(), temperature)))
+
+    def predictors(self) -> dict[str, nn.Module]:
+        first, second = self.segmenters
+        return {"ensemble": Ensemble([first, second]), "first": first, "second": second}
