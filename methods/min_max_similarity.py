@@ -1,5 +1,7 @@
 """Min-Max Similarity: two networks agree on unlabelled images and keep labelled images apart."""
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from semiseg.losses import (
     structure_loss,
 )
 from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+
+Loss = Callable[[Tensor], Tensor]
 
 
 class MinMaxSimilarity(Method):
@@ -71,7 +75,9 @@ class MinMaxSimilarity(Method):
             unlabeled_maps.append(maps[len(images) :])
             supervised.append(structure_loss(labeled_maps[-1], labels))
         first, second = unlabeled_maps
-        consistency = structure_loss(first, second.detach().sigmoid()) + structure_loss(second, first.detach().sigmoid())
+        consistency = structure_loss(first, second.detach().sigmoid()) + structure_loss(
+            second, first.detach().sigmoid()
+        )
         weight = self.config.weight
         return {
             "supervised": weight * sum(supervised, torch.zeros_like(supervised[0])),
@@ -80,7 +86,7 @@ class MinMaxSimilarity(Method):
             "minimize": weight * self.config.minimize * self.contrast(self.classifiers, labeled_maps, repulsion_loss),
         }
 
-    def contrast(self, heads: nn.ModuleList, maps: list[Tensor], loss) -> Tensor:
+    def contrast(self, heads: nn.ModuleList, maps: list[Tensor], loss: Loss) -> Tensor:
         """A contrastive loss between the networks' features, mean of both directions; keys get no gradient."""
         a, b = (head(logits) for head, logits in zip(heads, maps, strict=True))
         positions = sample_positions(a, self.config.positions)

@@ -8,18 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiseg.losses import (
-    at_positions,
-    attraction_loss,
-    foreground_dice,
-    sample_positions,
-    sharpen,
-    similarities,
-    soft_supervised_loss,
-    supervised_loss,
-)
-from semiseg.method import Batch, Ensemble, Method, Paper, Progress, frozen_copy, predict
-from semiseg.networks.features import feature_level
+from semiseg import losses as L
+from semiseg.method import Batch, Ensemble, Method, Paper, Progress, RunningMean, frozen_copy, predict
+from semiseg.networks.features import feature_level, pointwise_head
 
 
 class MutualExemplar(Method):
@@ -45,7 +36,7 @@ class MutualExemplar(Method):
         target: Literal["exemplar", "symmetric_mean", "random"] = "exemplar"
         views: Literal[2, 3] = 3  # two: the weak and the strong one
         view_mode: Literal["distinct", "same"] = "distinct"  # same: every network sees the same images
-        feature_level: Literal["auto", "first"] | int = "auto"  # encoder stride; auto: the deepest with enough positions
+        feature_level: Literal["auto", "first"] | int = "auto"  # a stride; auto: deepest with enough positions
         negatives: Literal["image", "batch"] = "image"
         positions: int = Field(256, ge=2)  # sampled per image
         temperature: float = Field(0.1, gt=0)
@@ -59,29 +50,27 @@ class MutualExemplar(Method):
         score_decay: float = Field(0.9, ge=0, lt=1)
 
     def build(self) -> None:
-        self.shown = self.views if self.config.views == 3 else ("weak", "strong")
+        task, config = self.task, self.config
+        self.shown = self.views if config.views == 3 else ("weak", "strong")
         self.peers = nn.ModuleList(self.network() for _ in self.shown)
-        self.level, width = feature_level(
-            self.peers[0], self.task.channels, self.task.size, self.config.feature_level, self.config.positions
-        )
-        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[self.task.dims]
-        self.heads = nn.ModuleList(
-            nn.Sequential(convolution(width, 128, 1), nn.ReLU(), convolution(128, 64, 1)) for _ in self.peers
-        )
-        sources = len(self.peers) if self.config.target == "symmetric_mean" else 1
+        self.level = feature_level(self.peers[0], task.channels, task.size, config.feature_level, config.positions)
+        self.heads = nn.ModuleList(pointwise_head(task.dims, self.level.channels, 128, 64) for _ in self.peers)
+        sources = len(self.peers) if config.target == "symmetric_mean" else 1
         self.snapshots = nn.ModuleList(frozen_copy(peer) for peer in self.peers[:sources])
-        self.register_buffer("scores", torch.zeros(len(self.peers)))
-        self.register_buffer("score_mass", torch.zeros(()))  # what bias correction divides by
-        self.register_buffer("saturation", torch.zeros(()))  # running share of the information bound's cap
-        self.best, self.source = 0, -1  # the exemplar; the network that was copied, −1 before the first refresh
-        self.refresh_steps = max(self.config.refresh, self.task.unlabeled_steps)
+        self.scores = RunningMean(len(self.peers), config.score_decay)
+        self.saturation = RunningMean(1, 0.98)  # how much of its cap the information bound reaches
+        self.best, self.source = (
+            0,
+            -1,
+        )  # the exemplar; the network that was copied, −1 before the first refresh
+        self.refresh_steps = max(config.refresh, task.unlabeled_steps)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         outputs = [peer(self.images(batch, view)) for peer, view in zip(self.peers, self.shown, strict=True)]
         split = [batch.split(output.logits) for output in outputs]
-        losses = {"supervised": torch.stack([supervised_loss(own, batch.labels) for own, _ in split]).mean()}
+        losses = {"supervised": torch.stack([L.supervised_loss(own, batch.labels) for own, _ in split]).mean()}
         if self.config.contrastive:
-            features = [head(o.encoder[self.level]) for head, o in zip(self.heads, outputs, strict=True)]
+            features = [head(o.encoder[self.level.position]) for head, o in zip(self.heads, outputs, strict=True)]
             losses["contrastive"] = self.config.contrastive_weight * self.contrast(features)
         if self.config.soft and self.source >= 0:
             weight = self.config.soft_weight * progress.ramp_up(self.config.ramp_up)
@@ -98,18 +87,18 @@ class MutualExemplar(Method):
 
     def contrast(self, features: list[Tensor]) -> Tensor:
         """Mean InfoNCE over ordered pairs of networks; notes the information bound ln N − loss in nats."""
-        positions = sample_positions(features[0], self.config.positions)
-        vectors = [at_positions(feature, positions) for feature in features]
+        positions = L.sample_positions(features[0], self.config.positions)
+        vectors = [L.at_positions(feature, positions) for feature in features]
         cap = math.log(positions.numel() if self.config.negatives == "batch" else positions.shape[1])
         losses = []
         for a, b in permutations(range(len(vectors)), 2):
-            similarity = similarities(vectors[a], vectors[b], self.config.temperature, self.config.negatives)
-            losses.append(attraction_loss(similarity))
+            similarity = L.similarities(vectors[a], vectors[b], self.config.temperature, self.config.negatives)
+            losses.append(L.attraction_loss(similarity))
             self.note(f"information_{a + 1}_{b + 1}", cap - losses[-1])
         mean = torch.stack(losses).mean()
         self.note("information", cap - mean)
         self.note("information_cap", cap)
-        self.saturation.lerp_((cap - mean.detach()) / cap, 0.02)
+        self.saturation.update((cap - mean) / cap)
         return mean
 
     def follow(self, logits: list[Tensor], plain: Tensor) -> Tensor:
@@ -117,41 +106,38 @@ class MutualExemplar(Method):
         target = torch.stack([predict(s, plain).logits.softmax(1) for s in self.snapshots]).mean(0)
         confident = (target.amax(1, keepdim=True) >= self.config.confidence).float()
         self.note("confident_fraction", confident.mean())
-        soft = sharpen(target, self.config.sharpening)
+        soft = L.sharpen(target, self.config.sharpening)
         copied = -1 if self.config.target == "symmetric_mean" else self.source
-        return torch.stack(
-            [soft_supervised_loss(own, soft, confident) for k, own in enumerate(logits) if k != copied]
-        ).mean()
+        losses = [L.soft_supervised_loss(x, soft, confident) for k, x in enumerate(logits) if k != copied]
+        return torch.stack(losses).mean()
 
     def score(self, batch: Batch) -> None:
         """Update every network's running Dice on one common view of the labelled images."""
         images = batch.labeled("weak")
-        dice = torch.stack([foreground_dice(predict(peer, images).logits, batch.labels) for peer in self.peers])
-        weight = (1 - self.config.score_decay) * dice.isfinite().all()  # no foreground in the batch: no news
-        self.scores.lerp_(dice.nan_to_num(), weight)
-        self.score_mass.lerp_(torch.ones_like(self.score_mass), weight)
-        for k, score in enumerate(self.scores / self.score_mass.clamp(min=1e-8)):
+        self.scores.update(
+            torch.stack([L.foreground_dice(predict(p, images).logits, batch.labels) for p in self.peers])
+        )
+        for k, score in enumerate(self.scores.mean):
             self.note(f"score_{k + 1}", score)
 
     def after_step(self, progress: Progress) -> None:
-        if not progress.every(self.refresh_steps):
-            return
-        self.best = int(self.scores.argmax())
-        self.source = int(torch.randint(len(self.peers), ())) if self.config.target == "random" else self.best
-        copied = self.peers if self.config.target == "symmetric_mean" else [self.peers[self.source]]
-        for snapshot, peer in zip(self.snapshots, copied, strict=True):
-            snapshot.load_state_dict(peer.state_dict())
-        self.note("exemplar", self.best + 1)
+        if progress.every(self.refresh_steps):
+            self.best = int(self.scores.mean.argmax())  # the first of equals
+            random = self.config.target == "random"
+            self.source = int(torch.randint(len(self.peers), ())) if random else self.best
+            copied = self.peers if len(self.snapshots) > 1 else [self.peers[self.source]]
+            for snapshot, peer in zip(self.snapshots, copied, strict=True):
+                snapshot.load_state_dict(peer.state_dict())
+            self.note("exemplar", self.best + 1)
 
     def predictors(self) -> dict[str, nn.Module]:
         numbered = {f"network_{k + 1}": peer for k, peer in enumerate(self.peers)}
         return {"exemplar": self.peers[self.best], "ensemble": Ensemble(list(self.peers)), **numbered}
 
     def concerns(self) -> list[str]:
-        if self.saturation < 0.98:
-            return []
-        return ["the information bound stayed within 2 % of its cap, so the contrastive loss taught nothing more: "
-                "choose a finer feature_level, or negatives from the batch"]
+        saturated = "the information bound stayed within 2 % of its cap, so the contrastive loss taught nothing "
+        remedy = "more: choose a finer feature_level, or negatives from the batch"
+        return [saturated + remedy] if self.config.contrastive and self.saturation.mean > 0.98 else []
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.best, self.source])

@@ -38,23 +38,26 @@ def resolve(settings: BenchmarkSettings, places: Places, extra: tuple[str, ...] 
     for name in names:
         implementation, config = variants.get(name, (name, {}))
         if implementation not in found:
-            raise UserError(f"benchmark {settings.name}: unknown method {implementation!r}; "
-                            f"there are: {', '.join(found)}.")
+            raise UserError(
+                f"benchmark {settings.name}: unknown method {implementation!r}; there are: {', '.join(found)}."
+            )
         if implementation != name:
             config = {"method": implementation, **config}
         methods.append({name: config} if config else name)
     return settings.model_copy(update={"methods": tuple(methods)})
 
 
-def expand(settings: BenchmarkSettings, places: Places, selection: Selection = Selection()) -> list[RunSpec]:  # noqa: B008
+def expand(settings: BenchmarkSettings, places: Places, selection: Selection = Selection()) -> list[RunSpec]:
     """Every run of a resolved benchmark, ordered so that complete columns of the table come first."""
     found = find_methods(places.methods_dir)
 
     def chosen(kind: str, available: tuple[Any, ...], wanted: tuple[Any, ...]) -> tuple[Any, ...]:
         missing = [str(w) for w in wanted if w not in available]
         if missing:
-            raise UserError(f"benchmark {settings.name} has no {kind} {', '.join(missing)}; "
-                            f"it has {', '.join(map(str, available))}.")
+            raise UserError(
+                f"benchmark {settings.name} has no {kind} {', '.join(missing)}; "
+                f"it has {', '.join(map(str, available))}."
+            )
         return wanted or available
 
     variants = settings.variants()
@@ -91,8 +94,10 @@ def check(specs: list[RunSpec], places: Places) -> None:
         before, now = record.get("spec"), spec.model_dump(mode="json")
         if before and before != now:
             changed = ", ".join(key for key in now if before.get(key) != now[key])
-            raise UserError(f"{places.results / spec.folder}: made with other settings ({changed}); "
-                            "choose another --out, or move the old results away.")
+            raise UserError(
+                f"{places.results / spec.folder}: made with other settings ({changed}); "
+                "choose another --out, or move the old results away."
+            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

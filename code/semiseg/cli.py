@@ -14,7 +14,7 @@ from semiseg.errors import UserError, UserErrors
 
 if TYPE_CHECKING:
     from semiseg.run import Places
-    from semiseg.settings import BenchmarkSettings, RunSpec
+    from semiseg.settings import BenchmarkSettings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console()
@@ -148,7 +148,13 @@ def train(
     from semiseg.run import Places
     from semiseg.settings import BenchmarkSettings, validate
 
-    content: dict[str, Any] = {"name": out.name, "dataset": data, "labels": [labels], "folds": [fold], "seeds": [seed]}
+    content: dict[str, Any] = {
+        "name": out.name,
+        "dataset": data,
+        "labels": [labels],
+        "folds": [fold],
+        "seeds": [seed],
+    }
     config: dict[str, Any] = {}
     for key, value in _overrides(overrides).items():
         group, _, rest = key.partition(".")
@@ -164,8 +170,10 @@ def train(
 
 
 @app.command()
-def status(results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
-           methods_dir: MethodsDir = None) -> None:
+def status(
+    results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
+    methods_dir: MethodsDir = None,
+) -> None:
     """Count finished, running, failed and left runs, with the reason for each failure."""
     from semiseg.benchmark import expand, state
     from semiseg.run import Places
@@ -208,7 +216,7 @@ def predict(
     from semiseg.prediction import image_files, load_predictor, write_mask
 
     predictor = load_predictor(run, choose_devices(device, 1)[0][0], methods_dir)
-    files = image_files(images, predictor.is_volumetric)
+    files = image_files(images, predictor.volumetric)
     for path in track(files, "Predicting", console=console, transient=True):
         write_mask(predictor, path, out)
     console.print(f"{len(files)} masks in {out}", highlight=False)

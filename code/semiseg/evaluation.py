@@ -31,8 +31,9 @@ class Evaluation:
     )
 
 
-def evaluate(method: Method, dataset: Dataset, cases: Iterable[str], device: torch.device,
-             precision: str) -> Evaluation:
+def evaluate(
+    method: Method, dataset: Dataset, cases: Iterable[str], device: torch.device, precision: str
+) -> Evaluation:
     """Predict every case with every predictor of the method; the first predictor is the reported one."""
     result = Evaluation()
     for case in cases:
@@ -77,8 +78,9 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
     return labels[0] if values.ndim == 3 else labels
 
 
-def _add_example(examples: dict[str, list[Any]], case: str, image: np.ndarray, label: np.ndarray,
-                 prediction: np.ndarray) -> None:
+def _add_example(
+    examples: dict[str, list[Any]], case: str, image: np.ndarray, label: np.ndarray, prediction: np.ndarray
+) -> None:
     """Keep an image, or the slice of a volume that shows most of the reference."""
     if label.ndim == 3:
         index = int((label > 0).sum((1, 2)).argmax())

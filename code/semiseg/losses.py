@@ -135,11 +135,15 @@ def one_vs_rest(logits: Tensor) -> Tensor:
 
 
 def box_mean(images: Tensor, window: int) -> Tensor:
-    """Mean over a centred square or cube, zero beyond the border; axis by axis, which costs far less in 3D."""
+    """Mean over a centred square or cube, zero beyond the border; axis by axis, which costs far less in 3D.
+
+    Along an axis shorter than the window, the window shrinks to the largest odd length that fits.
+    """
     axes = images.ndim - 2
     pool = F.avg_pool2d if axes == 2 else F.avg_pool3d
     for axis in range(axes):
-        kernel = [window if axis == a else 1 for a in range(axes)]
+        length = images.shape[2 + axis]
+        kernel = [min(window, length - 1 + length % 2) if axis == a else 1 for a in range(axes)]
         images = pool(images, kernel, 1, [k // 2 for k in kernel])
     return images
 
@@ -183,8 +187,9 @@ def at_positions(features: Tensor, positions: Tensor) -> Tensor:
 
 
 @in_full_precision
-def similarities(queries: Tensor, keys: Tensor, temperature: float,
-                 candidates: Literal["image", "batch"] = "image") -> Tensor:
+def similarities(
+    queries: Tensor, keys: Tensor, temperature: float, candidates: Literal["image", "batch"] = "image"
+) -> Tensor:
     """Scaled inner products of queries with their candidates.
 
     (batch, P, D) twice to (batch, P, P) with candidates from the same image, or to (1, batch·P, batch·P)

@@ -124,6 +124,31 @@ class MovingAverage(nn.Module):
                 own.copy_(other)
 
 
+class RunningMean(nn.Module):
+    """Exponential running mean of `size` numbers, corrected for its start; NaN is no news."""
+
+    total: Tensor
+    mass: Tensor
+
+    def __init__(self, size: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(size))
+        self.register_buffer("mass", torch.zeros(size))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean so far, 0 before the first number."""
+        return self.total / self.mass.clamp(min=1e-8)
+
+    @torch.no_grad()
+    def update(self, values: Tensor) -> None:
+        """Take in one more number for each."""
+        weight = (1 - self.decay) * values.isfinite()
+        self.total.lerp_(values.nan_to_num().expand_as(self.total), weight.expand_as(self.total))
+        self.mass.lerp_(torch.ones_like(self.mass), weight.expand_as(self.mass))
+
+
 class Ensemble(nn.Module):
     """The mean of several networks' class probabilities."""
 
@@ -196,7 +221,7 @@ class Method(nn.Module, ABC):
     def predictors(self) -> dict[str, nn.Module]:
         """Networks that can predict, by name; the first is the one that is reported."""
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027
+    def after_step(self, progress: Progress) -> None:
         """Do what follows an optimizer step. Moving averages need nothing here, they are updated already."""
 
     def concerns(self) -> list[str]:

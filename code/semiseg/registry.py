@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pkgutil
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +19,10 @@ def find_methods(directory: Path | None = None) -> dict[str, type[Method]]:
 
     def add(name: str, method: type[Method]) -> None:
         if name in found:
-            raise UserError(f"two methods are called {name!r}: {inspect.getfile(found[name])} and "
-                            f"{inspect.getfile(method)}; rename one of the files.")
+            raise UserError(
+                f"two methods are called {name!r}: {inspect.getfile(found[name])} and "
+                f"{inspect.getfile(method)}; rename one of the files."
+            )
         found[name] = method
 
     for module in pkgutil.iter_modules(semiseg.methods.__path__):
@@ -45,7 +48,9 @@ def get_method(name: str, directory: Path | None = None) -> type[Method]:
     return methods[name]
 
 
-def _imported(name: str, spec) -> ModuleType:
+def _imported(name: str, spec: ModuleSpec | None) -> ModuleType:
+    assert spec is not None
+    assert spec.loader is not None
     try:
         if name.startswith("semiseg."):
             return importlib.import_module(name)
@@ -53,14 +58,20 @@ def _imported(name: str, spec) -> ModuleType:
         spec.loader.exec_module(module)
         return module
     except Exception as error:
-        raise UserError(f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {error}); "
-                        "correct it or move it away.") from error
+        raise UserError(
+            f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {error}); "
+            "correct it or move it away."
+        ) from error
 
 
 def _method_of(module: ModuleType) -> type[Method]:
-    own = [c for c in vars(module).values()
-           if inspect.isclass(c) and issubclass(c, Method) and c.__module__ == module.__name__]
+    own = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, Method) and c.__module__ == module.__name__
+    ]
     if len(own) != 1:
-        raise UserError(f"{module.__file__}: a plugin file defines exactly one subclass of Method, "
-                        f"this one defines {len(own)}.")
+        raise UserError(
+            f"{module.__file__}: a plugin file defines exactly one subclass of Method, this one defines {len(own)}."
+        )
     return own[0]

@@ -78,15 +78,24 @@ def execute(spec: RunSpec, places: Places, device: torch.device, report: Report)
     return record
 
 
-def _train_and_evaluate(spec: RunSpec, places: Places, device: torch.device, folder: Path,
-                        report: Report) -> dict[str, Any]:
+def _train_and_evaluate(
+    spec: RunSpec, places: Places, device: torch.device, folder: Path, report: Report
+) -> dict[str, Any]:
     dataset = places.dataset(spec.dataset)
     splits = places.frozen_splits(dataset)
     method_class = get_method(spec.implementation, places.methods_dir)
     partition = partition_for(method_class, splits, spec, dataset)
     training = spec.training
-    data = TrainingSet(dataset, partition, training.size, device, spec.seed, training.labeled_batch,
-                       training.unlabeled_batch, method_class.labeled_parts)
+    data = TrainingSet(
+        dataset,
+        partition,
+        training.size,
+        device,
+        spec.seed,
+        training.labeled_batch,
+        training.unlabeled_batch,
+        method_class.labeled_parts,
+    )
     method = build_method(method_class, spec, dataset, data.unlabeled_steps)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -98,17 +107,24 @@ def _train_and_evaluate(spec: RunSpec, places: Places, device: torch.device, fol
     return {
         "method": describe(method_class, spec),
         "data": {
-            "title": dataset.info.title, "classes": dataset.info.classes, "channels": dataset.channels,
-            "synthetic": dataset.info.synthetic, "grouping": dataset.info.grouping,
-            "hash": dataset.hash, "split_hash": splits.hash,
-            "labeled": len(partition.labeled), "unlabeled": len(partition.unlabeled), "test": len(partition.test),
+            "title": dataset.info.title,
+            "classes": dataset.info.classes,
+            "channels": dataset.channels,
+            "volumetric": dataset.is_volumetric,
+            "synthetic": dataset.info.synthetic,
+            "grouping": dataset.info.grouping,
+            "hash": dataset.hash,
+            "split_hash": splits.hash,
+            "labeled": len(partition.labeled),
+            "unlabeled": len(partition.unlabeled),
+            "test": len(partition.test),
         },
         "warnings": method.concerns(),
         "seconds": round(trainer.seconds, 2),
         "images_per_second": round(trainer.images_per_second, 1),
         "peak_memory_mb": round(peak_memory(device), 1),
         "metrics": mean_metrics(result.cases),
-    }  # fmt: skip
+    }
 
 
 def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
@@ -122,14 +138,24 @@ def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabele
     """A method ready to be trained, or a message that says why it cannot be."""
     training = spec.training
     if training.labeled_batch % method.labeled_parts:
-        raise UserError(f"{spec.implementation} needs a labeled_batch that {method.labeled_parts} divides, "
-                        f"not {training.labeled_batch}.")
+        raise UserError(
+            f"{spec.implementation} needs a labeled_batch that {method.labeled_parts} divides, "
+            f"not {training.labeled_batch}."
+        )
     if len(training.size) == 3 and not dataset.is_volumetric:
-        raise UserError(f"{dataset.info.name} holds 2D images; training.size should be [height, width], "
-                        f"not {list(training.size)}.")
+        raise UserError(
+            f"{dataset.info.name} holds 2D images; training.size should be [height, width], not {list(training.size)}."
+        )
     config = validate(method.Config, spec.config, f"settings of method {spec.method}")
-    task = Task(dataset.channels, len(dataset.info.classes), training.size, spec.network, spec.seed,
-                Path(spec.weights) if spec.weights else None, unlabeled_steps)
+    task = Task(
+        dataset.channels,
+        len(dataset.info.classes),
+        training.size,
+        spec.network,
+        spec.seed,
+        Path(spec.weights) if spec.weights else None,
+        unlabeled_steps,
+    )
     return method(task, config)
 
 
@@ -149,14 +175,13 @@ def write_results(folder: Path, result: Evaluation) -> None:
     """Write per-case numbers and example predictions."""
     write_rows(folder / "cases.csv", result.cases)
     write_rows(folder / "predictors.csv", result.predictors)
-    np.savez_compressed(folder / "examples.npz", **{
-        key: np.array(values) if key == "ids" or len({np.shape(v) for v in values}) == 1
-        else _same_size(values) for key, values in result.examples.items()
-    })  # fmt: skip
+    ids = np.array(result.examples.pop("ids"))
+    pictures: dict[str, Any] = {key: _stack(values) for key, values in result.examples.items()}
+    np.savez_compressed(folder / "examples.npz", ids=ids, **pictures)
 
 
-def _same_size(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack pictures of different sizes, padded with zeros at the end."""
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack pictures, smaller ones padded with zeros at the end."""
     size = np.max([a.shape for a in arrays], 0)
     return np.stack([np.pad(a, [(0, n - m) for m, n in zip(a.shape, size, strict=True)]) for a in arrays])
 
@@ -166,8 +191,7 @@ def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     by_class: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)
-    return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6)
-            for m in METRICS}
+    return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -207,6 +231,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 @functools.cache
 def git_commit() -> str:
     """The commit of the code, marked if files were changed since; empty outside a checkout."""
+
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

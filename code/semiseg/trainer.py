@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
@@ -45,14 +45,15 @@ class Trainer:
     def fit(self) -> None:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
         settings, total = self.settings, self.settings.steps
-        layout = torch.channels_last if self.method.task.dims == 2 else torch.channels_last_3d
-        self.method.to(self.device, memory_format=layout)
+        place(self.method, self.method.task.dims, self.device)
         self.parameters = [p for p in self.method.parameters() if p.requires_grad]
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
         self.generator = Generator(self.device)
         self.optimizer = torch.optim.SGD(
             self.parameters, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
         )
+        self.seconds = 0.0
+        self.curve: list[dict[str, float]] = []
         start = self._resume()
         self.began = time.perf_counter() - self.seconds
         logged_at, logged_step = time.perf_counter(), start
@@ -109,12 +110,12 @@ class Trainer:
         return Batch(views, labels)
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
-        named = {f"loss/{k}": v for k, v in losses.items()} | self.method.noted
+        named: dict[str, Tensor | float] = {**losses, **self.method.noted}
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in named.values()])
         values = dict(zip(named, stacked.tolist(), strict=True))
-        values["loss"] = sum(values[f"loss/{k}"] for k in losses)
+        values["loss"] = sum(values[k] for k in losses)
         if not abs(values["loss"]) < float("inf"):
-            bad = [k for k in losses if not abs(values[f"loss/{k}"]) < float("inf")]
+            bad = [k for k in losses if not abs(values[k]) < float("inf")]
             raise Diverged(f"the loss {', '.join(bad)} is no longer finite at step {step + 1}; lower the learning rate")
         return values
 
@@ -141,14 +142,15 @@ class Trainer:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 state[f"momentum.{index}"] = momentum
-        save_tensors(self.folder / "checkpoint.safetensors", state,
-                     {"step": str(step), "seconds": str(time.perf_counter() - self.began)})
+        save_tensors(
+            self.folder / "checkpoint.safetensors",
+            state,
+            {"step": str(step), "seconds": str(time.perf_counter() - self.began)},
+        )
         self._save_curve()
 
     def _resume(self) -> int:
         """Load the last checkpoint if there is one, and return the step to go on with."""
-        self.curve: list[dict[str, float]] = []
-        self.seconds = 0.0
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():
             return 0
@@ -174,6 +176,12 @@ class Trainer:
             writer.writeheader()
             writer.writerows(self.curve)
         partial.replace(self.folder / "curve.csv")
+
+
+def place(module: nn.Module, dims: int, device: torch.device) -> nn.Module:
+    """Move a module to a device, in the memory layout in which convolutions are fastest."""
+    layout = torch.channels_last if dims == 2 else torch.channels_last_3d
+    return module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -5,6 +5,7 @@ treated like images whose slices share one geometry, so 2D and 3D use the same c
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,8 @@ class Photometry:
     grid_mask: float = 0.0  # probability
     cutout: float = 0.0  # probability
 
+
+Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
 
 VIEWS = {
     "plain": Photometry(),
@@ -132,11 +135,13 @@ def _blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
 def _coordinates(images: Tensor) -> list[Tensor]:
     """Pixel coordinates along every axis of space, each shaped to broadcast against (batch, 1, *space)."""
     axes = images.ndim - 2
-    return [torch.arange(length, device=images.device).view([-1 if a == axis else 1 for a in range(axes)])[None, None]
-            for axis, length in enumerate(images.shape[2:])]
+    return [
+        torch.arange(length, device=images.device).view([-1 if a == axis else 1 for a in range(axes)])[None, None]
+        for axis, length in enumerate(images.shape[2:])
+    ]
 
 
-def _grid(images: Tensor, draw) -> Tensor:
+def _grid(images: Tensor, draw: Draw) -> Tensor:
     """False on isolated squares (cubes in 3D) of a turned grid; with a strip of 0.4, 36 % of an image."""
     strip, side = 0.4, min(images.shape[-2:])
     period, angle = draw(20 / 288 * side, 79 / 288 * side), draw(0, math.pi / 2)
@@ -148,7 +153,7 @@ def _grid(images: Tensor, draw) -> Tensor:
     return ~removed
 
 
-def _outside_box(images: Tensor, draw) -> Tensor:
+def _outside_box(images: Tensor, draw: Draw) -> Tensor:
     """False inside one box whose sides measure 10 to 30 % of the image's."""
     inside = torch.ones(1, dtype=torch.bool, device=images.device)
     for coordinate in _coordinates(images):

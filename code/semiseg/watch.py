@@ -13,9 +13,14 @@ class Watch:
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[detail]}"), console=console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
         self.overall = self.progress.add_task("All runs", total=total, completed=done, detail="")
         self.bars: dict[str, TaskID] = {}
 

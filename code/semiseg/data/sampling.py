@@ -43,8 +43,17 @@ class TrainingSet:
     patch of `size` is cut at random.
     """
 
-    def __init__(self, dataset: Dataset, partition: Partition, size: Sequence[int], device: torch.device,
-                 seed: int, labeled_batch: int, unlabeled_batch: int, labeled_parts: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        partition: Partition,
+        size: Sequence[int],
+        device: torch.device,
+        seed: int,
+        labeled_batch: int,
+        unlabeled_batch: int,
+        labeled_parts: int = 1,
+    ) -> None:
         self.size, self.seed = tuple(size), seed
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         self.images: list[Tensor] = []
@@ -83,8 +92,11 @@ class TrainingSet:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images (L + U, channels, *size) and labels (L, *size) of a step, labelled items first."""
-        items = [part[i] for part, stream in zip(self.parts, self.part_streams, strict=True)
-                 for i in stream.take(step * self.per_part, self.per_part)]
+        items = [
+            part[i]
+            for part, stream in zip(self.parts, self.part_streams, strict=True)
+            for i in stream.take(step * self.per_part, self.per_part)
+        ]
         labeled = len(items)
         start = step * self.unlabeled_batch
         items += [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
@@ -92,12 +104,20 @@ class TrainingSet:
             index = torch.tensor(items).to(self.stacked_images.device, non_blocking=True)
             return self.stacked_images[index], self.stacked_labels[index[:labeled], 0].long()
         origin = random.Random(derive_seed(self.seed, "crop", step))
-        windows = [[slice(None), *(self._window(origin, have, want)
-                                   for have, want in zip(self.images[i].shape[1:], self.size, strict=True))]
-                   for i in items]
+        windows = [
+            [
+                slice(None),
+                *(
+                    self._window(origin, have, want)
+                    for have, want in zip(self.images[i].shape[1:], self.size, strict=True)
+                ),
+            ]
+            for i in items
+        ]
         images = torch.stack([self.images[i][tuple(w)] for i, w in zip(items, windows, strict=True)])
-        labels = torch.stack([self.labels[i][tuple(w)][0]
-                              for i, w in zip(items[:labeled], windows[:labeled], strict=True)])
+        labels = torch.stack(
+            [self.labels[i][tuple(w)][0] for i, w in zip(items[:labeled], windows[:labeled], strict=True)]
+        )
         return images, labels.long()
 
     @staticmethod

@@ -52,8 +52,11 @@ class Splits:
         a smaller fraction is always contained in a larger one.
         """
         chosen = self.folds[fold]
-        ends = [i + 1 for i, case in enumerate(chosen.train)
-                if i + 1 == len(chosen.train) or groups[case] != groups[chosen.train[i + 1]]]
+        ends = [
+            i + 1
+            for i, case in enumerate(chosen.train)
+            if i + 1 == len(chosen.train) or groups[case] != groups[chosen.train[i + 1]]
+        ]
         count = min(ends, key=lambda end: abs(end - labels * len(chosen.train)))
         return Partition(chosen.train[:count], chosen.train[count:], chosen.test)
 
@@ -64,8 +67,10 @@ def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
     for record in dataset.records.values():
         members[record.group].append(record.id)
     if len(members) < FOLDS:
-        raise UserError(f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
-                        "add cases, or name finer groups.")
+        raise UserError(
+            f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
+            "add cases, or name finer groups."
+        )
 
     def shuffled(purpose: object) -> list[str]:
         groups = sorted(members)
@@ -97,7 +102,9 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a split file ({error}); restore it, or delete it to freeze a new one.") from error
     if splits.data_hash != dataset.hash:
-        raise UserError(f"{path}: frozen for other data ({splits.data_hash[:12]}…) than {dataset.path} holds now "
-                        f"({dataset.hash[:12]}…); restore the data, or delete the split file to freeze a new split "
-                        "whose results do not compare with the old ones.")
+        raise UserError(
+            f"{path}: frozen for other data ({splits.data_hash[:12]}…) than {dataset.path} holds now "
+            f"({dataset.hash[:12]}…); restore the data, or delete the split file to freeze a new split "
+            "whose results do not compare with the old ones."
+        )
     return splits

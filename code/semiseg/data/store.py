@@ -60,11 +60,14 @@ def check_case(case: Case, info: DatasetInfo) -> None:
     where = f"{info.name}, case {case.id!r}"
     space = case.image.shape[1:]
     if len(space) not in (2, 3) or 0 in case.image.shape:
-        raise UserError(f"{where}: image of shape {case.image.shape}; expected (channels, height, width) "
-                        "or (channels, depth, height, width), none of them empty.")
+        raise UserError(
+            f"{where}: image of shape {case.image.shape}; expected (channels, height, width) "
+            "or (channels, depth, height, width), none of them empty."
+        )
     if case.label.shape != space:
-        raise UserError(f"{where}: the image is {space} and its mask {case.label.shape}; "
-                        "provide a mask of the image's size.")
+        raise UserError(
+            f"{where}: the image is {space} and its mask {case.label.shape}; provide a mask of the image's size."
+        )
     if len(case.spacing) != len(space) or not all(s > 0 and np.isfinite(s) for s in case.spacing):
         raise UserError(f"{where}: spacing {case.spacing} does not fit {len(space)} axes of positive length.")
     if case.image.dtype == np.float32:
@@ -78,14 +81,16 @@ def check_case(case: Case, info: DatasetInfo) -> None:
         raise UserError(f"{where}: masks are uint8 class indices, this one is {case.label.dtype}.")
     unknown = sorted(set(np.unique(case.label).tolist()) - set(range(len(info.classes))))
     if unknown:
-        raise UserError(f"{where}: the mask holds the values {unknown}, but the classes are "
-                        f"{dict(enumerate(info.classes))}; correct the mask or name the class.")
+        raise UserError(
+            f"{where}: the mask holds the values {unknown}, but the classes are "
+            f"{dict(enumerate(info.classes))}; correct the mask or name the class."
+        )
 
 
 def array_hash(array: np.ndarray) -> str:
     """SHA-256 over type, shape and values, independent of how the file compresses them."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -95,8 +100,9 @@ def content_hash(info: DatasetInfo, records: Iterable[CaseRecord]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_dataset(path: Path, info: DatasetInfo, cases: Iterable[Case],
-                  attributes: dict[str, str] | None = None) -> str:
+def write_dataset(
+    path: Path, info: DatasetInfo, cases: Iterable[Case], attributes: dict[str, str] | None = None
+) -> str:
     """Write a data set atomically and return its content hash; a failure leaves `path` as it was.
 
     `attributes` are kept in the file beside its own; they do not enter the content hash.
@@ -112,10 +118,15 @@ def write_dataset(path: Path, info: DatasetInfo, cases: Iterable[Case],
                     raise UserError(f"{info.name}: two cases are called {case.id!r}; rename one of them.")
                 group = file.create_group(f"cases/{case.id}")
                 for key, array in (("image", case.image), ("label", case.label)):
-                    group.create_dataset(key, data=array, compression="gzip", compression_opts=1,
-                                         chunks=array.shape)
-                record = CaseRecord(case.id, case.group, case.image.shape, tuple(map(float, case.spacing)),
-                                    array_hash(case.image), array_hash(case.label))
+                    group.create_dataset(key, data=array, compression="gzip", compression_opts=1, chunks=array.shape)
+                record = CaseRecord(
+                    case.id,
+                    case.group,
+                    case.image.shape,
+                    tuple(map(float, case.spacing)),
+                    array_hash(case.image),
+                    array_hash(case.label),
+                )
                 group.attrs["record"] = json.dumps(asdict(record))
                 records[case.id] = record
             if not records:
@@ -135,8 +146,9 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise UserError(f"{path}: there is no such data set; make it with "
-                            f"`semiseg prepare {path.stem} --out {path.parent}`.")
+            raise UserError(
+                f"{path}: there is no such data set; make it with `semiseg prepare {path.stem} --out {path.parent}`."
+            )
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs["format"] != FORMAT:
@@ -145,8 +157,10 @@ class Dataset:
                 self.hash = str(file.attrs["hash"])
                 records = [_tuples(CaseRecord, g.attrs["record"]) for g in file["cases"].values()]
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"{path}: not a readable semiseg data set ({_first_line(error)}); the file is "
-                            "truncated or of another kind, prepare the data again.") from error
+            raise UserError(
+                f"{path}: not a readable semiseg data set ({_first_line(error)}); the file is "
+                "truncated or of another kind, prepare the data again."
+            ) from error
         self.records = {r.id: r for r in sorted(records, key=lambda r: r.id)}
         if content_hash(self.info, self.records.values()) != self.hash:
             raise UserError(f"{path}: the list of cases was changed after it was written; prepare the data again.")
@@ -174,11 +188,15 @@ class Dataset:
             with h5py.File(self.path, "r") as file:
                 array = file[f"cases/{case_id}/{key}"][()]
         except (OSError, KeyError) as error:
-            raise UserError(f"{self.path}: the {key} of case {case_id!r} cannot be read "
-                            f"({_first_line(error)}); prepare the data again.") from error
+            raise UserError(
+                f"{self.path}: the {key} of case {case_id!r} cannot be read "
+                f"({_first_line(error)}); prepare the data again."
+            ) from error
         if array_hash(array) != expected:
-            raise UserError(f"{self.path}: the {key} of case {case_id!r} was changed after the file was written; "
-                            "prepare the data again.")
+            raise UserError(
+                f"{self.path}: the {key} of case {case_id!r} was changed after the file was written; "
+                "prepare the data again."
+            )
         return array
 
 

@@ -39,8 +39,9 @@ def choose_devices(device: str, jobs: int | None) -> tuple[list[str], int]:
     return ["cpu"] * jobs, max(1, cores // jobs)
 
 
-def carry_out(specs: list[RunSpec], places: Places, devices: list[str], threads: int,
-              on_step: OnStep) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
+def carry_out(
+    specs: list[RunSpec], places: Places, devices: list[str], threads: int, on_step: OnStep
+) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
     """Yield every run with its record as it ends. A process that dies fails its run, not the others."""
     context = multiprocessing.get_context("spawn")
     left = list(specs)
@@ -60,11 +61,16 @@ def carry_out(specs: list[RunSpec], places: Places, devices: list[str], threads:
                 left.remove(futures[future])
                 yield futures[future], record
         except BrokenProcessPool:
-            died = [s for s in left if read_record(places.results / s.folder).get("status") == "running"
-                    and state(s, places.results)[0] == "left"]
+            died = [
+                s
+                for s in left
+                if read_record(places.results / s.folder).get("status") == "running"
+                and state(s, places.results)[0] == "left"
+            ]
             if not died:
-                raise UserError("the worker processes cannot start; run with --jobs 1 and look at the first "
-                                "error above.") from None
+                raise UserError(
+                    "the worker processes cannot start; run with --jobs 1 and look at the first error above."
+                ) from None
             for spec in died:
                 folder = places.results / spec.folder
                 record = read_record(folder) | {

@@ -1,0 +1,203 @@
+"""What every method must satisfy, as checks that the suite and any plugin's own tests run."""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from semiseg.data.sampling import TrainingSet
+from semiseg.data.splits import make_splits
+from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.evaluation import predict_case
+from semiseg.method import Method, Progress, Task
+from semiseg.run import build_method, partition_for
+from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.trainer import Trainer, place, save_tensors
+
+CPU = torch.device("cpu")
+STEPS = 6
+
+
+class Interrupted(Exception):
+    """Stands for whatever stops a run half-way."""
+
+
+class MethodContract:
+    """Checks one method in 2D or 3D on a tiny problem: a bright and a dark box in noise, ten cases."""
+
+    def __init__(self, name: str, method: type[Method], dims: int, folder: Path) -> None:
+        self.name, self.method, self.dims, self.folder = name, method, dims, folder
+        self.dataset = tiny_dataset(folder / "tiny.h5", dims)
+
+    @classmethod
+    def checks(cls) -> dict[str, Callable[["MethodContract"], None]]:
+        """All checks by name."""
+        return {name: check for name, check in vars(cls).items() if name.startswith("check_")}
+
+    def spec(self, steps: int = STEPS, seed: int = 0) -> RunSpec:
+        """A run small enough for a test."""
+        training = TrainingSettings(
+            steps=steps, size=tiny_task(self.dims).size, labeled_batch=2, unlabeled_batch=2,
+            learning_rate=0.03, precision="float32", log_every=1, checkpoint_every=3,
+        )  # fmt: skip
+        return RunSpec(
+            benchmark="contract", dataset="tiny", method=self.name, implementation=self.name, config={}, labels=0.25,
+            fold=0, seed=seed, network=tiny_task(self.dims).network, weights=None,
+            training=training,
+        )  # fmt: skip
+
+    def trainer(self, name: str, spec: RunSpec, dataset: Dataset | None = None) -> Trainer:
+        """A trainer with everything it needs, in a folder of its own."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        dataset, settings = dataset or self.dataset, spec.training
+        partition = partition_for(self.method, make_splits(dataset), spec, dataset)
+        data = TrainingSet(
+            dataset,
+            partition,
+            settings.size,
+            CPU,
+            spec.seed,
+            settings.labeled_batch,
+            settings.unlabeled_batch,
+            self.method.labeled_parts,
+        )
+        method = build_method(self.method, spec, dataset, data.unlabeled_steps)
+        return Trainer(method, data, settings, spec.seed, CPU, folder)
+
+    @cached_property
+    def trained(self) -> Trainer:
+        """The method after a few steps with seed 0."""
+        trainer = self.trainer("reference", self.spec())
+        trainer.fit()
+        return trainer
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Everything the reference training learned."""
+        return self.trained.method.state_dict()
+
+    def retrained(self, name: str, spec: RunSpec, dataset: Dataset | None = None) -> dict[str, Tensor]:
+        """The weights of another training."""
+        trainer = self.trainer(name, spec, dataset)
+        trainer.fit()
+        return trainer.method.state_dict()
+
+    # The checks
+
+    def check_paper_and_settings_are_stated(self) -> None:
+        paper = self.method.paper
+        assert all([self.method.title, paper.title, paper.authors, paper.venue])
+        assert (self.method.__doc__ or "").strip()
+        self.method.Config()  # every hyper-parameter has a default
+
+    def check_declared_number_of_networks_is_built(self) -> None:
+        assert self.trained.method._networks_built == self.method.networks
+
+    def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
+        trainer, method = self.trained, copy.deepcopy(self.trained.method).train()
+        reached: set[str] = set()
+        for fraction in (0.0, 0.5, 1.0):
+            progress = Progress(int(fraction * 100), 100)
+            losses = method.losses(trainer.batch(progress.step), progress)
+            assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values()), losses
+            method.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            reached |= {n for n, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+        trainable = {n for n, p in method.named_parameters() if p.requires_grad}
+        assert not trainable - reached, f"no gradient reaches {sorted(trainable - reached)}"
+
+    def check_training_lowers_the_supervised_loss(self) -> None:
+        trainer = self.trainer("learning", self.spec(steps=20))
+        trainer.fit()
+        supervised = [sum(v for k, v in row.items() if k.startswith("supervised")) for row in trainer.curve]
+        assert supervised[0] > 0, "a method names its supervised loss `supervised…`"
+        assert np.mean(supervised[-5:]) < 0.9 * np.mean(supervised[:5]), supervised
+
+    def check_labels_of_unlabeled_and_test_cases_cannot_change_a_weight(self) -> None:
+        partition = partition_for(self.method, make_splits(self.dataset), self.spec(), self.dataset)
+        changed = tiny_dataset(self.folder / "changed.h5", self.dims, mirrored=set(partition.labeled))
+        assert changed.hash != self.dataset.hash
+        assert_equal(self.weights, self.retrained("permuted", self.spec(), changed))
+
+    def check_same_seed_gives_the_same_weights_and_another_seed_does_not(self) -> None:
+        assert_equal(self.weights, self.retrained("again", self.spec()))
+        other = self.retrained("other", self.spec(seed=1))
+        assert any(not torch.equal(v, other[k]) for k, v in self.weights.items())
+
+    def check_an_interrupted_run_resumes_bit_for_bit(self) -> None:
+        first = self.trainer("interrupted", self.spec())
+
+        def interrupt(step: int, steps: int, loss: float) -> None:
+            if step == STEPS - 1:
+                raise Interrupted
+
+        first.report = interrupt
+        try:
+            first.fit()
+        except Interrupted:
+            pass
+        else:
+            raise AssertionError("the run was not interrupted")
+        assert_equal(self.weights, self.retrained("interrupted", self.spec()))
+
+    def check_saved_weights_predict_the_same(self) -> None:
+        method = self.trained.method
+        save_tensors(self.folder / "model.safetensors", method.state_dict(), {})
+        loaded = self.method(method.task, method.config)
+        place(loaded, self.dims, CPU).load_state_dict(load_file(self.folder / "model.safetensors"))
+        case = next(iter(self.dataset.records))
+        for (name, one), (_, other) in zip(method.predictors().items(), loaded.predictors().items(), strict=True):
+            image, task = self.dataset.image(case), method.task
+            first, second = (predict_case(p, image, task, CPU, "float32") for p in (one, other))
+            assert first.shape == self.dataset.label(case).shape, name
+            assert np.array_equal(first, second), name
+
+
+def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None:
+    """Bitwise equality of two sets of weights."""
+    assert expected.keys() == actual.keys()
+    different = [k for k in expected if not torch.equal(expected[k], actual[k])]
+    assert not different, f"{len(different)} of {len(expected)} tensors differ, first {different[0]}"
+
+
+def tiny_dataset(path: Path, dims: int, mirrored: set[str] | None = None) -> Dataset:
+    """Ten cases with two boxes each; with `mirrored`, the labels of all cases but these are turned round."""
+    info = DatasetInfo(
+        "tiny",
+        "Tiny boxes",
+        "generated",
+        ("background", "bright", "dark"),
+        "MIT",
+        "generated",
+        grouping="case",
+        synthetic=True,
+    )
+    shape = (40, 40) if dims == 2 else (10, 32, 32)
+
+    def case(index: int) -> Case:
+        random = np.random.default_rng(index)
+        image = random.normal(0.5, 0.1, (1, *shape))
+        label = np.zeros(shape, np.uint8)
+        for value, shift in ((1, 0.4), (2, -0.4)):
+            corner = random.integers(2, 20, 2)
+            y, x = (slice(c, c + 12) for c in corner)
+            label[..., y, x] = value
+            image[..., y, x] = 0.5 + shift
+        name = f"case{index:02d}"
+        if mirrored is not None and name not in mirrored:
+            label = label[..., ::-1].copy()
+        return Case(name, name, image.clip(0, 1).astype(np.float32), label, (1.0,) * dims)
+
+    write_dataset(path, info, (case(i) for i in range(10)))
+    return Dataset(path)
+
+
+def tiny_task(dims: int, seed: int = 0) -> Task:
+    """The task of the tiny data set."""
+    return Task(1, 3, (32, 32) if dims == 2 else (8, 24, 24), "unet_small" if dims == 2 else "unet_3d_small", seed)

@@ -1,0 +1,186 @@
+"""Prepares a data set: loads a recipe's cases, in parallel where it pays, and writes them as one file."""
+
+import hashlib
+import inspect
+import json
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from semiseg.data.recipe import Recipe
+from semiseg.data.store import FORMAT, Case, DatasetInfo, check_case, write_dataset
+from semiseg.errors import UserError, UserErrors
+
+# A spawned process needs about a second to import what loading takes; less work than this is done here.
+WORTH_PROCESSES = 3.0
+Progress = Callable[[int, int], None]
+
+
+def prepare(recipe: Recipe, out: Path, progress: Progress | None = None, jobs: int | None = None) -> tuple[Path, bool]:
+    """Write `out/NAME.h5` unless it is there and its inputs are unchanged.
+
+    Args:
+        progress: called with the number of cases loaded so far and the number of all.
+        jobs: loading processes; by default as many as there are processors to use.
+
+    Returns:
+        The file, and whether it was written by this call.
+
+    Raises:
+        UserErrors: everything that is wrong with the source; an existing file is left as it was.
+    """
+    info = recipe.info()
+    path = out / f"{info.name}.h5"
+    inputs = fingerprint(recipe, info, ignore=path)
+    if _fingerprint_of_file(path) == inputs:
+        return path, False
+    try:
+        write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), {"inputs": inputs})
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be written ({reason}); free some space or choose another folder.") from error
+    return path, True
+
+
+def fingerprint(recipe: Recipe, info: DatasetInfo, ignore: Path) -> str:
+    """SHA-256 over all that the prepared file depends on: the recipe's code, its description, its files.
+
+    Files count by relative path, size and time of change: reading a large source just to find it
+    unchanged would take as long as preparing it. `ignore` is the prepared file, should it lie in the source.
+    """
+    files = _listing(recipe.source, ignore) if recipe.layout else []
+    code = Path(inspect.getfile(type(recipe))).read_text(encoding="utf-8")
+    content = {"format": FORMAT, "recipe": recipe.name, "code": code, "info": asdict(info), "files": files}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:
+    listing = []
+    visited: set[Path] = set()
+    # Large data are often linked into place, so links are followed, but not in circles.
+    for folder, subfolders, names in os.walk(source, followlinks=True):
+        if Path(folder).resolve() in visited:
+            subfolders.clear()
+            continue
+        visited.add(Path(folder).resolve())
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            if file.resolve() != ignore.resolve():
+                state = file.stat() if file.exists() else file.lstat()
+                listing.append((file.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns))
+    return sorted(listing)
+
+
+def _fingerprint_of_file(path: Path) -> str | None:
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["inputs"])
+    except (OSError, KeyError):  # absent, damaged or written otherwise: each a reason to prepare it
+        return None
+
+
+def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: int) -> Iterator[Case]:
+    """The cases in the order of their items; goes on after an error, to report all of them at the end."""
+    items = recipe.items()
+    errors: list[str] = []
+    ids: set[str] = set()
+    kinds: dict[str, list[str]] = {}
+    for done, result in enumerate(_loaded(recipe, info, items, jobs), start=1):
+        if isinstance(result, Case):
+            if result.id in ids:
+                errors.append(f"{info.name}: two cases are called {result.id!r}; rename one of them.")
+            ids.add(result.id)
+            kinds.setdefault(_kind(result), []).append(result.id)
+            if not errors:
+                yield result
+        else:
+            errors += result
+        if progress:
+            progress(done, len(items))
+    if len(kinds) > 1:
+        errors.append(_mixture(info, kinds))
+    if errors:
+        raise UserErrors(errors)
+
+
+def _loaded(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[Case | list[str]]:
+    """Load in this process until it is clear that others would help, then in `jobs` processes."""
+    begun = time.perf_counter()
+    for done, item in enumerate(items):
+        left = len(items) - done
+        # The first item pays for lazy imports and cold files, so it says little about the others.
+        if jobs > 1 and done > 1 and (time.perf_counter() - begun) / done * left > WORTH_PROCESSES:
+            yield from _loaded_by_processes(recipe, info, items[done:], min(jobs, left))
+            return
+        yield _load(recipe, info, item)
+
+
+def _loaded_by_processes(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[Case | list[str]]:
+    """Keep a few items in flight: enough that no process waits, few enough that memory stays flat."""
+    flying: deque[Future[Case | list[str]]] = deque()
+    # Forking a process that runs threads (torch's, HDF5's) can deadlock the child.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for item in items:
+                if len(flying) == 2 * jobs:
+                    yield flying.popleft().result()
+                flying.append(pool.submit(_load, recipe, info, item))
+            while flying:
+                yield flying.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{info.name}: a loading process died, most likely for lack of memory; close "
+                "other programs, or call prepare with jobs=1 (in a script, below "
+                '`if __name__ == "__main__":`).'
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _load(recipe: Recipe, info: DatasetInfo, item: Any) -> Case | list[str]:
+    """The case of an item, or what is wrong with it."""
+    try:
+        case = recipe.load(item)
+        check_case(case, info)
+    except UserErrors as errors:
+        return errors.messages
+    except UserError as error:
+        return [str(error)]
+    except OSError as error:
+        return [
+            f"{error.filename or item}: cannot be read ({error.strerror or error}); check the file and its permissions."
+        ]
+    return case
+
+
+def _kind(case: Case) -> str:
+    """What all cases of a data set share, because one network has to take them all."""
+    channels, *space = case.image.shape
+    color = {1: "grey (1 channel)", 3: "RGB (3 channels)"}.get(channels, f"of {channels} channels")
+    return f"{len(space)}D, {color}, {case.image.dtype}"
+
+
+def _mixture(info: DatasetInfo, kinds: dict[str, list[str]]) -> str:
+    *rare, common = sorted(kinds, key=lambda kind: len(kinds[kind]))
+    listed = "; ".join(
+        f"{', '.join(kinds[kind][:5])}{', ...' * (len(kinds[kind]) > 5)} ({len(kinds[kind])} in all) {kind}"
+        for kind in rare
+    )
+    return (
+        f"{info.name}: the cases differ in kind: {listed}, but the other "
+        f"{len(kinds[common])} are {common}; convert them to one kind."
+    )
+
+
+def _processors() -> int:
+    """The processors this process may use, which on a shared machine are not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

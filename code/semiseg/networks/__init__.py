@@ -1,0 +1,70 @@
+"""Segmentation networks by name; all of them return the same small tuple."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from semiseg.errors import UserError
+from semiseg.networks.encoder_decoder import EncoderDecoder, Output
+from semiseg.networks.initialization import initialize
+from semiseg.networks.res2net import load_imagenet, res2net_unet
+from semiseg.networks.unet import unet
+from semiseg.networks.unet_3d import unet_3d
+from semiseg.networks.vnet import vnet
+
+__all__ = ["NETWORKS", "EncoderDecoder", "Output", "build_network", "initialize", "network_names"]
+
+
+class Architecture(NamedTuple):
+    """How a network is built from (channels, classes) and, for some, started from a file of weights."""
+
+    dims: int
+    build: Callable[[int, int], EncoderDecoder]
+    load_weights: Callable[[EncoderDecoder, Path], None] | None = None
+
+
+# The small variants are for CPU budgets: the same classes with fewer channels (and fewer Res2Net blocks).
+# unet_small has no dropout at the two finest levels, where drawing it takes the most time on a CPU.
+NETWORKS = {
+    "unet": Architecture(2, unet),
+    "unet_small": Architecture(2, partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5))),
+    "res2net50_unet": Architecture(2, res2net_unet, load_imagenet),
+    "res2net50_unet_small": Architecture(
+        2, partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64))
+    ),
+    "unet_3d": Architecture(3, unet_3d),
+    "unet_3d_small": Architecture(3, partial(unet_3d, widths=(8, 16, 32, 64, 96))),
+    "vnet": Architecture(3, vnet),
+    "vnet_small": Architecture(3, partial(vnet, filters=8)),
+}
+
+
+def network_names(dims: int) -> list[str]:
+    """Names of the networks for 2D images or 3D volumes."""
+    return [name for name, architecture in NETWORKS.items() if architecture.dims == dims]
+
+
+def build_network(name: str, channels: int, classes: int, dims: int, weights: Path | None = None) -> EncoderDecoder:
+    """Build a network for images (channels, *space) with `dims` axes of space.
+
+    Args:
+        name: one of `network_names(dims)`.
+        channels: channels of the images.
+        classes: classes of the logits, the background included.
+        dims: 2 for images, 3 for volumes.
+        weights: a local file to start the encoder from, for a network that has pre-trained weights.
+    """
+    choice = f"choose one of {', '.join(network_names(dims))}."
+    if name not in NETWORKS:
+        raise UserError(f"network {name!r}: there is no such {dims}D network; {choice}")
+    architecture = NETWORKS[name]
+    if architecture.dims != dims:
+        raise UserError(f"network {name!r} is for {architecture.dims}D data, not {dims}D; {choice}")
+    network = architecture.build(channels, classes)
+    if weights is not None:
+        if architecture.load_weights is None:
+            able = ", ".join(n for n in network_names(dims) if NETWORKS[n].load_weights) or f"no {dims}D network"
+            raise UserError(f"network {name!r} starts from no file of weights (able to: {able}); leave out {weights}.")
+        architecture.load_weights(network, weights)
+    return network

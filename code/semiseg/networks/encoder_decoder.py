@@ -1,0 +1,45 @@
+"""The shape all networks share: an encoder, a decoder, a head, and the tuple they return."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What every network returns.
+
+    Level k of a network holds ceil(size / 2^k) positions along each axis, for any size of the input.
+
+    Attributes:
+        logits: (batch, classes, *space), float32, at the size of the input.
+        encoder: feature maps from the finest to the coarsest level (strides 1, 2, 4, 8, 16).
+        decoder: feature maps from the coarsest to the finest level (strides 8, 4, 2, 1).
+        auxiliary: logits of further heads, if the network has any.
+    """
+
+    logits: Tensor
+    encoder: tuple[Tensor, ...] = ()
+    decoder: tuple[Tensor, ...] = ()
+    auxiliary: tuple[Tensor, ...] = ()
+
+
+class EncoderDecoder(nn.Module):
+    """A network whose parts can be copied, perturbed or reused on their own.
+
+    Args:
+        encoder: maps images (batch, channels, *space) to the tuple `Output.encoder`.
+        decoder: maps that tuple to the tuple `Output.decoder`.
+        head: maps the finest decoder features to logits.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = head
+
+    def forward(self, images: Tensor) -> Output:
+        """Segment (batch, channels, *space); losses get float32 logits also under mixed precision."""
+        features: tuple[Tensor, ...] = self.encoder(images)
+        decoded: tuple[Tensor, ...] = self.decoder(features)
+        return Output(self.head(decoded[-1]).float(), features, decoded)

@@ -1,0 +1,74 @@
+"""Weights of a pre-trained encoder, read from a local file without running any code in it."""
+
+import pickle
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from semiseg.errors import UserError
+
+COUNTER = "num_batches_tracked"  # absent from older files, and without effect on the result
+
+
+def load_encoder(
+    encoder: nn.Module, path: Path, stem: str, new: tuple[str, ...] = (), unused: tuple[str, ...] = ()
+) -> None:
+    """Load every weight of `encoder` from `path`, or raise before any is changed.
+
+    Args:
+        encoder: the module to fill.
+        path: a `.safetensors` file, or a `.pth` file that holds a plain state dictionary.
+        stem: the first convolution, adapted to the channels of the images.
+        new: prefixes of the encoder's names that no file provides.
+        unused: prefixes of the file's names that the encoder has no place for.
+    """
+    found = {k: v for k, v in read_weights(path).items() if not k.startswith(unused) and not k.endswith(COUNTER)}
+    own = encoder.state_dict()
+    wanted = {k: v for k, v in own.items() if not k.startswith(new) and not k.endswith(COUNTER)}
+    if stem in found and stem in wanted:
+        found[stem] = adapt_channels(found[stem], wanted[stem].shape[1])
+    problems = {
+        "missing": wanted.keys() - found.keys(),
+        "unknown": found.keys() - wanted.keys(),
+        "of another shape": {k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape},
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {_abridged(sorted(names))}" for what, names in problems.items() if names)
+        raise UserError(
+            f"{path}: these weights are not those of this network ({listed}); give the file made for "
+            "this network, or leave the weights out."
+        )
+    encoder.load_state_dict(own | found)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: the weights cannot be read ({reason}); give a .safetensors file, or a .pth file "
+            "that holds a state dictionary and nothing else."
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path}: this file holds more than weights by name; save `model.state_dict()` instead.")
+    return weights
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Let a first convolution (out, in, *kernel) answer to gray images of any channels as before."""
+    if weight.shape[1] == channels:
+        return weight
+    gray = weight.sum(dim=1, keepdim=True) / channels
+    return gray.repeat_interleave(channels, dim=1)
+
+
+def _abridged(names: list[str], shown: int = 3) -> str:
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest

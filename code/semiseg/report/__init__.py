@@ -1,0 +1,31 @@
+"""From per-case numbers to tables, plots and a page; needs no training and gives the same bytes each time."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from semiseg.report.page import write_page
+from semiseg.report.plots import write_plots
+from semiseg.report.summary import read_results, summary_frame
+from semiseg.report.tables import all_tables, write_tables
+from semiseg.report.tables import terminal_table as _terminal_table
+
+__all__ = ["report", "terminal_table"]
+
+
+def report(results: Path, out: Path | None = None) -> Path:
+    """Write summary.csv, tables/, plots/ and index.html to `out`, or into the results; returns the page."""
+    out = out or results
+    content = read_results(results)
+    out.mkdir(parents=True, exist_ok=True)
+    summary_frame(content).to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
+    tables = all_tables(content)
+    write_tables(tables, out / "tables")
+    plots = write_plots(content, out / "plots")
+    write_page(content, tables, plots, out / "plots", out / "index.html")
+    return out / "index.html"
+
+
+def terminal_table(results: Path) -> Table:
+    """Dice per method and label fraction, for printing with rich."""
+    return _terminal_table(read_results(results))

@@ -1,0 +1,143 @@
+"""A grid of test cases: image, reference, and what every method predicted."""
+
+import zipfile
+from math import ceil, isfinite
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+
+from semiseg.report.summary import Results, Run
+from semiseg.report.tables import data_title, percent
+
+PER_ROW = 10  # methods side by side; more continue in further blocks below
+WIDTH = 1.25  # inches of a picture
+CLASS_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#0072B2")  # Okabe and Ito
+Examples = dict[str, np.ndarray]  # the arrays of examples.npz
+
+
+def overlays(results: Results) -> Figure | None:
+    """One row per test case at the smallest label fraction; None where no examples are at hand."""
+    shown = _examples(results)
+    if not shown:
+        return None
+    first = shown[0][2]
+    cases, ratio = len(first["ids"]), first["labels"].shape[1] / first["labels"].shape[2]
+    per_row = ceil(len(shown) / ceil(len(shown) / PER_ROW))
+    blocks = [shown[start : start + per_row] for start in range(0, len(shown), per_row)]
+    columns, height = 2 + per_row, 0.5 + len(blocks) * (0.3 + cases * WIDTH * ratio)
+    figure = Figure(
+        figsize=(WIDTH * columns, height),
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(len(blocks) * cases, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for number, block in enumerate(blocks):
+        for case in range(cases):
+            row = grid[number * cases + case]
+            image, reference = _displayable(first["images"][case]), first["labels"][case]
+            _draw(row[0], image)
+            _draw(row[1], image, reference, reference)
+            row[0].text(
+                -0.04,
+                0.5,
+                str(first["ids"][case]),
+                transform=row[0].transAxes,
+                rotation=90,
+                ha="right",
+                va="center",
+                fontsize=6,
+            )
+            for axes, (_, run, examples) in zip(row[2:], block, strict=False):
+                _draw(axes, image, examples["predictions"][case], reference)
+                _write_dice(axes, results, run, str(first["ids"][case]))
+            if case == 0:
+                for axes, title in zip(row, ["Image", "Reference", *(t for t, _, _ in block)], strict=False):
+                    axes.set_title(_wrapped(title), fontsize=7)
+    run = shown[0][1]
+    figure.suptitle(
+        f"{data_title(results)}, {percent(min(results.fractions))} labeled, fold {run.fold}, seed {run.seed}",
+        x=0.01,
+        ha="left",
+        fontsize=8,
+    )
+    if len(results.classes) > 1:
+        patches = [Patch(color=_class_color(i), label=name) for i, name in enumerate(results.classes, 1)]
+        figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), fontsize=7)
+    return figure
+
+
+def _examples(results: Results) -> list[tuple[str, Run, Examples]]:
+    """Title, run and arrays of every method that kept the same cases, in the order of the tables."""
+    fold = min(run.fold for run in results.finished)
+    out: list[tuple[str, Run, Examples]] = []
+    for entry in results.entries:
+        labels = 1.0 if entry.role == "upper bound" else min(results.fractions)
+        runs = [r for r in results.finished if (r.method, r.labels, r.fold) == (entry.name, labels, fold)]
+        if not runs:
+            continue
+        run = min(runs, key=lambda r: r.seed)
+        try:
+            with np.load(run.folder / "examples.npz", allow_pickle=False) as file:
+                examples = {name: file[name] for name in ("ids", "images", "labels", "predictions")}
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            continue
+        if not out or np.array_equal(examples["ids"], out[0][2]["ids"]):
+            out.append((entry.title, run, examples))
+    return out
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """(C, H, W) uint8 as (H, W, 3) in [0, 1]; unless there are three channels, the first in gray."""
+    channels = image if len(image) == 3 else image[[0, 0, 0]]
+    return channels.transpose(1, 2, 0) / 255
+
+
+def _draw(axes: Axes, image: np.ndarray, filled: np.ndarray | None = None, outlined: np.ndarray | None = None) -> None:
+    """An image (H, W, 3) with class masks (H, W), one filled and one outlined."""
+    picture = image.copy()
+    for index in np.unique(filled)[1:] if filled is not None else []:
+        inside = filled == index
+        picture[inside] = 0.45 * picture[inside] + 0.55 * np.array(to_rgb(_class_color(index)))
+    axes.imshow(picture, interpolation="nearest")
+    for index in np.unique(outlined) if outlined is not None else []:
+        inside = outlined == index
+        if index and not inside.all():
+            axes.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
+
+
+def _class_color(index: int) -> str:
+    return CLASS_COLORS[(index - 1) % len(CLASS_COLORS)]
+
+
+def _write_dice(axes: Axes, results: Results, run: Run, case: str) -> None:
+    cases = results.cases
+    of_run = (cases[["method", "labels", "fold", "seed"]] == list(run.key)).all(axis=1)
+    dice = cases.dice[of_run & (cases.case == case)].mean()
+    if isfinite(dice):
+        box = {"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1}
+        axes.text(
+            0.97,
+            0.03,
+            f"{100 * dice:.0f}",
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=6.5,
+            color="white",
+            bbox=box,
+        )
+
+
+def _wrapped(title: str, width: int = 16) -> str:
+    """Lines of at most `width` letters, broken between words."""
+    lines = [""]
+    for word in title.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)

@@ -1,0 +1,313 @@
+"""The plots of a report, as PNG and PDF, the same bytes for the same results."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from semiseg.report.overlays import overlays
+from semiseg.report.style import RC, Look, looks
+from semiseg.report.summary import KEY, Entry, Results, fold_statistics, lookup
+from semiseg.report.tables import data_title, percent
+
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A saved plot and what the page says below it."""
+
+    name: str  # of its files
+    title: str
+    caption: str
+
+
+def write_plots(results: Results, folder: Path) -> list[Plot]:
+    """Draw and save everything these results can show; returns what lies in `folder`, in reading order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bounded = any(entry.role == "upper bound" for entry in results.entries)
+    plots: list[tuple[Plot, Callable[[Results], Figure | None]]] = [
+        (
+            Plot(
+                "label_efficiency",
+                "Label efficiency",
+                "Dice by share of labeled training cases: mean over folds, bars are ± one standard deviation."
+                f"{' Gray line and band: trained with all labels.' if bounded else ''}",
+            ),
+            label_efficiency,
+        ),
+        (
+            Plot(
+                "case_dice",
+                "Dice of every test case",
+                "One dot per test case (mean over classes and seeds); boxes span the quartiles, whiskers 1.5 "
+                "times their range.",
+            ),
+            case_dice,
+        ),
+        (
+            Plot(
+                "training_curves",
+                "Supervised loss during training",
+                "Mean over folds and seeds, smoothed over a twentieth of the training.",
+            ),
+            training_curves,
+        ),
+        (
+            Plot(
+                "overlays",
+                "Predictions",
+                "The same test cases for every method, at the smallest share of labels, first fold and seed. "
+                "Filled: prediction; white line: reference; number: Dice of the case.",
+            ),
+            overlays,
+        ),
+    ]
+    drawn = []
+    for plot, draw in plots:
+        with matplotlib.rc_context(RC):
+            figure = draw(results)
+            if figure is not None:
+                _save(figure, folder / plot.name)
+            else:
+                _keep(plot, results.path / "plots", folder)
+        if (folder / f"{plot.name}.png").exists():
+            drawn.append(plot)
+    return drawn
+
+
+def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
+    """Take over a picture from an earlier report: examples are too large for git, their picture is not."""
+    for suffix in (".png", ".pdf"):
+        picture = earlier / f"{plot.name}{suffix}"
+        if picture.exists() and folder.resolve() != earlier.resolve():
+            shutil.copyfile(picture, folder / picture.name)
+
+
+def label_efficiency(results: Results) -> Figure:
+    """Dice against the label fraction; with a single fraction, Dice per method."""
+    scores = fold_statistics(results.cases)
+    fractions = [labels for labels in results.fractions if labels < 1] or results.fractions
+    if len(fractions) == 1:
+        return _one_fraction(results, scores, fractions[0])
+    figure = Figure(figsize=(7.5, max(4.2, 0.24 * len(results.entries) + 1)), layout="constrained")
+    axes = figure.add_subplot()
+    style, ends = looks(results.entries), []
+    for index, entry in enumerate(results.entries):
+        look = style[entry.name]
+        if entry.role == "upper bound":
+            mean, _ = _upper_bound(scores, entry, look, axes.axhspan, axes.axhline)
+            ends.append((entry, look, len(fractions) - 0.75, mean))
+            continue
+        shift = 0.16 * (index / len(results.entries) - 0.5)  # so that error bars do not hide each other
+        known = [
+            (x + shift, *found) for x, labels in enumerate(fractions) if (found := _dice(scores, entry.name, labels))
+        ]
+        if known:
+            at, mean, deviation = np.transpose(known)
+            axes.errorbar(at, mean, deviation, **look.line, elinewidth=0.8, capsize=1.5, zorder=3)
+            ends.append((entry, look, at[-1] + 0.02, mean[-1]))
+    axes.set(
+        xticks=range(len(fractions)),
+        xticklabels=map(percent, fractions),
+        ylabel="Dice (%)",
+        xlabel="Labeled training cases",
+        xlim=(-0.25, len(fractions) - 0.75),
+    )
+    axes.set_title(data_title(results), loc="left")
+    _label_ends(axes, figure.get_figheight(), ends)
+    return figure
+
+
+def case_dice(results: Results) -> Figure:
+    """The distribution of Dice over test cases, one panel per label fraction."""
+    cases = results.cases.groupby(["method", "labels", "case"], as_index=False)["dice"].mean()
+    fractions = [labels for labels in results.fractions if labels < 1] or results.fractions
+    upper = {e.name for e in results.entries if e.role == "upper bound"}
+    style, entries = looks(results.entries), results.entries[::-1]
+    figure = Figure(figsize=(2.4 + 2.6 * len(fractions), 0.9 + 0.34 * len(entries)), layout="constrained")
+    panels = figure.subplots(1, len(fractions), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, labels in zip(panels, fractions, strict=True):
+        for height, entry in enumerate(entries):
+            at = 1.0 if entry.name in upper else labels
+            dice = 100 * cases.dice[(cases.method == entry.name) & (cases.labels == at)].to_numpy()
+            if not dice.size:
+                continue
+            color = style[entry.name].color
+            jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dice.size)
+            axes.scatter(dice, height + jitter, s=5, color=color, alpha=0.35, linewidths=0, rasterized=True)
+            axes.boxplot(
+                dice,
+                positions=[height],
+                orientation="horizontal",
+                widths=0.56,
+                showfliers=False,
+                manage_ticks=False,
+                boxprops={"color": color},
+                whiskerprops={"color": color},
+                capprops={"color": color},
+                medianprops={"color": color, "linewidth": 2},
+            )
+        axes.set(
+            yticks=range(len(entries)),
+            yticklabels=[e.title for e in entries],
+            xlabel="Dice (%)",
+            ylim=(-0.6, len(entries) - 0.4),
+        )
+        axes.set_title(f"{percent(labels)} labeled", loc="left")
+    figure.suptitle(data_title(results), x=0.01, ha="left")
+    return figure
+
+
+def training_curves(results: Results) -> Figure | None:
+    """The supervised loss of every method, one panel per label fraction; None where nothing was logged."""
+    curves = _supervised_curves(results)
+    if curves.empty:
+        return None
+    fractions = sorted(curves.labels.unique())
+    style = looks(results.entries)
+    height = max(3.4, 0.6 + 0.18 * len(results.entries))  # room for the legend
+    figure = Figure(figsize=(2.4 + 2.4 * len(fractions), height), layout="constrained")
+    panels = figure.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
+    shown: dict[str, Any] = {}
+    for axes, labels in zip(panels, fractions, strict=True):
+        for entry in results.entries:
+            curve = curves[(curves.method == entry.name) & (curves.labels == labels)]
+            if curve.empty:
+                continue
+            loss = curve.groupby("step")["loss"].mean()
+            loss = loss.rolling(max(1, len(loss) // 20), min_periods=1, center=True).mean()
+            look = style[entry.name]
+            shown[entry.title] = axes.plot(loss.index, loss, color=look.color, linestyle=look.dash)[0]
+        axes.set(xlabel="Step", yscale="log")
+        axes.set_title(f"{percent(labels)} labeled", loc="left")
+    panels[0].set_ylabel("Supervised loss")
+    figure.legend(shown.values(), shown.keys(), loc="outside right upper")
+    figure.suptitle(data_title(results), x=0.01, ha="left")
+    return figure
+
+
+def _supervised_curves(results: Results) -> pd.DataFrame:
+    """Columns KEY, step, loss; several supervised losses of one method are averaged."""
+    frames = []
+    for run in results.finished:
+        try:
+            curve = pd.read_csv(run.folder / "curve.csv")
+        except (OSError, ValueError):  # pandas' own errors are ValueErrors
+            continue
+        losses = [column for column in curve if str(column).startswith("supervised")]
+        if losses and "step" in curve:
+            frames.append(
+                pd.DataFrame(
+                    {
+                        **dict(zip(KEY, run.key, strict=True)),
+                        "step": curve["step"],
+                        "loss": curve[losses].mean(axis=1),
+                    }
+                )
+            )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _one_fraction(results: Results, scores: pd.DataFrame, labels: float) -> Figure:
+    """Dice of every method, for benchmarks with one label fraction."""
+    entries = results.entries[::-1]
+    figure = Figure(figsize=(6.5, 1.2 + 0.3 * len(entries)), layout="constrained")
+    axes = figure.add_subplot()
+    style = looks(results.entries)
+    for height, entry in enumerate(entries):
+        look = style[entry.name]
+        if entry.role == "upper bound":
+            found: tuple[float, float] | None = _upper_bound(scores, entry, look, axes.axvspan, axes.axvline)
+        else:
+            found = _dice(scores, entry.name, labels)
+        if found:
+            mean, deviation = found
+            axes.errorbar(mean, height, xerr=deviation, **look.line, capsize=2, zorder=3)
+            axes.annotate(
+                f"{mean:.1f}",
+                (mean, height),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                color=look.color,
+                bbox={"color": "white", "pad": 0.5},
+            )
+    axes.set(
+        yticks=range(len(entries)),
+        yticklabels=[e.title for e in entries],
+        ylim=(-0.6, len(entries) - 0.3),
+        xlabel=f"Dice (%) with {percent(labels)} of the cases labeled",
+    )
+    axes.set_title(data_title(results), loc="left")
+    return figure
+
+
+def _dice(scores: pd.DataFrame, method: str, labels: float) -> tuple[float, float] | None:
+    """Mean and standard deviation in percent, the latter 0 for a single fold."""
+    found = lookup(scores, "dice", method, labels)
+    return (100 * found[0], float(np.nan_to_num(100 * found[1]))) if found else None
+
+
+def _upper_bound(
+    scores: pd.DataFrame, entry: Entry, look: Look, band: Callable[..., Any], line: Callable[..., Any]
+) -> tuple[float, float]:
+    """Draw a line with a band across the axes; returns mean and standard deviation."""
+    mean, deviation = _dice(scores, entry.name, 1.0) or (float("nan"), 0.0)
+    band(mean - deviation, mean + deviation, color=look.color, alpha=0.15, linewidth=0)
+    line(mean, color=look.color, linewidth=1.2, linestyle=look.dash)
+    return mean, deviation
+
+
+def _label_ends(axes: Axes, height: float, ends: list[tuple[Entry, Look, float, float]]) -> None:
+    """Each method's name right of its last point (x, y), moved apart where names would overlap."""
+    low, high = axes.get_ylim()
+    high = min(high, 101.0)
+    gap = (high - low) * 0.15 / (height - 1)  # a line of text; titles and ticks take an inch
+    ends = sorted(ends, key=lambda end: end[3])
+    places = [y for *_, y in ends]
+    for _ in range(300):  # push neighbors apart a little at a time until all have room
+        for i in range(len(places) - 1):
+            overlap = gap - (places[i + 1] - places[i])
+            if overlap > 0:
+                places[i] -= overlap / 2
+                places[i + 1] += overlap / 2
+    right = axes.get_xlim()[1]
+    for (entry, look, x, y), place in zip(ends, places, strict=True):
+        axes.annotate(
+            entry.title,
+            (x, y),
+            (right + 0.06, place),
+            va="center",
+            fontsize=8,
+            color=look.color,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look.color,
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+    axes.set_ylim(low, high)
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    """Both formats, without the date and the version that would make equal results differ."""
+    FigureCanvasAgg(figure)
+    figure.savefig(stem.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # keep the layout just found, which took longer than drawing
+    figure.savefig(
+        stem.with_suffix(".pdf"), dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None}
+    )

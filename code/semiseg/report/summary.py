@@ -1,0 +1,262 @@
+"""Reads the runs of a benchmark and averages their per-case numbers."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+from semiseg.errors import UserError
+from semiseg.metrics import METRICS
+
+KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
+COUNTS = ("predicted_voxels", "reference_voxels")
+Role = Literal["lower bound", "semi-supervised", "upper bound"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+    record: dict[str, Any]  # run.json
+    method: str
+    labels: float  # fraction of the training cases that were labeled
+    fold: int
+    seed: int
+    status: str
+    reason: str
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """The values of `KEY`."""
+        return self.method, self.labels, self.fold, self.seed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as a row of the tables."""
+
+    name: str
+    title: str
+    role: Role
+    paper: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a report is made from; numbers come from finished runs only."""
+
+    path: Path
+    entries: list[Entry]  # in the order of the tables
+    finished: list[Run]
+    unfinished: list[Run]
+    cases: pd.DataFrame  # KEY and the columns of cases.csv
+    predictors: pd.DataFrame  # likewise, with the column `predictor`
+
+    @property
+    def fractions(self) -> list[float]:
+        """Label fractions with at least one finished run."""
+        return sorted({run.labels for run in self.finished})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run.json of the first finished run, for what all runs share."""
+        return self.finished[0].record
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the foreground classes."""
+        return list(self.record["data"]["classes"][1:])
+
+    def grid(self) -> tuple[list[int], list[int]]:
+        """The folds and the seeds that were asked for anywhere."""
+        runs = self.finished + self.unfinished
+        return sorted({run.fold for run in runs}), sorted({run.seed for run in runs})
+
+
+def read_results(path: Path) -> Results:
+    """Read every run below `path`/runs; what cannot be read counts as failed."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such results folder; name the one that `semiseg run` wrote.")
+    runs, cases, predictors = [], [], []
+    for file in sorted(path.glob("runs/*/*/*/*/run.json")):
+        run = _read_run(file)
+        if run.status == "finished":
+            try:
+                frame = _read_scores(file.with_name("cases.csv"), ["case", "class", "class_name"])
+                secondary = file.with_name("predictors.csv")
+                if secondary.exists() and secondary.stat().st_size:
+                    predictors.append(_read_scores(secondary, ["predictor", "class"]).assign(**_named(run)))
+                cases.append(frame.assign(**_named(run)))
+            except (OSError, ValueError) as error:
+                run = Run(run.folder, run.record, *run.key, status="unreadable", reason=str(error))
+        runs.append(run)
+    finished = [run for run in runs if run.status == "finished"]
+    if not finished:
+        raise UserError(f"{path}: no finished run to report on; `semiseg status {path}` says why.")
+    unfinished = [run for run in runs if run.status != "finished"]
+    return Results(
+        path,
+        _entries(finished, _asked_methods(path)),
+        finished,
+        unfinished,
+        pd.concat(cases, ignore_index=True),
+        pd.concat(predictors, ignore_index=True) if predictors else pd.DataFrame(),
+    )
+
+
+def fold_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean and standard deviation over folds, one row per method, label fraction and value of `by`.
+
+    A run's score is the mean over its cases, then over foreground classes; the seeds of a fold are averaged;
+    mean and standard deviation (ddof = 1, NaN for a single fold) are taken over the folds.
+
+    Returns:
+        Columns (metric, "mean" | "std") for every metric.
+    """
+    row = ["method", "labels", *by]
+    scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"])))[list(METRICS)].mean()
+    scores = scores.groupby([*KEY, *by]).mean()
+    return scores.groupby([*row, "fold"]).mean().groupby(row).agg(["mean", "std"])
+
+
+def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tuple[float, float] | None:
+    """Mean and standard deviation of one row of `fold_statistics`; None where there is no such row."""
+    scores: Any = statistics  # the stubs know no look-up by several levels
+    if row not in scores.index:
+        return None
+    return float(scores.at[row, (metric, "mean")]), float(scores.at[row, (metric, "std")])
+
+
+def summary_frame(results: Results) -> pd.DataFrame:
+    """One row per method and label fraction: every score, and what it cost to get there."""
+    statistics = fold_statistics(results.cases)
+    rows = []
+    for entry in results.entries:
+        for labels in results.fractions:
+            runs = [run for run in results.finished if (run.method, run.labels) == (entry.name, labels)]
+            if not runs:
+                continue
+            row: dict[str, Any] = {
+                "method": entry.name,
+                "title": entry.title,
+                "role": entry.role,
+                "labels": labels,
+            }
+            for metric in METRICS:
+                found = lookup(statistics, metric, entry.name, labels)
+                row[metric], row[f"{metric}_sd"] = found if found else (None, None)
+            row |= {
+                "folds": len({run.fold for run in runs}),
+                "seeds": len({run.seed for run in runs}),
+                "runs": len(runs),
+                "empty_predictions": empty_predictions(results, entry.name, labels),
+                "seconds": _mean(run.record.get("seconds") for run in runs),
+                "images_per_second": _mean(run.record.get("images_per_second") for run in runs),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def empty_predictions(results: Results, method: str, labels: float) -> int:
+    """How many structures that are there were not predicted at all, over all runs."""
+    cases = results.cases
+    return int(
+        (
+            (cases.method == method)
+            & (cases.labels == labels)
+            & (cases.predicted_voxels == 0)
+            & (cases.reference_voxels > 0)
+        ).sum()
+    )
+
+
+def _read_run(file: Path) -> Run:
+    """A run as its folder describes it; the folder's name stands in for a damaged run.json."""
+    method, labels, fold, seed = file.parent.parts[-4:]
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        spec, described = record["spec"], record["method"]
+        fraction = 1.0 if described["uses_all_labels"] else float(spec["labels"])
+        return Run(
+            file.parent,
+            record,
+            str(spec["method"]),
+            fraction,
+            int(spec["fold"]),
+            int(spec["seed"]),
+            str(record["status"]),
+            str(record.get("reason") or ""),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Run(
+            file.parent,
+            {},
+            method,
+            _number(labels) / 100,
+            int(_number(fold)),
+            int(_number(seed)),
+            "unreadable",
+            f"run.json is damaged ({type(error).__name__}: {error})",
+        )
+
+
+def _number(text: str) -> float:
+    digits = "".join(c for c in text if c.isdigit() or c == ".")
+    return float(digits) if digits.strip(".") else 0.0
+
+
+def _read_scores(file: Path, needed: list[str]) -> pd.DataFrame:
+    frame = pd.read_csv(file, dtype={"case": str, "group": str, "class_name": str, "predictor": str})
+    absent = [column for column in (*needed, *METRICS, *COUNTS) if column not in frame]
+    if absent:
+        raise ValueError(f"{file.name} lacks the columns {', '.join(absent)}")
+    if frame.empty and file.name == "cases.csv":
+        raise ValueError(f"{file.name} holds no case")
+    return frame
+
+
+def _named(run: Run) -> dict[str, Any]:
+    return dict(zip(KEY, run.key, strict=True))
+
+
+def _asked_methods(path: Path) -> list[str]:
+    """The methods in the order of benchmark.yaml, if there is one."""
+    try:
+        asked = yaml.safe_load((path / "benchmark.yaml").read_text(encoding="utf-8"))["methods"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [str(name) for name in asked] if isinstance(asked, list | dict) else []
+
+
+def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
+    """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says."""
+    entries: dict[str, Entry] = {}
+    for run in runs:
+        described = run.record["method"]
+        role: Role = (
+            "upper bound"
+            if described["uses_all_labels"]
+            else "semi-supervised"
+            if described["uses_unlabeled"]
+            else "lower bound"
+        )
+        entries.setdefault(
+            run.method,
+            Entry(run.method, described.get("title") or run.method, role, described.get("paper") or {}),
+        )
+    place = {name: index for index, name in enumerate(asked)}
+    roles: list[Role] = ["lower bound", "semi-supervised", "upper bound"]
+    return sorted(
+        entries.values(),
+        key=lambda e: (roles.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")

@@ -1,0 +1,221 @@
+"""`ssl4mis_folder` and `ua_mt_folder`: the HDF5 folders that users of SSL4MIS and UA-MT already have."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from semiseg.data.formats import unit_range, unreadable
+from semiseg.data.recipe import Recipe
+from semiseg.data.store import Case, DatasetInfo
+from semiseg.errors import UserError
+
+from .image_folder import class_indices, read_classes, read_text
+
+LISTS = ("train.list", "val.list", "test.list")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The files of one case, slices in order, or why they are none."""
+
+    id: str
+    files: tuple[Path, ...]
+    problem: str = ""
+    axes: int = 3  # of the array in each file; slices have 2
+
+
+class Ssl4misFolder(Recipe):
+    """Cardiac MR of the ACDC challenge as SSL4MIS distributes it."""
+
+    name = "ssl4mis_folder"
+    summary = "the ACDC folder of SSL4MIS (HDF5 volumes or slices)"
+    layout = (
+        "DIR/data/*.h5 (volumes) or DIR/data/slices/*_slice_N.h5, each with image and label; optional: "
+        "DIR/train.list, val.list, test.list, which say what belongs to the data set, DIR/classes.txt"
+    )
+
+    def __init__(self, source: Path | None = None) -> None:
+        super().__init__(source)
+        acdc = ("background", "right ventricle", "myocardium", "left ventricle")
+        self.classes = read_classes(self.source, default=acdc)
+
+    def info(self) -> DatasetInfo:
+        """Named after the source folder."""
+        return DatasetInfo(
+            name=self.source.resolve().name,
+            title="ACDC (SSL4MIS)",
+            modality="cine MR",
+            classes=self.classes,
+            licence="terms of the ACDC challenge",
+            source="github.com/HiLab-git/SSL4MIS",
+            grouping="patient",
+            citation="Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)",
+        )
+
+    def items(self) -> list[Volume]:
+        """Whole volumes where there are any: they are complete, and are the same voxels as the slices."""
+        data = self.source / "data"
+        volumes = [Volume(file.stem, (file,)) for file in _visible(data.glob("*.h5"))]
+        volumes = volumes or _stacks(_visible(data.glob("slices/*.h5")))
+        return _listed(self.source, volumes, data)
+
+    def load(self, item: Volume) -> Case:
+        """A volume, (1, depth, height, width); names such as patient001_frame01 say whose it is."""
+        image, label = _read(item)
+        if image.min() < 0 or image.max() > 1:
+            image = unit_range(image[None], item.files[0])[0]
+        # SSL4MIS does not keep the voxel size, so distances are in voxels, as in the papers that use it.
+        return Case(
+            item.id,
+            item.id.partition("_frame")[0],
+            image[None],
+            class_indices(label, self.classes, item.files[0]),
+            (1.0, 1.0, 1.0),
+        )
+
+
+class UaMtFolder(Recipe):
+    """Left atrium MR of the 2018 challenge as UA-MT distributes it."""
+
+    name = "ua_mt_folder"
+    summary = "the left atrium folder of UA-MT (mri_norm2.h5 volumes)"
+    layout = (
+        "DIR/.../CASE/mri_norm2.h5, each with image and label; optional: DIR/train.list, "
+        "DIR/test.list, which say what belongs to the data set"
+    )
+    classes = ("background", "left atrium")
+
+    def info(self) -> DatasetInfo:
+        """Named after the source folder."""
+        # Some patients were scanned more than once, but the published names do not tell which.
+        return DatasetInfo(
+            name=self.source.resolve().name,
+            title="Left atrium (UA-MT)",
+            modality="LGE MR",
+            classes=self.classes,
+            licence="terms of the 2018 Atrial Segmentation Challenge",
+            source="github.com/yulequan/UA-MT",
+            grouping="",
+            citation="Xiong et al., Medical Image Analysis 67 (2021)",
+        )
+
+    def items(self) -> list[Volume]:
+        """One item per folder that holds a volume."""
+        files = _visible(self.source.rglob("mri_norm2.h5"))
+        first = {file.parent.name: file for file in reversed(files)}
+        volumes = []
+        for file in files:
+            case = file.parent.name
+            volumes.append(
+                Volume(
+                    case,
+                    (file,),
+                    ""
+                    if file == first[case]
+                    else f"{file}: {first[case]} is case {case!r} too; rename one of the folders.",
+                )
+            )
+        return _listed(self.source, volumes, self.source)
+
+    def load(self, item: Volume) -> Case:
+        """A volume, (1, depth, height, width); the files hold x, y, z."""
+        image, label = _read(item)
+        label = class_indices(label, self.classes, item.files[0]).transpose(2, 1, 0)
+        image = unit_range(image[None], item.files[0]).transpose(0, 3, 2, 1)
+        return Case(item.id, item.id, np.ascontiguousarray(image), np.ascontiguousarray(label), (1.0, 1.0, 1.0))
+
+
+def _visible(files: Iterable[Path]) -> list[Path]:
+    """Sorted, and without the `._name` files that macOS leaves in archives."""
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
+def _stacks(files: list[Path]) -> list[Volume]:
+    """Slices grouped into volumes by name, in numeric order (slice 10 comes after slice 9)."""
+    stacks: dict[str, dict[int, Path]] = {}
+    volumes = []
+    for file in files:
+        match = re.fullmatch(r"(.+)_slice_(\d+)", file.stem)
+        if match:
+            stacks.setdefault(match[1], {})[int(match[2])] = file
+        else:
+            problem = f"{file}: the name does not end in _slice_N.h5; rename the file."
+            volumes.append(Volume(file.stem, (file,), problem))
+    for name, slices in sorted(stacks.items()):
+        numbers = sorted(slices)
+        # Numbering starts at 0 or 1, depending on the version of the conversion script.
+        missing = sorted(set(range(min(numbers[0], 1), numbers[-1])) - set(numbers))
+        problem = (
+            (
+                f"{slices[numbers[0]].parent}: {name} lacks slice {', '.join(map(str, missing))}; "
+                "add what is missing or remove the volume."
+            )
+            if missing
+            else ""
+        )
+        volumes.append(Volume(name, tuple(slices[number] for number in numbers), problem, axes=2))
+    return volumes
+
+
+def _listed(source: Path, volumes: list[Volume], folder: Path) -> list[Volume]:
+    """The volumes that the lists name, each that has no file with a problem; all where there is no list."""
+    if not volumes:
+        raise UserError(
+            f"{folder}: holds no HDF5 volumes where they are expected; see the layout that `semiseg datasets` shows."
+        )
+    lists = [source / name for name in LISTS if (source / name).exists()]
+    names = {line.strip().removesuffix(".h5"): path for path in lists for line in read_text(path).splitlines()}
+    names.pop("", None)
+    if not lists:
+        return volumes
+    absent = sorted(names.keys() - {volume.id for volume in volumes})
+    return [volume for volume in volumes if volume.id in names] + [
+        Volume(
+            name,
+            (),
+            f"{names[name]}: names {name}, but {folder} holds no such volume; complete the folder or correct the list.",
+        )
+        for name in absent
+    ]
+
+
+def _read(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Image (depth, height, width), float32, and label of a volume, stacked if it comes in slices."""
+    if volume.problem:
+        raise UserError(volume.problem)
+    parts = [_read_file(file) for file in volume.files]
+    first = volume.files[0]
+    for file, (image, _) in zip(volume.files, parts, strict=True):
+        if image.ndim != volume.axes:
+            raise UserError(
+                f"{file}: the image has {image.ndim} axes instead of {volume.axes}; "
+                "data/ is for volumes, data/slices/ for slices."
+            )
+        if image.shape != parts[0][0].shape:
+            raise UserError(
+                f"{file}: a slice of {image.shape}, but {first.name} is {parts[0][0].shape}; "
+                "slices of one volume must be of one size."
+            )
+    image, label = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+    return (image, label) if volume.axes == 2 else (image[0], label[0])
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with h5py.File(path, "r") as file:
+            absent = [key for key in ("image", "label") if key not in file]
+            arrays = [] if absent else [file[key][()] for key in ("image", "label")]
+    except Exception as error:  # h5py raises what it likes, depending on where a file is damaged
+        raise unreadable(path, "HDF5 file", error) from error
+    if absent:
+        raise UserError(f"{path}: holds no {' and no '.join(absent)}; expected the keys image and label.")
+    image, label = arrays[0].astype(np.float32), arrays[1]
+    if image.shape != label.shape or not image.size:
+        raise UserError(f"{path}: the image is {image.shape} and the label {label.shape}; export the file again.")
+    if not np.isfinite(image).all():
+        raise UserError(f"{path}: the image holds NaN or infinite values; replace them or leave out the case.")
+    return image, label

@@ -1,0 +1,186 @@
+"""Preparing one's own 2D images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.data.prepare import prepare
+from semiseg.data.store import Dataset
+from semiseg.data_prep.image_folder import ImageFolder, read_image
+from semiseg.errors import UserError, UserErrors
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
+MASK = (GREY > 20).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two good grey cases."""
+    for case, mask in (("a", MASK), ("b", MASK * 255)):
+        save(tmp_path / f"polyps/images/{case}.png", GREY)
+        save(tmp_path / f"polyps/masks/{case}.png", mask)
+    return tmp_path / "polyps"
+
+
+def prepared(source: Path) -> Dataset:
+    return Dataset(prepare(ImageFolder(source), source.parent / "out")[0])
+
+
+def complaint(source: Path) -> str:
+    """The only complaint about a source, which is one line."""
+    with pytest.raises(UserError) as caught:
+        prepared(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_black_and_white_masks_mean_the_same_as_class_indices(source: Path) -> None:
+    data = prepared(source)
+    assert data.info.name == "polyps"
+    assert not data.info.grouping
+    np.testing.assert_array_equal(data.label("a"), MASK)
+    np.testing.assert_array_equal(data.label("b"), MASK)
+    np.testing.assert_array_equal(data.image("a"), GREY[None])
+
+
+def test_colors_keep_their_order(source: Path, tmp_path: Path) -> None:
+    color = np.stack([GREY, GREY + 50, GREY + 100], axis=-1)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "c.png", color))[2], GREY + 100)
+
+
+def test_images_of_one_patient_stay_together(source: Path) -> None:
+    (source / "groups.csv").write_text("\ufeffcase,group\na,p1\nb,p1\n", encoding="utf-8")
+    data = prepared(source)
+    assert data.info.grouping
+    assert {record.group for record in data.records.values()} == {"p1"}
+
+
+def test_a_case_without_group_is_not_taken_for_a_group_of_its_own(source: Path) -> None:
+    (source / "groups.csv").write_text("case,group\na,p1\n")
+    message = complaint(source)
+    assert "groups.csv" in message
+    assert "'b'" in message
+
+
+@pytest.mark.parametrize("text", ["case;group\na;p1\n", "case,group\na,p1\na,p2\n", "case,group\na,\n", "case,group\n"])
+def test_unusable_groups_are_refused(source: Path, text: str) -> None:
+    (source / "groups.csv").write_text(text)
+    assert "groups.csv" in complaint(source)
+
+
+def test_named_classes_allow_further_mask_values(source: Path) -> None:
+    save(source / "masks/a.png", MASK * 2)
+    save(source / "masks/b.png", MASK)
+    assert "values 2, but" in complaint(source)
+    (source / "classes.txt").write_text("background\npolyp\ninstrument\n")
+    data = prepared(source)
+    assert data.info.classes == ("background", "polyp", "instrument")
+    np.testing.assert_array_equal(data.label("a"), MASK * 2)
+
+
+@pytest.mark.parametrize("text", ["only\n", "a\na\n"])
+def test_unusable_class_names_are_refused(source: Path, text: str) -> None:
+    (source / "classes.txt").write_text(text)
+    assert "classes.txt" in complaint(source)
+
+
+def test_a_photo_held_sideways_is_turned_as_its_viewer_would(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    turned = read_image(save(tmp_path / "p.png", GREY, exif=exif))
+    np.testing.assert_array_equal(turned[0], np.rot90(GREY, -1))
+
+
+def test_sixteen_bit_greys_are_not_cut_to_eight(tmp_path: Path) -> None:
+    deep = np.linspace(1000, 3000, 2000).astype(np.uint16).reshape(40, 50)
+    image = read_image(save(tmp_path / "d.png", deep))
+    assert image.dtype == np.float32
+    assert image.min() == 0
+    assert image.max() == 1
+    assert len(np.unique(image)) > 1000
+
+
+def test_only_an_opaque_alpha_channel_is_dropped(source: Path, tmp_path: Path) -> None:
+    alpha = np.stack([GREY, GREY, GREY + 1, np.full_like(GREY, 255)], axis=-1)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "o.png", alpha))[2], GREY + 1)
+    alpha[0, 0, 3] = 254
+    with pytest.raises(UserError, match=r"t\.png: has transparent"):
+        read_image(save(tmp_path / "t.png", alpha))
+
+
+def test_grey_and_color_images_are_not_mixed(source: Path) -> None:
+    for case in "cd":
+        save(source / f"images/{case}.png", np.stack([GREY] * 3, axis=-1))
+        save(source / f"masks/{case}.png", MASK)
+    save(source / "images/e.png", np.stack([GREY] * 3, axis=-1))
+    save(source / "masks/e.png", MASK)
+    assert "a, b (2 in all) 2D, grey" in complaint(source)
+
+
+def test_every_bad_file_is_reported_at_once(source: Path) -> None:
+    images, masks = source / "images", source / "masks"
+    for case in ("cut", "small", "smooth", "colored", "floating", "twice", "fine"):
+        save(images / f"{case}.png", GREY)
+        save(masks / f"{case}.png", MASK)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    cut = save(images / "cut.png", noise)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    save(masks / "small.png", MASK[1:])
+    save(masks / "smooth.png", GREY * 5)
+    save(masks / "colored.png", np.stack([MASK, MASK, 1 - MASK], axis=-1))
+    (images / "floating.png").unlink()
+    (masks / "floating.png").replace(masks / "orphan.png")
+    save(images / "lonely.png", GREY)
+    save(images / "twice.jpg", GREY)
+    (images / "fake.png").write_text("this is no image")
+    save(masks / "fake.png", MASK)
+    save(images / "._a.png", GREY)  # what macOS leaves in archives is no case
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    found = {Path(message.partition(": ")[0]).name: message for message in caught.value.messages}
+    assert set(found) == {
+        "cut.png",
+        "small.png",
+        "smooth.png",
+        "colored.png",
+        "orphan.png",
+        "lonely.png",
+        "twice.jpg",
+        "fake.png",
+    }
+    assert len(caught.value.messages) == 8
+    assert not any("\n" in message for message in caught.value.messages)
+    assert "truncated" in found["cut.png"]
+    assert "6 × 8" in found["small.png"]
+    assert "5 × 8" in found["small.png"]
+    assert "smooth" in found["smooth.png"]
+    assert "color mask" in found["colored.png"]
+
+
+def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(UserErrors, match=r"a\.png: no permission"):
+        prepared(source)
+
+
+@pytest.mark.parametrize("remove", ["masks", "images"])
+def test_a_missing_folder_is_named(source: Path, remove: str) -> None:
+    (source / remove).rename(source / "elsewhere")
+    assert f"{source / remove}: there is no such folder" in complaint(source)
+
+
+def test_an_empty_folder_is_named(source: Path) -> None:
+    for file in [*source.glob("images/*"), *source.glob("masks/*")]:
+        file.unlink()
+    assert f"{source / 'images'}: holds no" in complaint(source)

@@ -1,0 +1,146 @@
+"""Preparing one's own volumes."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from semiseg.data.prepare import prepare
+from semiseg.data.store import Dataset
+from semiseg.data_prep.nifti_folder import NiftiFolder, slices_first
+from semiseg.errors import UserError, UserErrors
+
+AXIAL = np.diag([1.0, 1.0, 3.0, 1.0])
+VOXELS = np.random.default_rng(0).normal(100, 20, (4, 5, 6)).astype(np.float32)
+LABELS = (VOXELS > 100).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AXIAL) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """One good case."""
+    save(tmp_path / "heads/imagesTr/a.nii.gz", VOXELS)
+    save(tmp_path / "heads/labelsTr/a.nii.gz", LABELS)
+    return tmp_path / "heads"
+
+
+def prepared(source: Path) -> Dataset:
+    return Dataset(prepare(NiftiFolder(source), source.parent / "out")[0])
+
+
+def complaint(source: Path) -> str:
+    """The only complaint about a source, which is one line."""
+    with pytest.raises(UserError) as caught:
+        prepared(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_slices_come_first_and_spacing_follows_them(source: Path) -> None:
+    data = prepared(source)
+    assert data.records["a"].shape == (1, 6, 5, 4)
+    assert data.records["a"].spacing == (3.0, 1.0, 1.0)
+    np.testing.assert_array_equal(data.label("a"), LABELS.transpose(2, 1, 0))
+
+
+def test_how_a_scanner_stored_the_axes_does_not_turn_the_patient(source: Path) -> None:
+    # The same head, stored with x mirrored and z as the first axis.
+    stored = np.array([[0, 0, -1, 3], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]], float)
+    save(source / "imagesTr/b.nii", VOXELS[::-1].transpose(2, 1, 0), stored)
+    save(source / "labelsTr/b.nii", LABELS[::-1].transpose(2, 1, 0), stored)
+    data = prepared(source)
+    np.testing.assert_array_equal(data.image("a"), data.image("b"))
+    np.testing.assert_array_equal(data.label("a"), data.label("b"))
+    assert data.records["a"].spacing == data.records["b"].spacing
+
+
+def test_depth_is_the_coarsest_axis() -> None:
+    assert slices_first((5.0, 1.0, 1.0)) == (0, 2, 1)
+    assert slices_first((1.0, 5.0, 1.0)) == (1, 2, 0)
+    assert slices_first((1.0, 1.0, 5.0)) == (2, 1, 0)
+    assert slices_first((1.001, 1.0, 1.0)) == (2, 1, 0)
+
+
+def test_one_bright_voxel_does_not_darken_the_volume(source: Path) -> None:
+    bright = np.tile(VOXELS, (4, 4, 4))
+    bright[0, 0, 0] = 1e6
+    save(source / "imagesTr/a.nii.gz", bright)
+    save(source / "labelsTr/a.nii.gz", np.tile(LABELS, (4, 4, 4)))
+    image = prepared(source).image("a")
+    assert image.dtype == np.float32
+    assert (image.min(), image.max()) == (0, 1)
+    assert 0.3 < np.median(image) < 0.7
+
+
+def test_channels_are_scaled_one_by_one(source: Path) -> None:
+    save(source / "imagesTr/a.nii.gz", np.stack([VOXELS, 1000 * VOXELS], axis=-1))
+    image = prepared(source).image("a")
+    assert image.shape == (2, 6, 5, 4)
+    np.testing.assert_allclose(image[0], image[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [{"0": "background", "1": "head"}, {"background": 0, "head": 1}])
+def test_classes_are_named_by_dataset_json(source: Path, labels: dict[str, object]) -> None:
+    (source / "dataset.json").write_text(json.dumps({"name": "Heads", "labels": labels, "licence": "CC0"}))
+    info = prepared(source).info
+    assert info.name == "heads"
+    assert info.title == "Heads"
+    assert info.licence == "CC0"
+    assert info.classes == ("background", "head")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"labels": {"0": "background", "2": "head"}}',
+        '{"labels": {"background": 0, "whole": [1, 2]}}',
+        '{"labels": ["a", "b"]}',
+    ],
+)
+def test_an_unusable_dataset_json_is_refused(source: Path, text: str) -> None:
+    (source / "dataset.json").write_text(text)
+    assert "dataset.json" in complaint(source)
+
+
+def test_plain_folder_names_work_too(source: Path) -> None:
+    (source / "imagesTr").rename(source / "images")
+    (source / "labelsTr").rename(source / "labels")
+    assert set(prepared(source).records) == {"a"}
+
+
+def test_every_bad_file_is_reported_at_once(source: Path) -> None:
+    images, labels = source / "imagesTr", source / "labelsTr"
+    for case in ("cut", "holes", "moved", "short", "unknown", "flat", "alone", "many"):
+        save(images / f"{case}.nii.gz", VOXELS)
+        save(labels / f"{case}.nii.gz", LABELS)
+    cut = images / "cut.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:200])
+    holes = VOXELS.copy()
+    holes[0, 0, 0] = np.nan
+    save(images / "holes.nii.gz", holes)
+    shift = AXIAL.copy()
+    shift[0, 3] = 7
+    save(labels / "moved.nii.gz", LABELS, shift)
+    save(labels / "short.nii.gz", LABELS[1:])
+    save(labels / "unknown.nii.gz", LABELS * 7)
+    save(images / "flat.nii.gz", VOXELS[0])
+    (labels / "alone.nii.gz").unlink()
+    save(labels / "many.nii.gz", np.stack([LABELS, LABELS], axis=-1))
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    found = {Path(message.partition(": ")[0]).name.partition(".")[0]: message for message in caught.value.messages}
+    assert set(found) == {"cut", "holes", "moved", "short", "unknown", "flat", "alone", "many"}
+    assert not any("\n" in message for message in caught.value.messages)
+    assert "truncated" in found["cut"]
+    assert "1 of its values are NaN" in found["holes"]
+    assert "7 mm off" in found["moved"]
+    assert "values 7, but" in found["unknown"]

@@ -1,0 +1,143 @@
+"""Preparing the folders that users of SSL4MIS and UA-MT have."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from semiseg.data.prepare import prepare
+from semiseg.data.recipe import Recipe
+from semiseg.data.store import Dataset
+from semiseg.data_prep.ssl4mis import Ssl4misFolder, UaMtFolder
+from semiseg.errors import UserError, UserErrors
+
+IMAGE = np.random.default_rng(0).random((12, 5, 6), np.float32)
+LABEL = (IMAGE * 4).astype(np.uint8)
+
+
+def save(path: Path, image: np.ndarray = IMAGE, label: np.ndarray = LABEL) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["image"] = image
+        file["label"] = label
+    return path
+
+
+def save_slices(source: Path, case: str, first: int = 1) -> None:
+    for number, (image, label) in enumerate(zip(IMAGE, LABEL, strict=True), start=first):
+        save(source / f"data/slices/{case}_slice_{number}.h5", image, label)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty source folder."""
+    (tmp_path / "ACDC").mkdir()
+    return tmp_path / "ACDC"
+
+
+def prepared(recipe: Recipe) -> Dataset:
+    return Dataset(prepare(recipe, recipe.source.parent / "out")[0])
+
+
+def test_two_frames_of_a_patient_stay_together(source: Path) -> None:
+    for case in ("patient001_frame01", "patient001_frame02", "patient002_frame01"):
+        save(source / f"data/{case}.h5")
+    data = prepared(Ssl4misFolder(source))
+    assert [record.group for record in data.records.values()] == ["patient001", "patient001", "patient002"]
+    assert data.info.grouping == "patient"
+
+
+def test_volumes_within_the_unit_range_are_not_changed(source: Path) -> None:
+    save(source / "data/patient001_frame01.h5")
+    data = prepared(Ssl4misFolder(source))
+    np.testing.assert_array_equal(data.image("patient001_frame01"), IMAGE[None])
+    np.testing.assert_array_equal(data.label("patient001_frame01"), LABEL)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_slice_ten_is_stacked_after_slice_nine(source: Path, first: int) -> None:
+    save_slices(source, "patient001_frame01", first)
+    data = prepared(Ssl4misFolder(source))
+    np.testing.assert_array_equal(data.image("patient001_frame01"), IMAGE[None])
+    np.testing.assert_array_equal(data.label("patient001_frame01"), LABEL)
+
+
+def test_a_volume_and_its_slices_are_one_case(source: Path) -> None:
+    save_slices(source, "patient001_frame01")
+    save(source / "data/patient001_frame01.h5")
+    assert set(prepared(Ssl4misFolder(source)).records) == {"patient001_frame01"}
+
+
+def test_lists_say_what_belongs_to_the_data_set(source: Path) -> None:
+    for number in (1, 2, 3):
+        save(source / f"data/patient00{number}_frame01.h5")
+    (source / "train.list").write_text("patient001_frame01\n")
+    (source / "test.list").write_text("patient003_frame01.h5\n\n")
+    assert set(prepared(Ssl4misFolder(source)).records) == {"patient001_frame01", "patient003_frame01"}
+    (source / "val.list").write_text("patient004_frame01\n")
+    with pytest.raises(UserErrors, match=r"val\.list: names patient004_frame01"):
+        prepared(Ssl4misFolder(source))
+
+
+def test_every_bad_volume_is_reported_at_once(source: Path) -> None:
+    cut = save(source / "data/cut.h5")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with h5py.File(source / "data/keyless.h5", "w") as file:
+        file["image"] = IMAGE
+    holes = IMAGE.copy()
+    holes[0, 0, 0] = np.nan
+    save(source / "data/holes.h5", holes)
+    save(source / "data/short.h5", IMAGE, LABEL[1:])
+    save(source / "data/flat.h5", IMAGE[0], LABEL[0])
+    save(source / "data/unknown.h5", IMAGE, LABEL + 1)
+    save(source / "data/fine.h5")
+    with pytest.raises(UserErrors) as caught:
+        prepared(Ssl4misFolder(source))
+    assert {Path(message.partition(": ")[0]).stem for message in caught.value.messages} == {
+        "cut",
+        "keyless",
+        "holes",
+        "short",
+        "flat",
+        "unknown",
+    }
+    assert not any("\n" in message for message in caught.value.messages)
+
+
+def test_a_missing_slice_is_not_closed_up(source: Path) -> None:
+    save_slices(source, "patient001_frame01")
+    (source / "data/slices/patient001_frame01_slice_7.h5").unlink()
+    save(source / "data/slices/patient002.h5", IMAGE[0], LABEL[0])
+    with pytest.raises(UserErrors, match="lacks slice 7;") as caught:
+        prepared(Ssl4misFolder(source))
+    assert any("patient002.h5: the name does not end" in message for message in caught.value.messages)
+
+
+@pytest.mark.parametrize("recipe", [Ssl4misFolder, UaMtFolder])
+def test_an_empty_folder_is_named(source: Path, recipe: type[Recipe]) -> None:
+    with pytest.raises(UserError, match=r"ACDC.*holds no HDF5 volumes"):
+        prepared(recipe(source))
+
+
+def test_a_left_atrium_is_turned_slices_first_and_scaled(source: Path) -> None:
+    save(source / "2018LA_Seg_Training Set/06SR/mri_norm2.h5", IMAGE * 8 - 4, LABEL // 2)
+    save(source / "2018LA_Seg_Training Set/1D7C/mri_norm2.h5", IMAGE, LABEL)
+    (source / "train.list").write_text("06SR\n")
+    data = prepared(UaMtFolder(source))
+    assert set(data.records) == {"06SR"}
+    image = data.image("06SR")
+    assert image.shape == (1, 6, 5, 12)
+    assert (image.min(), image.max()) == (0, 1)
+    np.testing.assert_array_equal(data.label("06SR"), (LABEL // 2).transpose(2, 1, 0))
+    low, high = np.quantile(IMAGE, (0.01, 0.99))
+    inner = (low < IMAGE) & (high > IMAGE)
+    order = np.argsort(IMAGE[inner])
+    assert (np.diff(image[0].transpose(2, 1, 0)[inner][order]) >= 0).all()
+
+
+def test_two_scans_of_one_name_are_refused(source: Path) -> None:
+    for folder in ("one", "two"):
+        save(source / folder / "06SR/mri_norm2.h5", IMAGE, LABEL // 2)
+    with pytest.raises(UserErrors, match=r"two/06SR/mri_norm2\.h5: .*one/06SR.* is case '06SR' too"):
+        prepared(UaMtFolder(source))

@@ -1,0 +1,95 @@
+"""Mean Teacher: what the teacher is, and that nothing flows back into it."""
+
+import pytest
+import torch
+
+from semiseg.contract import MethodContract
+from semiseg.method import MovingAverage, Progress
+from semiseg.methods.mean_teacher import MeanTeacher
+
+
+def test_teacher_equals_the_student_after_the_first_step(task, batch):
+    method = MeanTeacher(task)
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(0.1)
+    method.student(batch.images())  # moves the running statistics
+    method.teacher.update(0)
+    for own, other in zip(
+        method.teacher.network.state_dict().values(), method.student.state_dict().values(), strict=True
+    ):
+        assert torch.equal(own, other)
+
+
+def test_teacher_follows_with_the_early_average_then_the_decay():
+    network = torch.nn.Linear(1, 1)
+    average = MovingAverage(network, decay=0.6)
+    value = network.weight.item()
+    for step in range(5):
+        with torch.no_grad():
+            network.weight.add_(1.0)
+        alpha = min(1 - 1 / (step + 1), 0.6)
+        value = alpha * value + (1 - alpha) * network.weight.item()
+        average.update(step)
+        assert average.network.weight.item() == pytest.approx(value, rel=1e-6)
+
+
+def test_running_statistics_of_the_teacher_come_from_the_student_alone():
+    network = torch.nn.BatchNorm2d(2)
+    average = MovingAverage(network, decay=0.5).train()
+    before = average.network.running_mean.clone()
+    average(torch.rand(3, 2, 4, 4))
+    assert torch.equal(before, average.network.running_mean)
+    network(torch.rand(3, 2, 4, 4))
+    average.update(1)
+    torch.testing.assert_close(average.network.running_mean, 0.5 * before + 0.5 * network.running_mean)
+
+
+def test_no_gradient_reaches_the_teacher(task, batch):
+    method = MeanTeacher(task)
+    sum(method.losses(batch, Progress(100, 100)).values()).backward()
+    assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+    target = method.target(batch.unlabeled())
+    assert not target.requires_grad
+
+
+def test_weight_is_zero_at_first_then_follows_the_ramp(task, batch):
+    method = MeanTeacher(task, MeanTeacher.Config(consistency=0.1))
+
+    def weighted(step):
+        torch.manual_seed(0)
+        return method.losses(batch, Progress(step, 300))["consistency"].item()
+
+    assert weighted(9) == 0
+    assert weighted(10) > 0
+    assert weighted(150) / weighted(300) == pytest.approx(torch.tensor(-5 * 0.25).exp().item(), rel=1e-4)
+
+
+def test_without_consistency_the_teacher_cannot_influence_the_student(tmp_path):
+    class Off(MeanTeacher):
+        class Config(MeanTeacher.Config):
+            consistency: float = 0.0
+
+    class OffAndSlow(MeanTeacher):
+        class Config(MeanTeacher.Config):
+            consistency: float = 0.0
+            ema_decay: float = 0.5
+
+    students = []
+    for method in (Off, OffAndSlow):
+        folder = tmp_path / method.__name__
+        folder.mkdir()
+        trained = MethodContract("mean_teacher", method, 2, folder).trained.method
+        students.append(trained.student.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(students[0].values(), students[1].values(), strict=True))
+
+
+def test_noise_is_clipped_at_two_standard_deviations(task):
+    method = MeanTeacher(task, MeanTeacher.Config(noise=0.1))
+    seen = []
+    method.teacher.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = torch.full((4, task.channels, *task.size), 0.5)
+    method.target(images)
+    noise = seen[0] - images
+    assert noise.abs().max().item() == pytest.approx(0.2, abs=1e-6)
+    assert 0.08 < noise.std().item() < 0.1

@@ -1,0 +1,49 @@
+"""Min-Max Similarity: all four terms teach everything they should."""
+
+import pytest
+import torch
+
+from semiseg.method import Progress
+from semiseg.methods.min_max_similarity import MinMaxSimilarity
+
+
+def reached(modules):
+    return [any(p.grad is not None and bool(p.grad.any()) for p in m.parameters()) for m in modules]
+
+
+@pytest.mark.parametrize(
+    ("term", "heads"), [("consistency", None), ("maximize", "projectors"), ("minimize", "classifiers")]
+)
+def test_every_unsupervised_term_reaches_both_networks_and_their_heads(task, batch, term, heads):
+    method = MinMaxSimilarity(task)
+    method.losses(batch, Progress(0, 10))[term].backward()
+    assert reached(method.segmenters) == [True, True]
+    if heads:
+        assert reached(getattr(method, heads)) == [True, True]
+
+
+def test_each_network_learns_from_its_own_half_of_the_labels(task, batch):
+    method = MinMaxSimilarity(task).eval()
+
+    def supervised_gradients():
+        method.zero_grad()
+        method.losses(batch, Progress(0, 10))["supervised"].backward()
+        return [torch.cat([p.grad.flatten() for p in s.parameters()]) for s in method.segmenters]
+
+    before = supervised_gradients()
+    batch.labels[0] = 2 - batch.labels[0]
+    after = supervised_gradients()
+    assert not torch.allclose(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+
+
+def test_consistency_gives_each_network_only_the_gradient_of_its_own_prediction(task, batch):
+    method = MinMaxSimilarity(task).eval()
+    seen = []
+    for segmenter in method.segmenters:
+        segmenter.register_forward_hook(lambda m, i, out: seen.append(out.logits))
+    loss = method.losses(batch, Progress(0, 10))["consistency"]
+    own, other = torch.autograd.grad(loss, seen)
+    assert own.any()
+    assert other.any()
+    assert not own[:1].any()  # labelled images take no part in it

@@ -1,0 +1,160 @@
+"""Networks have the published size, accept any image, train every weight, and start from files safely."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from semiseg.errors import UserError
+from semiseg.networks import NETWORKS, build_network, initialize, network_names
+
+PARAMETERS = [
+    ("unet", 1, 4, 1_813_764),
+    ("unet", 1, 2, 1_813_474),
+    ("res2net50_unet", 3, 2, 12_318_330),
+    ("unet_3d", 1, 2, 5_884_050),
+    ("vnet", 1, 2, 9_448_866),
+]
+SMALL = [name for name in NETWORKS if name.endswith("_small")]
+SIZES = {2: [(64, 64), (50, 70), (5, 40)], 3: [(32, 32, 32), (8, 32, 32), (9, 19, 18)]}
+CASES = [(name, size) for name in SMALL for size in SIZES[NETWORKS[name].dims]]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def network_and_images(name, size=None, channels=1, classes=3):
+    dims = NETWORKS[name].dims
+    return build_network(name, channels, classes, dims), torch.rand(2, channels, *(size or SIZES[dims][1]))
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "channels", "classes", "expected"), PARAMETERS)
+def test_a_network_has_exactly_its_published_number_of_parameters(name, channels, classes, expected):
+    assert parameters(build_network(name, channels, classes, NETWORKS[name].dims)) == expected
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_network_is_small(name):
+    small, full = (build_network(n, 1, 2, NETWORKS[name].dims) for n in (name, name.removesuffix("_small")))
+    assert parameters(small) < parameters(full) / 3
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_any_size_of_image_gives_aligned_levels(name, size):
+    network, images = network_and_images(name, size)
+    output = network(images)
+    levels = [tuple(-(-s // 2**k) for s in size) for k in range(5)]
+    assert output.logits.shape == (2, 3, *size)
+    assert [tuple(f.shape[2:]) for f in output.encoder] == levels
+    assert [tuple(f.shape[2:]) for f in output.decoder] == levels[-2::-1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_is_trained(name):
+    network, images = network_and_images(name, (32,) * NETWORKS[name].dims)
+    network(images).logits.square().sum().backward()
+    assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_predictions_are_repeatable_and_survive_a_deep_copy(name):
+    network, images = network_and_images(name)
+    with torch.no_grad():
+        assert not torch.equal(network(images).logits, network(images).logits) or name.startswith("res2net")
+        network.eval()
+        expected = network(images).logits
+        assert torch.equal(network(images).logits, expected)
+        twin = copy.deepcopy(network)
+        initialize(network, "kaiming")
+        assert torch.equal(twin(images).logits, expected)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_losses_get_float32_logits_under_mixed_precision(name):
+    network, images = network_and_images(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(images)
+    assert output.logits.dtype == torch.float32
+    assert output.decoder[0].dtype == torch.bfloat16 or name.startswith("unet_3d")
+
+
+def test_a_volume_that_instance_norm_would_erase_is_refused():
+    network, volumes = network_and_images("unet_3d_small", (16, 16, 16))
+    with pytest.raises(UserError, match="more than 16 voxels"):
+        network(volumes)
+
+
+def test_an_unknown_network_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match=r"no such 2D network; choose one of unet, unet_small"):
+        build_network("unnet", 1, 2, 2)
+    with pytest.raises(UserError, match=r"is for 2D data.*choose one of unet_3d, unet_3d_small, vnet"):
+        build_network("unet", 1, 2, 3)
+    assert set(network_names(2)) | set(network_names(3)) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("scheme", ["kaiming", "xavier"])
+def test_initialization_redraws_every_convolution_and_resets_norms(scheme):
+    network, images = network_and_images("vnet_small")
+    network(images)  # moves the running statistics
+    before = copy.deepcopy(network.state_dict())
+    initialize(network, scheme)
+    after = network.state_dict()
+    assert all(not torch.equal(before[k], v) for k, v in after.items() if v.dim() == 5)
+    assert all(v.eq(0).all() for k, v in after.items() if k.endswith(("running_mean", "bias")))
+    drawn = after["encoder.levels.4.1.0.weight"]  # 128 inputs and outputs of 27 positions each
+    assert drawn.std().item() == pytest.approx({"kaiming": 2, "xavier": 1}[scheme] ** 0.5 / (128 * 27) ** 0.5, rel=0.02)
+
+
+def published(channels=3):
+    """The weights of a classifier as published: no prefix, with parts that we leave out."""
+    encoder = build_network("res2net50_unet", channels, 2, 2).encoder
+    weights = {k: torch.rand_like(v) if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
+    own = {k: v for k, v in weights.items() if not k.startswith("full.") and not k.endswith("num_batches_tracked")}
+    return own | {"fc.weight": torch.zeros(2), "layer4.0.conv1.weight": torch.zeros(2)}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_published_weights_reach_every_layer_of_the_encoder(suffix, tmp_path):
+    path, weights = tmp_path / f"weights{suffix}", published()
+    (save_file if suffix == ".safetensors" else torch.save)(weights, path)
+    loaded = build_network("res2net50_unet", 3, 2, 2, path).encoder.state_dict()
+    assert {
+        "conv1.0.weight",
+        "bn1.running_var",
+        "layer1.0.convs.0.weight",
+        "layer3.0.downsample.1.weight",
+    } <= set(loaded)
+    assert all(torch.equal(loaded[k], v) for k, v in weights.items() if not k.startswith(("fc.", "layer4.")))
+    gray = build_network("res2net50_unet", 1, 2, 2, path).encoder.state_dict()["conv1.0.weight"]
+    torch.testing.assert_close(gray, weights["conv1.0.weight"].sum(1, keepdim=True))
+
+
+def refused(path: Path, name="res2net50_unet"):
+    with pytest.raises(UserError) as caught:
+        build_network(name, 3, 2, 2, path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_wrong_weights_are_refused_in_one_line(tmp_path):
+    path, weights = tmp_path / "weights.pth", published()
+    assert "cannot be read" in refused(path)
+    for name in ("weights.pth", "weights.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights")
+        assert "cannot be read" in refused(tmp_path / name)
+    torch.save({"epoch": 3, "model": weights}, path)
+    assert "more than weights" in refused(path)
+    torch.save({k: v for k, v in weights.items() if k != "bn1.weight"} | {"head.bias": torch.zeros(1)}, path)
+    assert "missing: bn1.weight; unknown: head.bias" in refused(path)
+    torch.save(weights | {"bn1.weight": torch.zeros(1)}, path)
+    assert "of another shape: bn1.weight" in refused(path)
+    assert "able to: res2net50_unet)" in refused(path, "unet")

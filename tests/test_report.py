@@ -1,0 +1,365 @@
+"""The report: honest averages, nothing silently dropped, the same bytes each time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from semiseg.errors import UserError
+from semiseg.metrics import METRICS
+from semiseg.report import report, terminal_table
+from semiseg.report.formats import Score, Table, comma_separated, html, latex, markdown
+from semiseg.report.page import write_page
+from semiseg.report.summary import fold_statistics, read_results, summary_frame
+from semiseg.report.tables import all_tables, main_table
+
+CLASSES = ["background", "wall", "cavity"]
+
+
+def write_run(
+    root,
+    method,
+    labels,
+    fold,
+    dice,
+    seed=0,
+    *,
+    role="semi",
+    status="finished",
+    title=None,
+    classes=CLASSES,
+    **changes,
+):
+    """A run whose two cases and every class score `dice`, or what the list `dice` says per case and class."""
+    folder = root / f"runs/{method}/labels-{round(100 * labels):02d}/fold-{fold}/seed-{seed}"
+    folder.mkdir(parents=True)
+    record = {
+        "spec": {
+            "benchmark": "tiny",
+            "dataset": "phantom",
+            "method": method,
+            "labels": labels,
+            "fold": fold,
+            "seed": seed,
+            "config": {},
+            "network": "unet_small",
+            "training": {"steps": 7},
+        },
+        "method": {
+            "title": title or method.title(),
+            "networks": 1,
+            "uses_unlabeled": role == "semi",
+            "uses_all_labels": role == "upper",
+            "paper": {"title": f"On {method}", "authors": "A. & B.", "venue": "V 2020"},
+        },
+        "data": {
+            "title": "Phantom",
+            "classes": classes,
+            "synthetic": True,
+            "grouping": "",
+            "hash": "1",
+            "split_hash": "2",
+            "labeled": 1,
+            "unlabeled": 2,
+            "test": 2,
+        },
+        "status": status,
+        "reason": "",
+        "warnings": [],
+        "environment": {"device": "cpu"},
+        "git_commit": "abc",
+        "seconds": 1.5,
+        "images_per_second": 10.0,
+        "peak_memory_mb": 1.0,
+        "metrics": {},
+    }
+    record |= changes
+    (folder / "run.json").write_text(json.dumps(record))
+    if record["status"] != "finished":
+        return folder
+    pairs = [(case, index) for case in "ab" for index in range(1, len(classes))]
+    values = dice if isinstance(dice, list) else [dice] * len(pairs)
+    rows = [
+        {
+            "case": case,
+            "group": case,
+            "class": index,
+            "class_name": classes[index],
+            **dict.fromkeys(METRICS, value),
+            "predicted_voxels": round(9 * value),
+            "reference_voxels": 9,
+        }
+        for (case, index), value in zip(pairs, values, strict=True)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "cases.csv", index=False)
+    pd.DataFrame(
+        {"step": [0, 1, 2], "learning_rate": 0.1, "images_per_second": 1.0, "supervised": [1.0, 0.5, 0.2]}
+    ).to_csv(folder / "curve.csv", index=False)
+    masks = np.zeros((1, 12, 16), np.uint8)
+    masks[:, 2:6, 2:6], masks[:, 6:9, 8:12] = 1, 2
+    np.savez(
+        folder / "examples.npz",
+        ids=np.array(["a"]),
+        images=np.full((1, 1, 12, 16), 90, np.uint8),
+        labels=masks,
+        predictions=np.roll(masks, 1, axis=2),
+    )
+    return folder
+
+
+def page_text(results):
+    """The page without plots, which take their time."""
+    content = read_results(results)
+    write_page(content, all_tables(content), [], results, results / "page.html")
+    return (results / "page.html").read_text()
+
+
+def make_results(root):
+    """Two folds of four methods; one method has a failed fold."""
+    for fold in (0, 1):
+        for labels in (0.05, 0.2):
+            write_run(root, "plain", labels, fold, 0.90, role="lower")
+            write_run(root, "zebra", labels, fold, 0.50 + 0.1 * fold)
+            write_run(
+                root,
+                "ant",
+                labels,
+                fold,
+                0.70 + labels,
+                status="failed" if (fold, labels) == (1, 0.2) else "finished",
+                reason="loss is NaN <at> step 3",
+            )
+        write_run(root, "full", 1.0, fold, 0.95, role="upper")
+    (root / "benchmark.yaml").write_text("methods: [full, zebra, ant, plain]\n")
+    return root
+
+
+@pytest.fixture
+def results(tmp_path):
+    return make_results(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """Results with a hostile title that have their report already."""
+    root = make_results(tmp_path_factory.mktemp("reported") / "tiny")
+    write_run(root, "evil", 0.05, 0, 0.5, title="<script>alert(1)</script>")
+    report(root)
+    return root
+
+
+def test_a_large_class_does_not_outweigh_a_small_one_nor_a_seed_a_fold(tmp_path):
+    # Fold 0, two seeds: class means (0.2, 0.6) and (0.4, 0.8), hence 0.4 and 0.6, hence 0.5; fold 1: 0.9.
+    write_run(tmp_path, "m", 0.05, 0, [0.1, 0.6, 0.3, 0.6], seed=0)
+    write_run(tmp_path, "m", 0.05, 0, 0.6, seed=1)
+    write_run(tmp_path, "m", 0.05, 1, 0.9, seed=0)
+    scores = fold_statistics(read_results(tmp_path).cases)
+    assert scores.at[("m", 0.05), ("dice", "mean")] == pytest.approx(0.7)
+    assert scores.at[("m", 0.05), ("dice", "std")] == pytest.approx(np.std([0.5, 0.9], ddof=1))
+
+
+def test_a_case_without_one_of_the_classes_keeps_the_classes_equal(tmp_path):
+    folder = write_run(tmp_path, "m", 0.05, 0, [0.0, 1.0, 0.0, 1.0])
+    cases = pd.read_csv(folder / "cases.csv")
+    cases.drop(index=0).to_csv(folder / "cases.csv", index=False)
+    assert fold_statistics(read_results(tmp_path).cases).at[("m", 0.05), ("dice", "mean")] == 0.5
+
+
+def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results):
+    assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Zebra", "Ant", "Full"]
+    (results / "benchmark.yaml").unlink()
+    assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Ant", "Zebra", "Full"]
+
+
+def test_bold_goes_to_the_best_complete_semi_supervised_method(results):
+    table = markdown(main_table(read_results(results)))
+    assert "| Plain | 90.00 ± 0.00 | 90.00 ± 0.00 | – |" in table
+    assert "| Ant | **75.00 ± 0.00** | 90.00† | – |" in table  # a missing fold may have been the hard one
+    assert "| Zebra | 55.00 ± 7.07 | **55.00 ± 7.07** | – |" in table
+    assert "| Full | – | – | 95.00 ± 0.00 |" in table
+    assert "† Ant at 20 %: 1 of 2 folds." in table
+
+
+def test_a_distance_is_best_when_it_is_smallest(results):
+    full = next(t for t in all_tables(read_results(results)) if t.name == "full")
+    best = {
+        column for column, cell in zip(full.columns, full.rows[2], strict=True) if isinstance(cell, Score) and cell.best
+    }
+    assert full.rows[2][:2] == ["5 %", "Ant"]
+    assert best == {"Dice ↑ (%)", "Jaccard ↑ (%)", "NSD ↑ (%)", "Precision ↑ (%)", "Recall ↑ (%)"}
+
+
+def test_what_is_missing_is_named_on_the_page(results):
+    write_run(results, "ghost", 0.05, 0, 0.0, status="failed", reason="out of memory")
+    damaged = write_run(results, "plain", 0.05, 2, 0.0)
+    (damaged / "cases.csv").unlink()
+    (write_run(results, "zebra", 0.05, 2, 0.0) / "run.json").write_text("{")
+    page = page_text(results)
+    assert "loss is NaN &lt;at&gt; step 3" in page
+    assert "out of memory" in page
+    assert "cases.csv" in page
+    assert "run.json is damaged" in page
+    assert "not started" in page  # fold 2 of the others
+    assert "2 of 3 folds" in page
+
+
+def test_warnings_and_unequal_conditions_are_on_the_page(results):
+    write_run(results, "cat", 0.05, 0, 0.5, warnings=["few <images>"])
+    assert "The runs differ" not in page_text(results)
+    folder = write_run(results, "cat", 0.05, 1, 0.5)
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["hash"] = "another"
+    (folder / "run.json").write_text(json.dumps(record))
+    page = page_text(results)
+    assert "few &lt;images&gt;" in page
+    assert "The runs differ in their data" in page
+
+
+def test_every_table_says_what_was_measured(results):
+    for table in all_tables(read_results(results)):
+        if table.name != "papers":
+            said = " ".join(table.notes)
+            for fact in (
+                "Phantom (synthetic data)",
+                "2 folds",
+                "1 seed",
+                "standard deviation over the folds",
+                "groups unknown",
+                "unet_small, 7 training steps",
+            ):
+                assert fact in said, (table.name, fact)
+
+
+def test_missed_structures_are_counted_once_each(results):
+    write_run(results, "blind", 0.05, 0, [0.0, 0.5, 0.5, 0.0])
+    summary = summary_frame(read_results(results)).set_index(["method", "labels"])
+    assert summary.loc[("blind", 0.05), "empty_predictions"] == 2
+    assert summary.loc[("ant", 0.05), "empty_predictions"] == 0
+    assert summary.loc[("ant", 0.2), ["folds", "seeds", "seconds"]].tolist() == [1, 1, 1.5]
+
+
+def test_secondary_predictors_stand_below_the_reported_one(results):
+    folder = results / "runs/ant/labels-05/fold-0/seed-0"
+    cases = pd.read_csv(folder / "cases.csv").assign(dice=0.25)
+    cases.insert(0, "predictor", "student")
+    cases.to_csv(folder / "predictors.csv", index=False)
+    (results / "runs/zebra/labels-05/fold-0/seed-0/predictors.csv").write_text("")
+    table = next(t for t in all_tables(read_results(results)) if t.name == "predictors")
+    assert [row[:2] for row in table.rows] == [["Ant", "reported"], ["", "student"]]
+    assert comma_separated(table).splitlines()[2].startswith(",student,25.0000,")
+
+
+def test_a_single_class_needs_no_table_of_classes(tmp_path, results):
+    assert "classes" in [table.name for table in all_tables(read_results(results))]
+    write_run(tmp_path / "one", "m", 0.05, 0, 0.5, classes=["background", "tool"])
+    tables = all_tables(read_results(tmp_path / "one"))
+    assert "classes" not in [table.name for table in tables]
+    assert "±" not in markdown(tables[0]).replace("no ±", "")  # a single fold deviates from nothing
+
+
+def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
+    command = (
+        "import sys, pathlib, semiseg.report as r; r.report(*map(pathlib.Path, sys.argv[1:])); "
+        "assert 'torch' not in sys.modules"
+    )
+    attempts = [
+        subprocess.Popen(
+            [sys.executable, "-c", command, str(results), str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": seed * 9},
+        )
+        for seed in ("1", "2")
+    ]
+    assert [attempt.wait() for attempt in attempts] == [0, 0]
+    first, second = (
+        {
+            str(f.relative_to(tmp_path / seed)): f.read_bytes()
+            for f in sorted((tmp_path / seed).rglob("*"))
+            if f.is_file()
+        }
+        for seed in "12"
+    )
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    expected = {"index.html", "summary.csv"}
+    expected |= {
+        f"plots/{n}.{s}"
+        for n in ("label_efficiency", "case_dice", "training_curves", "overlays")
+        for s in ("png", "pdf")
+    }
+    expected |= {f"tables/{n}.{s}" for n in ("main", "full", "classes", "papers") for s in ("md", "tex", "csv")}
+    assert first.keys() == expected
+
+
+def test_a_clone_without_example_files_keeps_the_committed_picture(reported, tmp_path):
+    for file in reported.rglob("examples.npz"):
+        file.unlink()
+    again = report(reported, tmp_path / "elsewhere").read_bytes()
+    assert again == (reported / "index.html").read_bytes()
+
+
+def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):
+    page = (reported / "index.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+    assert page.count('src="data:image/png;base64,') == page.count("src=") == 4
+    assert "href=" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+    open_tags = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag not in ("meta", "img"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Checker().feed(page)
+    assert open_tags == []
+
+
+def test_names_cannot_break_the_tables():
+    rows = [["a|b & c_d #1 {x} \\ ~^", Score(50, 1, best=True)]]
+    table = Table("t", "A_b", ["Method", "5 %"], rows, ["100 %"])
+    assert r"a|b \& c\_d \#1 \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}" in latex(table)
+    assert r"\textbf{50.00 $\pm$ 1.00}" in latex(table)
+    assert r"a\|b & c_d" in markdown(table)
+    assert "a|b &amp; c_d" in html(table)
+    assert comma_separated(table) == "Method,5 %,5 % sd\na|b & c_d #1 {x} \\ ~^,50.0000,1.0000\n"
+
+
+def test_the_terminal_shows_the_main_table(results):
+    write_run(results, "odd", 0.05, 0, 0.3, title="[odd] name")
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(terminal_table(results))
+    shown = console.export_text()
+    assert re.search(r"Ant\s*│\s*75.00 ± 0.00 │\s*90.00†", shown)
+    assert "[odd] name" in shown
+
+
+def test_a_single_fraction_with_one_method_still_makes_a_page(tmp_path):
+    write_run(tmp_path, "m", 0.05, 0, 0.5)
+    assert "50.00" in report(tmp_path).read_text()
+
+
+def test_only_all_labels_still_makes_a_page(tmp_path):
+    write_run(tmp_path, "full", 1.0, 0, 0.5, role="upper")
+    assert "50.00" in report(tmp_path).read_text()
+
+
+def test_nothing_finished_is_said_in_one_line(tmp_path):
+    write_run(tmp_path, "m", 0.05, 0, 0.5, status="running")
+    for attempt in (report, terminal_table):
+        with pytest.raises(UserError, match=r"^.*no finished run.*$") as error:
+            attempt(tmp_path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such results folder"):
+        report(tmp_path / "nowhere")
