@@ -71,21 +71,7 @@ def prepare(
     jobs: Jobs = None,
 ) -> None:
     """Turn a data set into the suite's format, or generate an embedded one."""
-    from rich.progress import Progress
-
-    from semiseg.data.discovery import recipes
-    from semiseg.data.prepare import prepare as prepare_cases
-
-    known = recipes()
-    if name not in known:
-        raise UserError(f"unknown data set {name!r}; there are: {', '.join(known)}.")
-    recipe = known[name](source)
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"Preparing {name}", total=None)
-        path, written = prepare_cases(
-            recipe, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
-        )
-    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False)
+    _prepare(name, source, out, jobs)
 
 
 @app.command()
@@ -234,6 +220,30 @@ def new_method(
         console.print(f"{path}: written", highlight=False)
 
 
+def _prepare(name: str, source: Path | None, out: Path, jobs: int | None) -> None:
+    from rich.progress import Progress
+
+    from semiseg.data.discovery import recipe
+    from semiseg.data.prepare import prepare as prepare_cases
+
+    ready = recipe(name)(source)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"Preparing {name}", total=None)
+        path, written = prepare_cases(
+            ready, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
+        )
+    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
+
+
+def _generate_if_missing(name: str, out: Path) -> None:
+    """Prepare a data set that needs no files, so that a benchmark on it just runs."""
+    from semiseg.data.discovery import recipes
+
+    known = recipes()
+    if not (out / f"{name}.h5").exists() and name in known and not known[name].layout:
+        _prepare(name, None, out, None)
+
+
 def _carry_out(settings: "BenchmarkSettings", places: "Places", selection: Any, device: str, jobs: int | None) -> int:
     """Run what is left, report what there is, and return the number of failures."""
     from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
@@ -242,6 +252,7 @@ def _carry_out(settings: "BenchmarkSettings", places: "Places", selection: Any, 
     from semiseg.watch import Watch
 
     settings = resolve(settings, places)
+    _generate_if_missing(settings.dataset, places.data)
     runs = expand(settings, places, selection or Selection())
     devices, threads = choose_devices(device, jobs)
     check(runs, places)

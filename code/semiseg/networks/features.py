@@ -1,6 +1,7 @@
 """Choosing one of the feature maps that an encoder offers, and heads that read it."""
 
 from itertools import pairwise
+from math import log2
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ def feature_level(
     with torch.no_grad():
         maps = network.eval()(torch.zeros(1, channels, *size)).encoder
     network.train(training)
-    strides = [round(size[-1] / m.shape[-1]) for m in maps]
+    strides = [2 ** round(log2(size[-1] / m.shape[-1])) for m in maps]  # sizes are rounded up
     if wanted == "auto":
         position = max((i for i, m in enumerate(maps) if m[0, 0].numel() >= positions), default=0)
     elif wanted == "first":
