@@ -62,7 +62,7 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
     values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
     def probabilities(batch: Tensor) -> Tensor:
-        with autocast(precision, device):
+        with autocast(precision, device, task.dims):
             return predict(network, batch).logits.float().softmax(1)
 
     if task.dims == 3:

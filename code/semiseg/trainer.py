@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
+from semiseg.errors import UserError
 from semiseg.method import Batch, Method, MovingAverage, Progress, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
@@ -84,7 +85,7 @@ class Trainer:
             remaining = 1 - progress.fraction
             group["lr"] = self.settings.learning_rate * remaining**self.settings.poly_power
         torch.manual_seed(derive_seed(self.seed, "step", progress.step))
-        with autocast(self.settings.precision, self.device):
+        with autocast(self.settings.precision, self.device, self.method.task.dims):
             losses = self.method.losses(batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -128,7 +129,7 @@ class Trainer:
     def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
         images = batch.images(next(v for v in VIEWS if v in self.method.views))[-4:]
-        with autocast(self.settings.precision, self.device):
+        with autocast(self.settings.precision, self.device, self.method.task.dims):
             logits = predict(next(iter(self.method.predictors().values())), images).logits
         mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
         if images.ndim == 5:
@@ -184,11 +185,18 @@ def place(module: nn.Module, dims: int, device: torch.device) -> nn.Module:
     return module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bfloat16 where asked for, or where `auto` finds that the processor has instructions for it."""
+def autocast(precision: str, device: torch.device, dims: int) -> torch.autocast:
+    """Choose bfloat16 where asked for, or where `auto` finds that the processor has instructions for it.
+
+    Never in 3D on a CPU: the weight gradients of torch 2.13's bfloat16 Conv3d change from call to call there,
+    and now and then they are not finite.
+    """
+    if device.type == "cpu" and dims == 3:
+        if precision == "bfloat16":
+            raise UserError("training.precision bfloat16 is unreliable in 3D on a CPU; use auto or float32.")
+        return torch.autocast("cpu", enabled=False)
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    enabled = precision == "bfloat16" or (precision == "auto" and native)
-    return torch.autocast(device.type, torch.bfloat16, enabled)
+    return torch.autocast(device.type, torch.bfloat16, precision == "bfloat16" or (precision == "auto" and native))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -99,7 +99,7 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
         stored = json.loads(path.read_text())
         folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
         splits = Splits(folds=folds, **stored)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a split file ({error}); restore it, or delete it to freeze a new one.") from error
     if splits.data_hash != dataset.hash:
         raise UserError(

@@ -1,0 +1,42 @@
+"""What the README shows works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from semiseg.contract import MethodContract
+from semiseg.registry import find_methods
+from semiseg.settings import load_benchmark
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugins")
+    (source,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (folder / "agreement.py").write_text(source)
+    return find_methods(folder)["agreement"]
+
+
+@pytest.mark.parametrize("check", MethodContract.checks())
+def test_the_method_in_the_readme_passes_the_contract(example, check, tmp_path):
+    getattr(MethodContract("agreement", example, 2, tmp_path), check)()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_benchmark_file_is_valid_and_listed(path):
+    assert load_benchmark(path, {}).name == path.stem
+    assert f"`{path.name}`" in README
+
+
+def test_every_linked_file_exists():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_no_method_file_is_longer_than_a_paper_algorithm_needs():
+    for path in (ROOT / "methods").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 150, path
