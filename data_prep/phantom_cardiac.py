@@ -253,7 +253,7 @@ class PhantomCardiac(Recipe):
         """Name, classes and origin."""
         return DatasetInfo(
             name=self.name,
-            title="Phantom cardiac (synthetic)",
+            title="Phantom cardiac",
             modality="cardiac MR, synthetic",
             classes=("background", "right ventricle", "myocardium", "left ventricle"),
             licence="MIT",

@@ -344,7 +344,7 @@ class PhantomEndoscopy(Recipe):
         """Name, classes and origin."""
         return DatasetInfo(
             name=self.name,
-            title="Phantom endoscopy (synthetic)",
+            title="Phantom endoscopy",
             modality="endoscopy, synthetic",
             classes=("background", "instrument"),
             licence="MIT",

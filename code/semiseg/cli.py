@@ -136,7 +136,7 @@ def train(
     from semiseg.settings import BenchmarkSettings, validate
 
     content: dict[str, Any] = {
-        "name": out.name,
+        "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
         "dataset": data,
         "labels": [labels],
         "folds": [fold],

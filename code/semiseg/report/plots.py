@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -130,38 +131,20 @@ def label_efficiency(results: Results) -> Figure:
 def case_dice(results: Results) -> Figure:
     """The distribution of Dice over test cases, one panel per label fraction."""
     cases = results.cases.groupby(["method", "labels", "case"], as_index=False)["dice"].mean()
+    cases["dice"] *= 100
     fractions = [labels for labels in results.fractions if labels < 1] or results.fractions
-    upper = {e.name for e in results.entries if e.role == "upper bound"}
-    style, entries = looks(results.entries), results.entries[::-1]
-    figure = Figure(figsize=(2.4 + 2.6 * len(fractions), 0.9 + 0.34 * len(entries)), layout="constrained")
+    upper = [e.name for e in results.entries if e.role == "upper bound"]
+    style, names = looks(results.entries), [e.name for e in results.entries]
+    palette = {name: style[name].color for name in names}
+    figure = Figure(figsize=(2.4 + 2.6 * len(fractions), 0.9 + 0.34 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(fractions), sharex=True, sharey=True, squeeze=False)[0]
+    np.random.seed(0)  # seaborn jitters with the global generator, and the same results give the same bytes
     for axes, labels in zip(panels, fractions, strict=True):
-        for height, entry in enumerate(entries):
-            at = 1.0 if entry.name in upper else labels
-            dice = 100 * cases.dice[(cases.method == entry.name) & (cases.labels == at)].to_numpy()
-            if not dice.size:
-                continue
-            color = style[entry.name].color
-            jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dice.size)
-            axes.scatter(dice, height + jitter, s=5, color=color, alpha=0.35, linewidths=0, rasterized=True)
-            axes.boxplot(
-                dice,
-                positions=[height],
-                orientation="horizontal",
-                widths=0.56,
-                showfliers=False,
-                manage_ticks=False,
-                boxprops={"color": color},
-                whiskerprops={"color": color},
-                capprops={"color": color},
-                medianprops={"color": color, "linewidth": 2},
-            )
-        axes.set(
-            yticks=range(len(entries)),
-            yticklabels=[e.title for e in entries],
-            xlabel="Dice (%)",
-            ylim=(-0.6, len(entries) - 0.4),
-        )
+        shown = cases[(cases.labels == labels) | cases.method.isin(upper)]
+        rows = {"data": shown, "x": "dice", "y": "method", "order": names, "hue": "method", "palette": palette}
+        seaborn.stripplot(**rows, size=2.2, alpha=0.35, jitter=0.22, ax=axes, legend=False, rasterized=True)
+        seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
+        axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
         axes.set_title(f"{percent(labels)} labeled", loc="left")
     figure.suptitle(data_title(results), x=0.01, ha="left")
     return figure
