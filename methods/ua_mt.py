@@ -32,7 +32,8 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
 
     def consistency(self, logits: Tensor, images: Tensor, progress: Progress) -> Tensor:
         target = self.target(images)
-        mean = torch.stack([self.target(images) for _ in range(self.config.passes)]).mean(0)
+        passes = self.config.passes  # in one batch, each with noise and dropout of its own
+        mean = self.target(torch.cat([images] * passes)).unflatten(0, (passes, -1)).mean(0)
         threshold = (0.75 + 0.25 * progress.ramp_up()) * math.log(self.task.classes)
         certain = (entropy(mean) < threshold).float()
         self.note("certain_fraction", certain.mean())

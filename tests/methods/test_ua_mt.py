@@ -17,7 +17,7 @@ def fixed(logits):
 
     class Fixed(nn.Module):
         def forward(self, images):
-            return Output(logits)
+            return Output(torch.cat([logits] * (len(images) // len(logits))))
 
     return Fixed()
 
@@ -55,7 +55,11 @@ def test_threshold_is_relative_to_the_number_of_classes_and_rises(method, task, 
 
 def test_the_uncertainty_takes_as_many_passes_as_configured(task, batch):
     method = UncertaintyAwareMeanTeacher(task, UncertaintyAwareMeanTeacher.Config(passes=3))
-    calls = []
-    method.teacher.register_forward_hook(lambda *_: calls.append(1))
+    seen = []
+    method.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     method.losses(batch, Progress(0, 10))
-    assert len(calls) == 1 + 3
+    target, uncertainty = seen
+    assert len(target) == 2
+    passes = uncertainty.unflatten(0, (3, 2))
+    assert not torch.equal(passes[0], passes[1])  # every pass has noise of its own
+    assert (passes - batch.unlabeled()).abs().max() <= 0.2 + 1e-6
