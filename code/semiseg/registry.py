@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -54,7 +55,7 @@ def _imported(name: str, spec: ModuleSpec | None) -> ModuleType:
     try:
         if name.startswith("semiseg."):
             return importlib.import_module(name)
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where inspect looks for a class's file
         spec.loader.exec_module(module)
         return module
     except Exception as error:

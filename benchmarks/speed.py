@@ -1,0 +1,323 @@
+"""Times the optimizer step of every method against the least it could cost, and against the customary loop.
+
+`over bare` is a step over nothing but the forward and backward passes that it makes: 1.0 means that nothing is
+wasted. `over customary` is Mean Teacher's step over the same step as the SSL4MIS family takes it: one HDF5 file
+per slice, SciPy transforms sample by sample in a data loader, float32, and a look at the loss after every step.
+Both are timed in turns with the step itself, so that whatever else the machine does weighs on all alike.
+
+    python benchmarks/speed.py --device cpu --methods mean_teacher,ua_mt --size 96,96 --json speed.json
+"""
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from semiseg.data.discovery import recipe
+from semiseg.data.sampling import Stream, TrainingSet
+from semiseg.data.splits import Partition, make_splits
+from semiseg.data.store import Dataset, write_dataset
+from semiseg.errors import UserError
+from semiseg.method import Method, Progress
+from semiseg.networks import EncoderDecoder, Output
+from semiseg.registry import find_methods, get_method
+from semiseg.run import build_method, environment, partition_for
+from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
+from semiseg.trainer import Trainer, autocast
+
+HERE = Path(__file__).parent
+BENCHMARKS = {2: HERE / "quick.yaml", 3: HERE / "phantom_cardiac_3d.yaml"}
+CUSTOMARY = "mean_teacher"  # the method that the customary loop trains
+# Steps are timed in the middle of a long training, where every loss has its weight, and in blocks, so that
+# what happens at every tenth step is counted, and a device is waited for only at the end of a block.
+TOTAL, BLOCK = 30_000, 10
+
+
+class Pass(NamedTuple):
+    """One forward pass of a network, to be repeated on its own."""
+
+    network: nn.Module
+    images: Tensor
+    evaluating: bool
+    trained: bool  # a backward pass follows
+
+
+@contextmanager
+def recorded_passes(method: Method) -> Iterator[list[Pass]]:
+    """Every pass through a network of the suite, whichever method makes it."""
+    passes: list[Pass] = []
+
+    def record(network: nn.Module, inputs: tuple[Tensor], output: Output) -> None:
+        passes.append(Pass(network, inputs[0].detach(), not network.training, output.logits.requires_grad))
+
+    hooks = [m.register_forward_hook(record) for m in method.modules() if isinstance(m, EncoderDecoder)]
+    yield passes
+    for hook in hooks:
+        hook.remove()
+
+
+def repeat(passes: list[Pass], trainer: Trainer) -> None:
+    """The bare cost: forward, and backward where there was one; no data, views, losses or updates."""
+    for network, images, evaluating, trained in passes:
+        if network.training is evaluating:
+            network.train(not evaluating)
+        with torch.set_grad_enabled(trained), autocast(trainer.settings.precision, trainer.device, images.ndim - 2):
+            logits = network(images).logits
+        if trained:
+            logits.backward(torch.ones_like(logits))
+            network.zero_grad()
+
+
+class CustomaryLoop:
+    """Mean Teacher as the SSL4MIS family trains it: files on disk, samples one by one, no mixed precision.
+
+    Kinder than the original in that the loader's processes live on, rather than anew for every short epoch.
+    """
+
+    def __init__(self, trainer: Trainer, dataset: Dataset, partition: Partition, workers: int, folder: Path) -> None:
+        task, settings, self.device = trainer.method.task, trainer.settings, trainer.device
+        self.labeled, self.size = settings.labeled_batch, settings.size
+        self.files = [f for case in partition.labeled for f in write_slices(dataset, case, folder)]
+        count = len(self.files)
+        self.files += [f for case in partition.unlabeled for f in write_slices(dataset, case, folder)]
+        streams = Stream(count, "labeled"), Stream(len(self.files) - count, "unlabeled")
+        batches = (
+            streams[0].take(t * settings.labeled_batch, settings.labeled_batch)
+            + [count + i for i in streams[1].take(t * settings.unlabeled_batch, settings.unlabeled_batch)]
+            for t in itertools.count()
+        )
+        samples: Any = self  # a map-style data set without a length: the batches never end
+        pinned = self.device.type == "cuda"
+        self.loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=workers, pin_memory=pinned))
+        self.student, self.teacher = (type(trainer.method)(task).network().to(self.device) for _ in range(2))
+        self.teacher.requires_grad_(False)
+        self.optimizer = torch.optim.SGD(
+            self.student.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
+        )
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with h5py.File(self.files[index]) as file:
+            image, label = file["image"][:], file["label"][:]
+        if np.random.rand() < 0.5:
+            quarter, axis = np.random.randint(4), np.random.randint(-2, 0)
+            image, label = (np.flip(np.rot90(a, quarter, (-2, -1)), axis) for a in (image, label))
+        else:
+            angle = np.random.randint(-20, 20)
+            image, label = (ndimage.rotate(a, angle, (-1, -2), reshape=False, order=0) for a in (image, label))
+        height, width = (want / have for want, have in zip(self.size, label.shape, strict=True))
+        image, label = ndimage.zoom(image, (1, height, width), order=0), ndimage.zoom(label, (height, width), order=0)
+        return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(label.astype(np.uint8))
+
+    def take(self, steps: int) -> None:
+        """Train for a few steps."""
+        for _ in range(steps):
+            self.step()
+
+    def step(self) -> None:
+        """One optimizer step."""
+        images, labels = (x.to(self.device) for x in next(self.loader))
+        logits, labels = self.student(images).logits, labels[: self.labeled].long()
+        unlabeled = images[self.labeled :]
+        with torch.no_grad():
+            noisy = unlabeled + (0.1 * torch.randn_like(unlabeled)).clamp(-0.2, 0.2)
+            target = self.teacher(noisy).logits.softmax(1)
+        probabilities = logits.softmax(1)
+        consistency = (probabilities[self.labeled :] - target).square().mean()
+        cross_entropy = F.cross_entropy(logits[: self.labeled], labels)
+        dice = torch.zeros((), device=self.device)
+        for c in range(logits.shape[1]):
+            p, y = probabilities[: self.labeled, c], (labels == c).float()
+            dice = dice + 1 - (2 * (p * y).sum() + 1e-5) / (p.square().sum() + y.square().sum() + 1e-5)
+        loss = 0.5 * (cross_entropy + dice / logits.shape[1]) + 0.1 * consistency
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            own.data.mul_(0.99).add_(other.data, alpha=0.01)
+        loss.item()
+
+
+def write_slices(dataset: Dataset, case: str, folder: Path) -> Iterator[Path]:
+    """Write every slice of a case to a file of its own; a 2D image is one slice."""
+    image, label = dataset.image(case).astype(np.float32), dataset.label(case)
+    if dataset.image(case).dtype == np.uint8:
+        image /= 255
+    slices = zip(np.moveaxis(image, 1, 0), label, strict=True) if label.ndim == 3 else [(image, label)]
+    for index, (plane, mask) in enumerate(slices):
+        path = folder / f"{case}_{index}.h5"
+        with h5py.File(path, "w") as file:
+            file["image"], file["label"] = plane, mask
+        yield path
+
+
+@dataclass
+class Bench:
+    """What all methods share: data, settings and device."""
+
+    settings: BenchmarkSettings
+    dataset: Dataset
+    device: torch.device
+    rounds: int
+    workers: int
+    folder: Path
+
+    def measure(self, name: str) -> dict[str, Any]:
+        """One row of the table."""
+        trainer, partition = self.trainer(name)
+        steps = itertools.count(TOTAL // 2 - 1)  # begins with a step at which all that is periodic happens
+
+        def block() -> None:
+            for _ in range(BLOCK):
+                trainer.step(Progress(next(steps), TOTAL))
+
+        block()
+        with recorded_passes(trainer.method) as passes:
+            block()
+        works = {"step": block, "bare": lambda: repeat(passes, trainer)}
+        if name == CUSTOMARY and trainer.method.task.dims == 2:
+            loop = CustomaryLoop(trainer, self.dataset, partition, self.workers, self.folder)
+            works["customary"] = lambda: loop.take(BLOCK)
+        seconds = self.in_turns(works)
+        step = statistics.median(seconds["step"])
+        images = {kind: sum(len(p.images) for p in passes if p.trained is kind) / BLOCK for kind in (True, False)}
+        row = {
+            "method": name,
+            "milliseconds": 1000 * step / BLOCK,
+            "images_per_second": trainer.batch_size * BLOCK / step,
+            "images_with_gradient": images[True],
+            "images_without_gradient": images[False],
+        }
+        for other in list(works)[1:]:
+            pairs = zip(seconds["step"], seconds[other], strict=True)
+            row[f"{other}_milliseconds"] = 1000 * statistics.median(seconds[other]) / BLOCK
+            row[f"over_{other}"] = statistics.median(a / b for a, b in pairs)
+        return row
+
+    def trainer(self, name: str) -> tuple[Trainer, Partition]:
+        """A trainer with one step behind it, which sets up all that the following steps need."""
+        method, settings = get_method(name), self.settings.training
+        common = self.settings.model_dump(include={"dataset", "network", "weights"})
+        spec = RunSpec(
+            benchmark="speed", method=name, implementation=name, config={}, labels=0.2, fold=0, seed=0,
+            training=settings.model_copy(update={"steps": 1}), **common,
+        )  # fmt: skip
+        partition = partition_for(method, make_splits(self.dataset), spec, self.dataset)
+        batches = settings.labeled_batch, settings.unlabeled_batch
+        data = TrainingSet(
+            self.dataset, partition, settings.size, self.device, 0, *batches, labeled_parts=method.labeled_parts
+        )
+        built = build_method(method, spec, self.dataset, data.unlabeled_steps)
+        folder = self.folder / name
+        folder.mkdir()
+        trainer = Trainer(built, data, spec.training, 0, self.device, folder)
+        trainer.fit()
+        return trainer, partition
+
+    def in_turns(self, works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+        """Seconds of every piece of work in every round; the first round only warms up."""
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(1 + self.rounds):
+            for name, work in works.items():
+                self.wait()
+                began = time.perf_counter()
+                work()
+                self.wait()
+                seconds[name].append(time.perf_counter() - began)
+        return {name: values[1:] for name, values in seconds.items()}
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def load_dataset(name: str, data_dir: Path, folder: Path) -> Dataset:
+    """The prepared data set, or else its first cases, made for the occasion."""
+    if (data_dir / f"{name}.h5").exists():
+        return Dataset(data_dir / f"{name}.h5")
+    source = recipe(name)()
+    write_dataset(folder / f"{name}.h5", source.info(), (source.load(item) for item in source.items()[:40]))
+    return Dataset(folder / f"{name}.h5")
+
+
+COLUMNS = {  # per step: images that go through a network with a backward pass to follow, and without
+    "milliseconds": ("ms /\nstep", ".1f"),
+    "images_per_second": ("images\n/ s", ".0f"),
+    "images_with_gradient": ("images\ntrained", ".0f"),
+    "images_without_gradient": ("images\npredicted", ".1f"),
+    "bare_milliseconds": ("bare\nms", ".1f"),
+    "over_bare": ("over\nbare", ".2f"),
+    "customary_milliseconds": ("customary\nms", ".1f"),
+    "over_customary": ("over\ncustomary", ".2f"),
+}
+
+
+def main(
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    methods: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
+    dims: Annotated[int, typer.Option(min=2, max=3)] = 2,
+    size: Annotated[str, typer.Option(help="For instance 256,256; the benchmark's by default.")] = "",
+    network: str = "",
+    batch: Annotated[int, typer.Option(help="Labelled images, and as many unlabelled ones.")] = 0,
+    rounds: int = 7,
+    workers: Annotated[int, typer.Option(help="Processes of the customary loader; 0 on a CPU, else 4.")] = -1,
+    threads: int = 1,
+    data_dir: Path = Path("data"),
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Time the optimizer step of every method."""
+    torch.set_num_threads(threads)
+    overrides: dict[str, Any] = {"network": network} if network else {}
+    if size:
+        overrides["training.size"] = size.split(",")
+    if batch:
+        overrides |= {"training.labeled_batch": batch, "training.unlabeled_batch": batch}
+    if workers < 0:
+        workers = 0 if device == "cpu" else 4
+    console = Console(width=100)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            settings = load_benchmark(BENCHMARKS[dims], overrides)
+            dataset = load_dataset(settings.dataset, data_dir, Path(folder))
+            bench = Bench(settings, dataset, torch.device(device), rounds, workers, Path(folder))
+            rows = [bench.measure(name) for name in (methods.split(",") if methods else find_methods())]
+        except UserError as error:
+            raise SystemExit(str(error)) from error
+    training = settings.training
+    shape = "×".join(map(str, training.size))
+    title = f"{settings.network}, {training.labeled_batch} + {training.unlabeled_batch} images of {shape}"
+    table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("method", no_wrap=True)
+    for heading, _ in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["method"], *(f"{row[k]:{form}}" if k in row else "" for k, (_, form) in COLUMNS.items()))
+    console.print(table)
+    if json_file:
+        content = {
+            "environment": environment(torch.device(device)),
+            "settings": settings.model_dump(mode="json"),
+            "rows": rows,
+        }
+        json_file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,164 @@
+"""Settings: what a benchmark file may say, and one line for everything it may not."""
+
+import pytest
+import yaml
+
+from semiseg.errors import UserError
+from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, fraction, load_benchmark, validate
+
+MINIMAL = "dataset: tiny\nmethods: [supervised]\n"
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(path, overrides=None):
+    with pytest.raises(UserError) as error:
+        load_benchmark(path, overrides or {})
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value) or "--set" in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5%", 0.05), ("0.05", 0.05), (" 20 % ", 0.2), (1, 1), (0.5, 0.5), ("100%", 1)]
+)
+def test_fractions_are_read_as_people_write_them(text, value):
+    assert fraction(text) == value
+
+
+@pytest.mark.parametrize("value", [0, 1.01, -0.1, "0%", "101%", "five", "", None, [], "nan", float("nan"), "inf"])
+def test_fractions_that_are_none_are_refused(value):
+    with pytest.raises(ValueError, match="fraction"):
+        fraction(value)
+
+
+@pytest.mark.parametrize("value", [pytest.param("0.0000001", id="rounds to 0"), pytest.param(True, id="a truth value")])
+@pytest.mark.xfail(strict=True, reason="compared before rounding; bool is an int")
+def test_fractions_that_only_look_right_are_refused(value):
+    with pytest.raises(ValueError, match="fraction"):
+        fraction(value)
+
+
+def test_a_minimal_file_is_named_after_itself(written):
+    settings = load_benchmark(written(MINIMAL), {})
+    assert settings.name == "mine"
+    assert settings.labels == (0.05, 0.2, 0.5)
+    assert settings.folds == (0, 1, 2, 3, 4)
+
+
+BAD = {
+    "not yaml": ("labels: [", "not valid YAML"),
+    "not a mapping": ("- one\n- two", "mapping"),
+    "empty": ("", "mapping"),
+    "labels of 0": (MINIMAL + "labels: [0]", "above 0"),
+    "labels above 1": (MINIMAL + "labels: [150%]", "at most at 1"),
+    "unknown key": (MINIMAL + "label: [5%]", "unknown key 'label'"),
+    "unknown training key": (MINIMAL + "training: {step: 5}", "unknown key 'training.step'"),
+    "no data set": ("methods: [supervised]", "dataset"),
+    "no methods": ("dataset: tiny\nmethods: []", "methods"),
+    "fold 5": (MINIMAL + "folds: [5]", "folds"),
+    "no steps": (MINIMAL + "training: {steps: 0}", "steps"),
+    "text for a number": (MINIMAL + "training: {steps: many}", "steps"),
+    "size of one axis": (MINIMAL + "training: {size: [32]}", "[height, width]"),
+    "precision": (MINIMAL + "training: {precision: float16}", "precision"),
+    "name with a slash": (MINIMAL + "name: a/b", "name"),
+    "listed twice": ("dataset: tiny\nmethods: [a, {a: {x: 1}}]", "twice"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_refused_in_one_line(written, text, message):
+    path = written(text)
+    if message == "twice":
+        with pytest.raises(UserError, match="listed twice"):
+            load_benchmark(path, {}).variants()
+        return
+    assert message in refusal(path)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    assert "No such file" in refusal(tmp_path / "absent.yaml")
+    assert "cannot be read" in refusal(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yaml" in refusal(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("line", ["labels: []", "folds: []", "seeds: []"])
+@pytest.mark.xfail(strict=True, reason="an empty list gives a benchmark without runs, and an IndexError later")
+def test_a_benchmark_without_runs_is_refused(written, line):
+    refusal(written(MINIMAL + line))
+
+
+@pytest.mark.parametrize("line", ["labels: [5%, 0.05]", "folds: [0, 0]", "seeds: [1, 1]"])
+@pytest.mark.xfail(strict=True, reason="two runs would train in one folder at the same time")
+def test_a_value_listed_twice_is_refused(written, line):
+    refusal(written(MINIMAL + line))
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "", "a b"])
+@pytest.mark.xfail(strict=True, reason="names of variants become folders and are not checked")
+def test_the_name_of_a_variant_must_be_a_folder_name(written, name):
+    with pytest.raises(UserError):
+        load_benchmark(written(f"dataset: tiny\nmethods: [{{'{name}': {{method: supervised}}}}]"), {}).variants()
+
+
+def test_overrides_reach_the_setting_they_name(written):
+    path = written(MINIMAL + "training: {steps: 5, learning_rate: 0.2}")
+    settings = load_benchmark(path, {"training.steps": 7, "network": "vnet", "training.size": [8, 8]})
+    assert (settings.training.steps, settings.training.learning_rate) == (7, 0.2)
+    assert (settings.network, settings.training.size) == ("vnet", (8, 8))
+    assert load_benchmark(written(MINIMAL), {"training.steps": 7}).training.steps == 7
+
+
+def test_an_override_of_an_unknown_key_is_refused(written):
+    path = written(MINIMAL)
+    assert "unknown key 'training.step'" in refusal(path, {"training.step": 5})
+    assert "unknown key 'steps'" in refusal(path, {"steps": 5})
+    assert "not a group" in refusal(path, {"network.depth": 5} | {"dataset.x": 1})
+
+
+def test_variants_name_their_method(written):
+    path = written("dataset: tiny\nmethods: [supervised, {slow: {method: mean_teacher, ema_decay: 0.9}}, {cps: null}]")
+    assert load_benchmark(path, {}).variants() == {
+        "supervised": ("supervised", {}),
+        "slow": ("mean_teacher", {"ema_decay": 0.9}),
+        "cps": ("cps", {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "folder"),
+    [
+        (0.05, "labels-05"),
+        (0.2, "labels-20"),
+        (1, "labels-100"),
+        (0.07, "labels-07"),
+        (0.125, "labels-12.5"),
+        (0.005, "labels-0.5"),
+    ],
+)
+def test_a_run_lives_where_the_results_layout_says(labels, folder):
+    spec = RunSpec(benchmark="b", dataset="d", method="m", implementation="m", config={}, labels=labels, fold=3, seed=7,
+                   network="unet", weights=None, training=TrainingSettings())  # fmt: skip
+    assert spec.folder.as_posix() == f"runs/m/{folder}/fold-3/seed-7"
+    assert RunSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_settings_survive_a_round_trip_through_yaml(written):
+    settings = load_benchmark(written(MINIMAL + "labels: [5%, 0.3]\ntraining: {size: [8, 16, 16]}"), {})
+    again = load_benchmark(written(yaml.safe_dump(settings.model_dump(mode="json"))), {})
+    assert again == settings
+
+
+def test_all_problems_of_a_file_are_named_at_once():
+    with pytest.raises(UserError) as error:
+        validate(BenchmarkSettings, {"dataset": 5, "methods": ["a"], "labels": [2], "folds": [9]}, "here")
+    assert all(word in str(error.value) for word in ("here", "name", "dataset", "labels", "folds"))

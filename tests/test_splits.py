@@ -1,0 +1,145 @@
+"""Splits: no leak between their sides, nested label sets, and frozen once made."""
+
+import json
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from semiseg.contract import tiny_dataset
+from semiseg.data.splits import load_or_freeze, make_splits
+from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.errors import UserError
+
+INFO = DatasetInfo("toy", "Toy", "none", ("background", "thing"), "CC0", "")
+FRACTIONS = (0.05, 0.2, 0.5, 1.0)
+SIZES = {"single": [1] * 20, "even": [4] * 12, "uneven": [30, 1, 1, 2, 7, 3, 12, 1, 5, 9], "fewest": [3, 1, 1, 1, 1]}
+
+
+def grouped(path, sizes, label=0):
+    """A data set with groups of these sizes."""
+    image = np.zeros((1, 2, 2), np.uint8)
+    cases = [
+        Case(f"g{g}c{c}", f"group{g}", image, np.full((2, 2), label, np.uint8), (1.0, 1.0))
+        for g, size in enumerate(sizes)
+        for c in range(size)
+    ]
+    write_dataset(path, INFO, cases)
+    return Dataset(path)
+
+
+@pytest.fixture(params=SIZES)
+def dataset(request, tmp_path):
+    return grouped(tmp_path / "toy.h5", SIZES[request.param])
+
+
+def groups(dataset):
+    return {r.id: r.group for r in dataset.records.values()}
+
+
+def test_every_case_is_tested_exactly_once(dataset):
+    tests = [set(fold.test) for fold in make_splits(dataset).folds]
+    assert len(tests) == 5
+    assert all(tests)
+    assert not any(a & b for a, b in combinations(tests, 2))
+    assert set().union(*tests) == set(dataset.records)
+
+
+@pytest.mark.parametrize("labels", FRACTIONS)
+def test_no_group_is_on_two_sides(dataset, labels):
+    group = groups(dataset)
+    for fold in range(5):
+        parts = make_splits(dataset).partition(fold, labels, group)
+        sides = [{group[c] for c in part} for part in (parts.labeled, parts.unlabeled, parts.test)]
+        assert not any(a & b for a, b in combinations(sides, 2))
+        together = parts.labeled + parts.unlabeled + parts.test
+        assert sorted(together) == sorted(dataset.records)
+
+
+def test_smaller_label_sets_are_contained_in_larger_ones(dataset):
+    splits = make_splits(dataset)
+    for fold in range(5):
+        labeled = [set(splits.partition(fold, f, groups(dataset)).labeled) for f in np.linspace(0.01, 1, 40)]
+        assert labeled[0]
+        assert all(a <= b for a, b in pairwise(labeled))
+        assert labeled[-1] == set(splits.folds[fold].train)
+
+
+def test_the_fraction_is_met_where_groups_allow(tmp_path):
+    dataset = grouped(tmp_path / "toy.h5", [1] * 100)
+    counts = [len(make_splits(dataset).partition(0, f, groups(dataset)).labeled) for f in FRACTIONS]
+    assert counts == [4, 16, 40, 80]
+
+
+def test_folds_are_even(tmp_path):
+    splits = make_splits(grouped(tmp_path / "toy.h5", [2] * 13))
+    sizes = [len(fold.test) for fold in splits.folds]
+    assert max(sizes) - min(sizes) <= 2
+
+
+def test_splits_do_not_depend_on_labels(tmp_path):
+    one, other = (make_splits(grouped(tmp_path / f"{v}.h5", [2] * 9, label=v)) for v in (0, 1))
+    assert one.data_hash != other.data_hash
+    assert one.folds == other.folds
+
+
+def test_folds_do_not_share_one_order_of_labels(tmp_path):
+    splits = make_splits(grouped(tmp_path / "toy.h5", [1] * 40))
+    first = {fold.train[:4] for fold in splits.folds}
+    assert len(first) == 5
+    assert make_splits(grouped(tmp_path / "toy.h5", [1] * 40), seed=1).folds != splits.folds
+
+
+def test_too_few_groups_are_refused(tmp_path):
+    with pytest.raises(UserError, match="at least 5 groups, there are 4"):
+        make_splits(grouped(tmp_path / "toy.h5", [3] * 4))
+
+
+def test_frozen_splits_stay_what_they_were(tmp_path):
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "splits" / "tiny.json"
+    frozen = load_or_freeze(path, dataset)
+    before = path.read_bytes()
+    again = load_or_freeze(path, dataset)
+    assert path.read_bytes() == before
+    assert again == frozen == make_splits(dataset)
+    assert again.hash == frozen.hash
+
+
+def test_the_frozen_file_counts_not_the_code_that_made_it(tmp_path):
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "tiny.json"
+    frozen = load_or_freeze(path, dataset)
+    content = json.loads(path.read_text())
+    content["folds"].reverse()
+    path.write_text(json.dumps(content))
+    assert load_or_freeze(path, dataset).folds == frozen.folds[::-1]
+    assert load_or_freeze(path, dataset).hash != frozen.hash
+
+
+def test_changed_data_are_refused_and_the_frozen_file_kept(tmp_path):
+    path = tmp_path / "tiny.json"
+    load_or_freeze(path, tiny_dataset(tmp_path / "tiny.h5", 2))
+    before = path.read_bytes()
+    changed = tiny_dataset(tmp_path / "tiny.h5", 2, mirrored=set())
+    with pytest.raises(UserError, match="frozen for other data"):
+        load_or_freeze(path, changed)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"folds": []}', '{"folds": [{"test": []}]}', "\xff\xfe"])
+def test_a_damaged_split_file_is_refused(tmp_path, content):
+    path = tmp_path / "tiny.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"tiny\.json"):
+        load_or_freeze(path, tiny_dataset(tmp_path / "tiny.h5", 2))
+    assert path.read_bytes() == content.encode("latin-1")
+
+
+@pytest.mark.xfail(strict=True, reason="load_or_freeze compares the data hash only")
+def test_a_split_file_edited_into_a_leak_is_refused(tmp_path):
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "tiny.json"
+    load_or_freeze(path, dataset)
+    content = json.loads(path.read_text())
+    content["folds"][0]["train"] += content["folds"][0]["test"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError):
+        load_or_freeze(path, dataset)
