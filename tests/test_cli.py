@@ -158,13 +158,11 @@ def test_a_bad_option_is_refused_in_one_line(refused, arguments, message):
 @pytest.mark.parametrize(
     "arguments", [["--set", "training.steps=["], ["--out", "quick.yaml"], ["--out", "data/tiny.h5"]]
 )
-@pytest.mark.xfail(strict=True, reason="ends in a traceback")
 def test_a_worse_option_is_refused_in_one_line(refused, arguments):
     refused("run", "quick.yaml", *arguments)
 
 
 @pytest.mark.parametrize("labels", [[], ["25%", 0.25]], ids=["none", "twice"])
-@pytest.mark.xfail(strict=True, reason="no run is an IndexError, the same run twice is trained twice")
 def test_a_list_of_labels_that_makes_no_sense_is_refused(root, refused, labels):
     refused("run", edited(root, labels=labels), "--out", "elsewhere")
 
@@ -211,7 +209,6 @@ def test_a_plugin_that_cannot_be_imported_is_named(root, refused):
     assert "broken.py" in refused("methods", "--methods-dir", ".")
 
 
-@pytest.mark.xfail(strict=True, reason="the plugin's own message is printed with all its lines")
 def test_a_plugin_with_a_long_error_is_refused_in_one_line(root, refused):
     (root / "broken.py").write_text("raise ValueError('one\\ntwo')")
     refused("methods", "--methods-dir", ".")
@@ -295,7 +292,6 @@ def test_status_counts(root, capfd):
         assert line in out
 
 
-@pytest.mark.xfail(strict=True, reason="rich reads square brackets in reasons as markup")
 def test_a_reason_is_printed_as_it_is(root, capfd):
     record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
     reason = "size should be [height, width], see [/tmp/x]"
@@ -304,7 +300,6 @@ def test_a_reason_is_printed_as_it_is(root, capfd):
     assert reason in capfd.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="status looks up every method and fails on one it cannot find")
 def test_status_of_a_method_that_is_elsewhere_is_counted_or_refused(root):
     path = root / "results/quick/benchmark.yaml"
     path.write_text(path.read_text().replace("- supervised", "- my_plugin"))
@@ -381,7 +376,6 @@ def test_a_new_method_is_listed_and_joins_a_benchmark(root, capfd):
     assert "My Idea" in capfd.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="only finished runs are left out, so two processes train in one folder")
 def test_a_run_that_another_process_carries_out_is_left_to_it(root):
     record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
     process = {"host": socket.gethostname(), "pid": os.getppid()}
@@ -390,7 +384,6 @@ def test_a_run_that_another_process_carries_out_is_left_to_it(root):
     assert carried_out == []
 
 
-@pytest.mark.xfail(strict=True, reason="typer turns the interrupt into an exit of its own before main sees it")
 def test_an_interrupt_says_how_to_go_on(root, capfd, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt

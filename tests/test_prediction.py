@@ -101,7 +101,6 @@ def test_only_images_of_the_right_kind_are_taken_from_a_folder(tmp_path):
             image_files(missing, False)
 
 
-@pytest.mark.xfail(strict=True, reason="masks take the names of the images, so they replace PNG images in place")
 def test_masks_never_replace_the_images(tmp_path):
     path = tmp_path / "one.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
@@ -111,7 +110,6 @@ def test_masks_never_replace_the_images(tmp_path):
     assert hashlib.sha256(path.read_bytes()).digest() == before
 
 
-@pytest.mark.xfail(strict=True, reason="a.jpg and a.png both become a.png, the second silently")
 def test_two_images_of_one_name_do_not_share_a_mask(tmp_path):
     for name in ("a.png", "a.bmp"):
         Image.new("L", (8, 8)).save(tmp_path / name)
@@ -149,7 +147,6 @@ def test_a_finished_run_predicts_what_it_was_evaluated_with(finished, tmp_path):
         load_predictor(finished, "cpu")
 
 
-@pytest.mark.xfail(strict=True, reason="safetensors' own error comes through")
 def test_truncated_weights_are_refused(finished):
     weights = finished / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

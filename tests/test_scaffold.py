@@ -66,7 +66,6 @@ def test_a_name_that_is_no_module_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["test_time", "class", "supervised"])
-@pytest.mark.xfail(strict=True, reason="only the spelling of a name is checked")
 def test_a_name_that_could_not_be_found_or_imported_is_refused(tmp_path, name):
     with pytest.raises(UserError):
         write_scaffold(name, tmp_path)

@@ -159,7 +159,6 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_weights_and_curve(tmp_path, 
     assert one == other
 
 
-@pytest.mark.xfail(strict=True, reason="the checkpoint is written before the curve that resuming needs")
 def test_a_run_stopped_while_its_first_checkpoint_is_saved_can_resume(tmp_path, monkeypatch):
     def interrupt(self):
         raise Interrupted
@@ -211,7 +210,6 @@ def labeled_images(name, dataset, folder):
     return [fitted.batch(step).labeled() for step in range(4)]
 
 
-@pytest.mark.xfail(strict=True, reason="without unlabeled images the geometry is drawn for fewer images, so it differs")
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):
     dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
     one, other = (labeled_images(name, dataset, tmp_path) for name in ("supervised", "mean_teacher"))

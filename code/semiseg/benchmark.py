@@ -11,7 +11,7 @@ import yaml
 
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
-from semiseg.run import Places, build_method
+from semiseg.run import Places, build_method, partition_for
 from semiseg.settings import BenchmarkSettings, RunSpec, validate
 
 ALL = "all"  # in the list of methods: every method found that is not listed by itself
@@ -69,6 +69,11 @@ def expand(settings: BenchmarkSettings, places: Places, selection: Selection = S
             for fraction in labels:
                 for name in methods:
                     implementation, config = variants[name]
+                    if implementation not in found:
+                        raise UserError(
+                            f"benchmark {settings.name}: unknown method {implementation!r}; "
+                            f"there are: {', '.join(found)}. Give a plugin's folder with --methods-dir."
+                        )
                     method = found[implementation]
                     if method.uses_all_labels and fraction != labels[0]:
                         continue  # one run serves all label fractions
@@ -85,12 +90,25 @@ def expand(settings: BenchmarkSettings, places: Places, selection: Selection = S
 def check(specs: list[RunSpec], places: Places) -> None:
     """Find out before anything starts whether data, splits, methods and earlier results fit together."""
     dataset = places.dataset(specs[0].dataset)
-    places.frozen_splits(dataset)
     found = find_methods(places.methods_dir)
     for spec in {s.method: s for s in specs}.values():
         build_method(found[spec.implementation], spec, dataset)
+    splits = places.frozen_splits(dataset)
     for spec in specs:
+        method = found[spec.implementation]
+        partition = partition_for(method, splits, spec, dataset)
+        if method.uses_unlabeled and not partition.unlabeled:
+            raise UserError(
+                f"benchmark {spec.benchmark}: with {100 * spec.labels:g} % labels nothing is left "
+                f"unlabeled for {spec.method}; choose a smaller fraction."
+            )
         record = read_record(places.results / spec.folder)
+        made_of = record.get("data", {})
+        if made_of and (made_of["hash"], made_of["split_hash"]) != (dataset.hash, splits.hash):
+            raise UserError(
+                f"{places.results / spec.folder}: made from other data or another split; "
+                "choose another --out, or move the old results away."
+            )
         before, now = record.get("spec"), spec.model_dump(mode="json")
         if before and before != now:
             changed = ", ".join(key for key in now if before.get(key) != now[key])
@@ -104,9 +122,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The run.json of a run; empty if it has not begun."""
     path = folder / "run.json"
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        record = json.loads(path.read_text()) if path.exists() else {}
+        if not isinstance(record, dict):
+            raise ValueError("no object")
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); delete the folder to repeat the run.") from error
+        raise UserError(f"{path}: not the record of a run ({error}); delete the folder to repeat the run.") from error
+    return record
 
 
 def state(spec: RunSpec, results: Path) -> tuple[str, str]:

@@ -113,7 +113,7 @@ def run(
     if (results / "index.html").exists():
         _show_report(results, results)
     if failures:
-        console.print(f"{failures} runs failed; `semiseg status {results}` says why.", style="red")
+        console.print(f"{failures} runs did not finish; `semiseg status {results}` says why.", style="red")
         raise typer.Exit(1)
 
 
@@ -173,7 +173,7 @@ def status(
         console.print(f"{wanted:9} {sum(s == wanted for s, _ in states.values())}", highlight=False)
     for folder, (_, reason) in states.items():
         if reason:
-            console.print(f"{folder}: {reason}", highlight=False, soft_wrap=True)
+            console.print(f"{folder}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -252,19 +252,28 @@ def _carry_out(settings: "BenchmarkSettings", places: "Places", selection: Any, 
     from semiseg.report import report as write_report
     from semiseg.watch import Watch
 
+    if places.results.exists() and not places.results.is_dir():
+        raise UserError(f"--out {places.results}: is a file; name a folder.")
     settings = resolve(settings, places)
     _generate_if_missing(settings.dataset, places.data)
     runs = expand(settings, places, selection or Selection())
     devices, threads = choose_devices(device, jobs)
     check(runs, places)
-    left = [spec for spec in runs if state(spec, places.results)[0] != "finished"]
+    states = [state(spec, places.results)[0] for spec in runs]
+    left = [spec for spec, status in zip(runs, states, strict=True) if status not in ("finished", "running")]
     write_benchmark(settings, places.results)
-    failures = 0
+    failures = states.count("running")
+    if failures:
+        console.print(f"{failures} runs are being carried out by another process and are left to it.")
     if left:
-        with Watch(console, len(runs), len(runs) - len(left)) as watch:
-            for spec, record in carry_out(left, places, devices[: len(left)], threads, watch.step):
-                watch.end(spec, record)
-                failures += record["status"] != "finished"
+        with Watch(console, len(runs), states.count("finished")) as watch:
+            try:
+                for spec, record in carry_out(left, places, devices[: len(left)], threads, watch.step):
+                    watch.end(spec, record)
+                    failures += record["status"] != "finished"
+            except KeyboardInterrupt:
+                print("semiseg: stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+                raise typer.Exit(130) from None
     if failures < len(runs) and (left or not (places.results / "index.html").exists()):
         write_report(places.results)
     return failures
@@ -299,7 +308,10 @@ def _overrides(pairs: list[str] | None) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write key=value, such as training.steps=100.")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {pair}: {value!r} is not valid YAML; write key=value.") from error
     return overrides
 
 
@@ -314,6 +326,3 @@ def main() -> None:
     except UserError as error:
         print(f"semiseg: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("semiseg: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)

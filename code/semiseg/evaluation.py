@@ -60,7 +60,7 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
     2D: the image, or every slice of a volume, is resized to the training size and the probabilities are
     resized back. 3D: sliding windows of the training size that overlap by half, weighted by a Gaussian.
     """
-    values = torch.from_numpy(image).to(device)
+    values = torch.tensor(image, device=device)
     values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
     def probabilities(batch: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def _imported(name: str, spec: ModuleSpec | None) -> ModuleType:
         return module
     except Exception as error:
         raise UserError(
-            f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {error}); "
+            f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
             "correct it or move it away."
         ) from error
 

@@ -1,9 +1,11 @@
 """A working method to start from, and its test."""
 
+import keyword
 import re
 from pathlib import Path
 
 from semiseg.errors import UserError
+from semiseg.registry import find_methods
 
 METHOD = '''"""{title}: say in one line what is new about it."""
 
@@ -74,8 +76,10 @@ def test_consistency_starts_near_zero_and_is_full_at_the_end():
 
 def write_scaffold(name: str, directory: Path) -> tuple[Path, Path]:
     """Write NAME.py into the folder, and its test beside the suite's tests if there are any, else beside it."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name.startswith("test_"):
         raise UserError(f"{name!r} cannot be a module; use small letters, digits and underscores.")
+    if name in find_methods():
+        raise UserError(f"there is a method called {name!r} already; choose another name.")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; make it, or choose another --dir.")
     inside = (directory / "__init__.py").exists()  # of the suite itself, where every method is found by name

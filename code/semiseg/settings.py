@@ -1,10 +1,11 @@
 """Validated settings of a benchmark and of its runs, with errors that a person can act on."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from semiseg.errors import UserError
 
@@ -45,11 +46,22 @@ def fraction(value: Any) -> Any:
             number = float(value.strip().removesuffix("%")) / (100 if value.strip().endswith("%") else 1)
         except ValueError:
             raise ValueError(f"{value!r} is no fraction; write 5% or 0.05") from None
-    if not isinstance(number, int | float) or not 0 < number <= 1:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 1e-6 <= number <= 1:
         raise ValueError(f"a fraction of labels lies above 0 and at most at 1 (100%), not {value!r}")
     return round(number, 6)
 
 
+NAME = r"^\w[\w.-]*$"  # of what becomes a folder
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a list that would carry out the same run twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{list(values)} names a value twice")
+    return values
+
+
+Distinct = AfterValidator(distinct)
 Fraction = Annotated[float, BeforeValidator(fraction)]
 
 
@@ -77,12 +89,12 @@ class RunSpec(Settings):
 class BenchmarkSettings(Settings):
     """What a benchmark file says."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=NAME)
     dataset: str
     methods: tuple[str | dict[str, dict[str, Any] | None], ...] = Field(min_length=1)
-    labels: tuple[Fraction, ...] = (0.05, 0.2, 0.5)
-    folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
-    seeds: tuple[int, ...] = (0,)
+    labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
+    folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1), Distinct] = (0, 1, 2, 3, 4)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
     network: str = "unet"
     weights: str | None = None  # of a pretrained encoder
     training: TrainingSettings = TrainingSettings()
@@ -96,6 +108,8 @@ class BenchmarkSettings(Settings):
         for entry in self.methods:
             for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
                 config = dict(config or {})
+                if not re.match(NAME, name):
+                    raise UserError(f"benchmark {self.name}: {name!r} cannot name a folder; use letters, digits, _ . -")
                 if name in variants:
                     raise UserError(f"benchmark {self.name}: {name!r} is listed twice under methods; rename one.")
                 variants[name] = (config.pop("method", name), config)

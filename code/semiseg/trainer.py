@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -98,18 +98,21 @@ class Trainer:
     def batch(self, step: int) -> Batch:
         """The images of a step: warped once, then shown in the views that the method declares."""
         raw, labels = self.data.batch(step)
-        self.batch_size = len(raw)
-        self.generator.manual_seed(derive_seed(self.seed, "geometry", step))
+        self.batch_size, count = len(raw), len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        images, labels = warp(images, labels, self.generator)
-        # Views keep the plain layout: convolutions follow their weights, and to draw noise like a channels-last
-        # tensor takes a CPU six times as long, which was 11 % of a step of UA-MT.
-        views = {}
-        for name in VIEWS:  # a fixed order, so that a view looks the same whoever else is shown
-            if name in self.method.views:
-                self.generator.manual_seed(derive_seed(self.seed, name, step))
-                views[name] = view(images, name, self.generator)
-        return Batch(views, labels)
+        # Each part has random numbers of its own, so labelled images look the same whether others follow or not.
+        parts = {"labeled": images[:count], "unlabeled": images[count:]} if len(raw) > count else {"labeled": images}
+        shown: dict[str, list[Tensor]] = {name: [] for name in VIEWS if name in self.method.views}
+        for part, values in parts.items():
+            self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
+            values, warped = warp(values, labels if part == "labeled" else labels[:0], self.generator)
+            labels = warped if part == "labeled" else labels
+            for name, tensors in shown.items():
+                # Views keep the plain layout: convolutions follow their weights, and to draw noise like a channels-last
+                # tensor takes a CPU six times as long, which was 11 % of a step of UA-MT.
+                self.generator.manual_seed(derive_seed(self.seed, part, name, step))
+                tensors.append(view(values, name, self.generator))
+        return Batch({name: torch.cat(tensors) for name, tensors in shown.items()}, labels)
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
@@ -144,21 +147,24 @@ class Trainer:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 state[f"momentum.{index}"] = momentum
+        self._save_curve()
         save_tensors(
             self.folder / "checkpoint.safetensors",
             state,
             {"step": str(step), "seconds": str(time.perf_counter() - self.began)},
         )
-        self._save_curve()
 
     def _resume(self) -> int:
         """Load the last checkpoint if there is one, and return the step to go on with."""
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():
             return 0
-        with safe_open(str(path), "pt", device=str(self.device)) as file:
-            step, self.seconds = int(file.metadata()["step"]), float(file.metadata()["seconds"])
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(str(path), "pt", device=str(self.device)) as file:
+                step, self.seconds = int(file.metadata()["step"]), float(file.metadata()["seconds"])
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged ({error}); delete it to begin the run anew.") from error
         self.method.load_state_dict({k.removeprefix("method."): v for k, v in state.items() if k.startswith("method.")})
         for index, parameter in enumerate(self.parameters):
             if f"momentum.{index}" in state:

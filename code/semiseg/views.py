@@ -20,8 +20,8 @@ def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, 
     to 20°, as is customary for the SSL4MIS family. Volumes are warped in plane.
 
     Args:
-        images: (L + U, channels, *space) within [0, 1].
-        labels: (L, *space) class indices.
+        images: (batch, channels, *space) within [0, 1].
+        labels: (L, *space) class indices of the first L ≥ 0 images.
     """
     count, (height, width) = len(images), images.shape[-2:]
 
@@ -47,8 +47,11 @@ def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, 
         grid = F.affine_grid(matrices, [*planes.shape], align_corners=False)
         return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
 
+    images = sample(images, matrix, "bilinear").clamp(0, 1)
+    if not len(labels):
+        return images, labels
     warped = sample(labels[:, None].to(images.dtype), matrix[: len(labels)], "nearest")[:, 0]
-    return sample(images, matrix, "bilinear").clamp(0, 1), warped.to(labels.dtype)
+    return images, warped.to(labels.dtype)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: i
                 errors.append(f"{info.name}: two cases are called {result.id!r}; rename one of them.")
             ids.add(result.id)
             kinds.setdefault(_kind(result), []).append(result.id)
-            if not errors:
+            if not errors and len(kinds) == 1:
                 yield result
         else:
             errors += result

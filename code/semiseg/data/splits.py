@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -93,7 +94,9 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
     if not path.exists():
         splits = make_splits(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(splits), indent=1) + "\n")
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(asdict(splits), indent=1) + "\n")
+        partial.replace(path)
         return splits
     try:
         stored = json.loads(path.read_text())
@@ -107,4 +110,12 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
             f"({dataset.hash[:12]}…); restore the data, or delete the split file to freeze a new split "
             "whose results do not compare with the old ones."
         )
+    groups = {r.id: r.group for r in dataset.records.values()}
+    for index, fold in enumerate(splits.folds):
+        crossing = {groups.get(case) for case in fold.test} & {groups.get(case) for case in fold.train}
+        if len(splits.folds) != FOLDS or crossing or sorted(fold.test + fold.train) != sorted(groups):
+            raise UserError(
+                f"{path}: fold {index} was edited, training and test cases overlap or are incomplete; "
+                "restore the file, or delete it to freeze a new one."
+            )
     return splits

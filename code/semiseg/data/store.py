@@ -58,6 +58,8 @@ class CaseRecord:
 def check_case(case: Case, info: DatasetInfo) -> None:
     """Refuse a case that would fail, or mislead, later."""
     where = f"{info.name}, case {case.id!r}"
+    if not case.id or "/" in case.id or case.id.startswith("."):
+        raise UserError(f"{where}: cannot be the name of a case; use a name without / that does not begin with a dot.")
     space = case.image.shape[1:]
     if len(space) not in (2, 3) or 0 in case.image.shape:
         raise UserError(
@@ -128,6 +130,12 @@ def write_dataset(
                     array_hash(case.label),
                 )
                 group.attrs["record"] = json.dumps(asdict(record))
+                first = next(iter(records.values()), record)
+                if (len(first.shape), first.shape[0]) != (len(record.shape), record.shape[0]):
+                    raise UserError(
+                        f"{info.name}: case {case.id!r} is {record.shape} and {first.id!r} {first.shape}; "
+                        "all cases need the same number of channels and axes."
+                    )
                 records[case.id] = record
             if not records:
                 raise UserError(f"{info.name}: no case was found; a data set needs at least one.")

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from semiseg.benchmark import read_record, state
+from semiseg.benchmark import read_record
 from semiseg.errors import UserError
 from semiseg.run import Places, execute, write_json
 from semiseg.settings import RunSpec
@@ -43,48 +44,56 @@ def carry_out(
     specs: list[RunSpec], places: Places, devices: list[str], threads: int, on_step: OnStep
 ) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
     """Yield every run with its record as it ends. A process that dies fails its run, not the others."""
-    context = multiprocessing.get_context("spawn")
     left = list(specs)
     while left:
-        messages: Any = context.Queue()
-        names: Any = context.Queue()
-        for name in devices:
-            names.put(name)
-        done = threading.Event()
-        listener = threading.Thread(target=_listen, args=(messages, on_step, done), daemon=True)
-        listener.start()
-        pool = ProcessPoolExecutor(len(devices), context, _start_worker, (names, messages, threads))
         try:
-            futures: dict[Future[dict[str, Any]], RunSpec] = {pool.submit(_work, s, places): s for s in left}
-            for future in as_completed(futures):
-                record = future.result()
-                left.remove(futures[future])
-                yield futures[future], record
-        except BrokenProcessPool:
-            died = [
-                s
-                for s in left
-                if read_record(places.results / s.folder).get("status") == "running"
-                and state(s, places.results)[0] == "left"
-            ]
-            if not died:
-                raise UserError(
-                    "the worker processes cannot start; run with --jobs 1 and look at the first error above."
-                ) from None
-            for spec in died:
-                folder = places.results / spec.folder
-                record = read_record(folder) | {
-                    "status": "failed",
-                    "reason": "its process died, probably for lack of memory; use fewer --jobs or a smaller batch",
-                }
-                write_json(folder / "run.json", record)
+            for spec, record in _in_pool(left, places, devices, threads, on_step):
                 left.remove(spec)
                 yield spec, record
-        finally:
-            for process in multiprocessing.active_children() if left else []:
-                process.terminate()  # interrupted: runs resume from their checkpoints
-            pool.shutdown(cancel_futures=True)
-            done.set()
+        except BrokenProcessPool:
+            # One process died and took the others with it. Each run that had begun goes on alone, to see which.
+            begun = [s for s in left if read_record(places.results / s.folder).get("status") == "running"]
+            if not begun:
+                raise UserError("the worker processes cannot start; see the first error above.") from None
+            for spec in begun:
+                left.remove(spec)
+                try:
+                    yield from _in_pool([spec], places, devices[:1], threads, on_step)
+                except BrokenProcessPool:
+                    yield spec, _record_death(places.results / spec.folder)
+
+
+def _in_pool(
+    specs: list[RunSpec], places: Places, devices: list[str], threads: int, on_step: OnStep
+) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
+    """Yield what worker processes finish, one per device, until all is done or a process dies."""
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    names: Any = context.Queue()
+    for name in devices:
+        names.put(name)
+    done = threading.Event()
+    listener = threading.Thread(target=_listen, args=(messages, on_step, done), daemon=True)
+    listener.start()
+    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (names, messages, threads))
+    futures: dict[Future[dict[str, Any]], RunSpec] = {pool.submit(_work, s, places): s for s in specs}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        if not all(future.done() for future in futures):  # interrupted: runs resume from their checkpoints
+            for process in multiprocessing.active_children():
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+        done.set()
+        listener.join()
+
+
+def _record_death(folder: Path) -> dict[str, Any]:
+    reason = "its process died, probably for lack of memory; use fewer --jobs or a smaller batch"
+    record = read_record(folder) | {"status": "failed", "reason": reason}
+    write_json(folder / "run.json", record)
+    return record
 
 
 def _start_worker(names: Any, messages: Any, threads: int) -> None:
