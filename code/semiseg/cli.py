@@ -1,24 +1,17 @@
 """The command line. Commands import what they need when they run, so that --help answers at once."""
 
-import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from semiseg.errors import UserError, UserErrors
-
-if TYPE_CHECKING:
-    from semiseg.run import Places
-    from semiseg.settings import BenchmarkSettings
+from semiseg.terminal import console, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-console = Console()
 
 DataDir = Annotated[Path, typer.Option("--data-dir", envvar="SEMISEG_DATA", help="Folder of prepared data sets.")]
 MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further method files.")]
@@ -45,7 +38,7 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
          "file": os.path.relpath(inspect.getfile(m))}
         for name, m in find_methods(methods_dir).items()
     ]  # fmt: skip
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command()
@@ -61,7 +54,7 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
         summary = known[name].summary if name in known else Dataset(data_dir / f"{name}.h5").info.title
         cases = str(len(Dataset(data_dir / f"{name}.h5").records)) if ready else ""
         rows.append({"name": name, "ready": "yes" if ready else "no", "cases": cases, "what": summary})
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command()
@@ -72,7 +65,9 @@ def prepare(
     jobs: Jobs = None,
 ) -> None:
     """Turn a data set into the suite's format, or generate an embedded one."""
-    _prepare(name, source, out, jobs)
+    from semiseg.actions import prepare_dataset
+
+    prepare_dataset(name, source, out, jobs)
 
 
 @app.command()
@@ -91,9 +86,11 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Carry out what is left of a benchmark, then write its report."""
+    from semiseg.actions import carry_out
     from semiseg.benchmark import Selection, resolve
     from semiseg.run import Places
     from semiseg.settings import fraction, load_benchmark
+    from semiseg.terminal import show_report
 
     if executor != "local":
         raise UserError(f"--executor {executor}: only local is available in this version.")
@@ -109,9 +106,9 @@ def run(
         )
     except ValueError as error:
         raise UserError(f"--labels, --folds or --seeds: {error}.") from error
-    failures = _carry_out(resolve(settings, places, selection.methods), places, selection, device, jobs)
+    failures = carry_out(resolve(settings, places, selection.methods), places, selection, device, jobs)
     if (results / "index.html").exists():
-        _show_report(results, results)
+        show_report(results, results)
     if failures:
         console.print(f"{failures} runs did not finish; `semiseg status {results}` says why.", style="red")
         raise typer.Exit(1)
@@ -132,6 +129,8 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train and evaluate one method on one fold."""
+    from semiseg.actions import carry_out
+    from semiseg.benchmark import Selection
     from semiseg.run import Places
     from semiseg.settings import BenchmarkSettings, validate
 
@@ -152,7 +151,7 @@ def train(
         else:
             (content if key in ("network", "weights") else config)[key] = value
     settings = validate(BenchmarkSettings, {**content, "methods": [{method: config}]}, "semiseg train")
-    if _carry_out(settings, Places(out, data_dir, splits, methods_dir), None, device, 1):
+    if carry_out(settings, Places(out, data_dir, splits, methods_dir), Selection(), device, 1):
         raise typer.Exit(1)
 
 
@@ -183,9 +182,10 @@ def report(
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.report import report as write_report
+    from semiseg.terminal import show_report
 
     write_report(results, out)
-    _show_report(results, out or results)
+    show_report(results, out or results)
 
 
 @app.command()
@@ -219,81 +219,6 @@ def new_method(
 
     for path in write_scaffold(name, directory):
         console.print(f"{path}: written", highlight=False)
-
-
-def _prepare(name: str, source: Path | None, out: Path, jobs: int | None) -> None:
-    from rich.progress import Progress
-
-    from semiseg.data.discovery import recipe
-    from semiseg.data.prepare import prepare as prepare_cases
-
-    ready = recipe(name)(source)
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"Preparing {name}", total=None)
-        path, written = prepare_cases(
-            ready, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
-        )
-    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
-
-
-def _generate_if_missing(name: str, out: Path) -> None:
-    """Prepare a data set that needs no files, so that a benchmark on it just runs."""
-    from semiseg.data.discovery import recipes
-
-    known = recipes()
-    if not (out / f"{name}.h5").exists() and name in known and not known[name].layout:
-        _prepare(name, None, out, None)
-
-
-def _carry_out(settings: "BenchmarkSettings", places: "Places", selection: Any, device: str, jobs: int | None) -> int:
-    """Run what is left, report what there is, and return the number of failures."""
-    from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
-    from semiseg.executors.local import carry_out, choose_devices
-    from semiseg.report import report as write_report
-    from semiseg.watch import Watch
-
-    if places.results.exists() and not places.results.is_dir():
-        raise UserError(f"--out {places.results}: is a file; name a folder.")
-    settings = resolve(settings, places)
-    _generate_if_missing(settings.dataset, places.data)
-    runs = expand(settings, places, selection or Selection())
-    devices, threads = choose_devices(device, jobs)
-    check(runs, places)
-    states = [state(spec, places.results)[0] for spec in runs]
-    left = [spec for spec, status in zip(runs, states, strict=True) if status not in ("finished", "running")]
-    write_benchmark(settings, places.results)
-    failures = states.count("running")
-    if failures:
-        console.print(f"{failures} runs are being carried out by another process and are left to it.")
-    if left:
-        with Watch(console, len(runs), states.count("finished")) as watch:
-            try:
-                for spec, record in carry_out(left, places, devices[: len(left)], threads, watch.step):
-                    watch.end(spec, record)
-                    failures += record["status"] != "finished"
-            except KeyboardInterrupt:
-                print("semiseg: stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
-                raise typer.Exit(130) from None
-    if failures < len(runs) and (left or not (places.results / "index.html").exists()):
-        write_report(places.results)
-    return failures
-
-
-def _show_report(results: Path, page: Path) -> None:
-    from semiseg.report import terminal_table
-
-    console.print(terminal_table(results))
-    console.print(f"Page: {page / 'index.html'}", highlight=False, soft_wrap=True)
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
 
 
 def _split(text: str) -> list[str]:

@@ -96,23 +96,32 @@ class Trainer:
         return losses, batch
 
     def batch(self, step: int) -> Batch:
-        """The images of a step: warped once, then shown in the views that the method declares."""
+        """The images of a step in the views that the method declares.
+
+        Labelled and unlabelled images have random numbers of their own, so that the labelled ones look the same
+        whether unlabelled ones come with them or not.
+        """
         raw, labels = self.data.batch(step)
         self.batch_size, count = len(raw), len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        # Each part has random numbers of its own, so labelled images look the same whether others follow or not.
-        parts = {"labeled": images[:count], "unlabeled": images[count:]} if len(raw) > count else {"labeled": images}
-        shown: dict[str, list[Tensor]] = {name: [] for name in VIEWS if name in self.method.views}
-        for part, values in parts.items():
-            self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-            values, warped = warp(values, labels if part == "labeled" else labels[:0], self.generator)
-            labels = warped if part == "labeled" else labels
-            for name, tensors in shown.items():
-                # Views keep the plain layout: convolutions follow their weights, and to draw noise like a channels-last
-                # tensor takes a CPU six times as long, which was 11 % of a step of UA-MT.
-                self.generator.manual_seed(derive_seed(self.seed, part, name, step))
-                tensors.append(view(values, name, self.generator))
-        return Batch({name: torch.cat(tensors) for name, tensors in shown.items()}, labels)
+        labeled, labels = self._views("labeled", step, images[:count], labels)
+        unlabeled, _ = self._views("unlabeled", step, images[count:], labels[:0])
+        return Batch({name: torch.cat([labeled[name], unlabeled[name]]) for name in labeled}, labels)
+
+    def _views(self, part: str, step: int, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Warp images once, with their labels, then show them in every view."""
+        names = [name for name in VIEWS if name in self.method.views]
+        if not len(images):
+            return dict.fromkeys(names, images), labels
+        self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
+        images, labels = warp(images, labels, self.generator)
+        views = {}
+        for name in names:
+            # Views keep the plain layout: convolutions follow their weights, and to draw noise like a channels-last
+            # tensor takes a CPU six times as long, which was 11 % of a step of UA-MT.
+            self.generator.manual_seed(derive_seed(self.seed, part, name, step))
+            views[name] = view(images, name, self.generator)
+        return views, labels
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}

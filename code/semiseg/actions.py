@@ -1,0 +1,65 @@
+"""Long work that commands start, with its progress on the terminal."""
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.progress import Progress
+
+from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
+from semiseg.data.discovery import recipe, recipes
+from semiseg.data.prepare import prepare
+from semiseg.errors import UserError
+from semiseg.executors import local
+from semiseg.report import report
+from semiseg.run import Places
+from semiseg.settings import BenchmarkSettings
+from semiseg.terminal import console
+from semiseg.watch import Watch
+
+
+def prepare_dataset(name: str, source: Path | None, out: Path, jobs: int | None = None) -> None:
+    """Prepare a data set by its recipe's name."""
+    chosen = recipe(name)(source)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"Preparing {name}", total=None)
+        path, written = prepare(
+            chosen, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
+        )
+    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
+
+
+def generate_if_missing(name: str, out: Path) -> None:
+    """Prepare a data set that needs no files, so that a benchmark on it just runs."""
+    known = recipes()
+    if not (out / f"{name}.h5").exists() and name in known and not known[name].layout:
+        prepare_dataset(name, None, out)
+
+
+def carry_out(settings: BenchmarkSettings, places: Places, selection: Selection, device: str, jobs: int | None) -> int:
+    """Carry out what is left, report what there is, and return the number of runs that did not finish."""
+    if places.results.exists() and not places.results.is_dir():
+        raise UserError(f"--out {places.results}: is a file; name a folder.")
+    settings = resolve(settings, places)
+    generate_if_missing(settings.dataset, places.data)
+    runs = expand(settings, places, selection)
+    devices, threads = local.choose_devices(device, jobs)
+    check(runs, places)
+    states = [state(spec, places.results)[0] for spec in runs]
+    left = [spec for spec, status in zip(runs, states, strict=True) if status not in ("finished", "running")]
+    write_benchmark(settings, places.results)
+    unfinished = states.count("running")
+    if unfinished:
+        console.print(f"{unfinished} runs are being carried out by another process and are left to it.")
+    if left:
+        with Watch(console, len(runs), states.count("finished")) as watch:
+            try:
+                for spec, record in local.carry_out(left, places, devices[: len(left)], threads, watch.step):
+                    watch.end(spec, record)
+                    unfinished += record["status"] != "finished"
+            except KeyboardInterrupt:
+                print("semiseg: stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+                raise typer.Exit(130) from None
+    if unfinished < len(runs) and (left or not (places.results / "index.html").exists()):
+        report(places.results)
+    return unfinished

@@ -1,0 +1,29 @@
+"""What the commands print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows of equal keys as a table, or as JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+
+
+def show_report(results: Path, page: Path) -> None:
+    """Print the comparison table and where the page is."""
+    from semiseg.report import terminal_table  # draws with matplotlib, too slow for --help
+
+    console.print(terminal_table(results))
+    console.print(f"Page: {page / 'index.html'}", highlight=False, soft_wrap=True)
