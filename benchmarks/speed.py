@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from semiseg.compute import autocast
 from semiseg.data.discovery import recipe
 from semiseg.data.sampling import Stream, TrainingSet
 from semiseg.data.splits import Partition, make_splits
@@ -38,10 +39,11 @@ from semiseg.data.store import Dataset, write_dataset
 from semiseg.errors import UserError
 from semiseg.method import Method, Progress
 from semiseg.networks import EncoderDecoder, Output
+from semiseg.records import environment
 from semiseg.registry import find_methods, get_method
-from semiseg.run import build_method, environment, partition_for
+from semiseg.run import build_method, partition_for
 from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
-from semiseg.trainer import Trainer, autocast
+from semiseg.trainer import Trainer
 
 HERE = Path(__file__).parent
 BENCHMARKS = {2: HERE / "quick.yaml", 3: HERE / "phantom_cardiac_3d.yaml"}

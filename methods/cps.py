@@ -7,7 +7,6 @@ from torch.nn.functional import cross_entropy
 
 from semiseg.losses import supervised_loss
 from semiseg.method import Batch, Ensemble, Method, Paper, Progress
-from semiseg.networks import initialize
 
 
 class CrossPseudoSupervision(Method):
@@ -30,10 +29,8 @@ class CrossPseudoSupervision(Method):
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
 
     def build(self) -> None:
-        self.first = self.network()
-        self.second = self.network()
-        initialize(self.first, "kaiming")
-        initialize(self.second, "xavier")
+        self.first = self.network("kaiming")
+        self.second = self.network("xavier")
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         outputs = [network(batch.images()).logits for network in (self.first, self.second)]

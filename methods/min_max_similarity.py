@@ -29,6 +29,9 @@ class MinMaxSimilarity(Method):
     (minimized). In the reference code the consistency has no gradient, the heads are not trained and only the
     first network receives contrastive gradients; here all of them learn, and features have unit L2 norm.
     Classes are treated one against the rest, which for two classes is the paper's binary task.
+
+    The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The paper's common
+    weight of ¼ is kept; it has no effect on Adam, and amounts to a lower learning rate with SGD.
     """
 
     title = "Min-Max Similarity"

@@ -1,6 +1,7 @@
 """Mutual Exemplar: three networks on three views share information, and the best one teaches the others."""
 
 import math
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Literal
 
@@ -19,6 +20,8 @@ class MutualExemplar(Method):
     A contrastive loss maximizes a lower bound of the mutual information between the networks' features. The
     exemplar, the network with the best running Dice on labelled training images, is copied at every refresh,
     and the copy's confident opinion of the plainest view is the soft target of the other networks.
+
+    The paper leaves weights, temperatures, threshold, heads and the refresh open; those below are this suite's.
     """
 
     title = "Mutual Exemplar"
@@ -28,7 +31,7 @@ class MutualExemplar(Method):
         "MICCAI 2024",
     )
     networks = 3
-    views = ("weak", "moderate", "strong")
+    views: Sequence[str] = ("weak", "moderate", "strong")
 
     class Config(Method.Config):
         contrastive: bool = True
@@ -51,22 +54,20 @@ class MutualExemplar(Method):
 
     def build(self) -> None:
         task, config = self.task, self.config
-        self.shown = self.views if config.views == 3 else ("weak", "strong")
-        self.peers = nn.ModuleList(self.network() for _ in self.shown)
+        self.views = self.views if config.views == 3 else ("weak", "strong")
+        self.networks = len(self.views)
+        self.peers = nn.ModuleList(self.network() for _ in self.views)
         self.level = feature_level(self.peers[0], task.channels, task.size, config.feature_level, config.positions)
         self.heads = nn.ModuleList(pointwise_head(task.dims, self.level.channels, 128, 64) for _ in self.peers)
         sources = len(self.peers) if config.target == "symmetric_mean" else 1
         self.snapshots = nn.ModuleList(frozen_copy(peer) for peer in self.peers[:sources])
         self.scores = RunningMean(len(self.peers), config.score_decay)
         self.saturation = RunningMean(1, 0.98)  # how much of its cap the information bound reaches
-        self.best, self.source = (
-            0,
-            -1,
-        )  # the exemplar; the network that was copied, −1 before the first refresh
+        self.best, self.source = 0, -1  # the exemplar, and what was copied (nothing before the first refresh)
         self.refresh_steps = max(config.refresh, task.unlabeled_steps)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        outputs = [peer(self.images(batch, view)) for peer, view in zip(self.peers, self.shown, strict=True)]
+        outputs = [peer(self.images(batch, view)) for peer, view in zip(self.peers, self.views, strict=True)]
         split = [batch.split(output.logits) for output in outputs]
         losses = {"supervised": torch.stack([L.supervised_loss(own, batch.labels) for own, _ in split]).mean()}
         if self.config.contrastive:
@@ -89,7 +90,8 @@ class MutualExemplar(Method):
         """Mean InfoNCE over ordered pairs of networks; notes the information bound ln N − loss in nats."""
         positions = L.sample_positions(features[0], self.config.positions)
         vectors = [L.at_positions(feature, positions) for feature in features]
-        cap = math.log(positions.numel() if self.config.negatives == "batch" else positions.shape[1])
+        candidates = positions.numel() if self.config.negatives == "batch" else positions.shape[1]
+        cap = math.log(candidates)
         losses = []
         for a, b in permutations(range(len(vectors)), 2):
             similarity = L.similarities(vectors[a], vectors[b], self.config.temperature, self.config.negatives)
@@ -97,6 +99,7 @@ class MutualExemplar(Method):
             self.note(f"information_{a + 1}_{b + 1}", cap - losses[-1])
         mean = torch.stack(losses).mean()
         self.note("information", cap - mean)
+        self.note("information_candidates", candidates)
         self.note("information_cap", cap)
         self.saturation.update((cap - mean) / cap)
         return mean
@@ -135,9 +138,9 @@ class MutualExemplar(Method):
         return {"exemplar": self.peers[self.best], "ensemble": Ensemble(list(self.peers)), **numbered}
 
     def concerns(self) -> list[str]:
-        saturated = "the information bound stayed within 2 % of its cap, so the contrastive loss taught nothing "
-        remedy = "more: choose a finer feature_level, or negatives from the batch"
-        return [saturated + remedy] if self.config.contrastive and self.saturation.mean > 0.98 else []
+        never = "no refresh took place, so no network was an exemplar: train longer or lower refresh"
+        capped = "the information bound stayed within 2 % of its cap: take a finer feature_level or negatives: batch"
+        return [never] * (self.source < 0) + [capped] * bool(self.saturation.mean > 0.98)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.best, self.source])

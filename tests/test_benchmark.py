@@ -10,8 +10,9 @@ from semiseg.benchmark import Selection, check, expand, resolve, state, write_be
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
 from semiseg.executors.local import carry_out, choose_devices
+from semiseg.records import write_json
 from semiseg.registry import find_methods
-from semiseg.run import Places, write_json
+from semiseg.run import Places
 from semiseg.settings import BenchmarkSettings, load_benchmark
 
 TRAINING = {
@@ -92,18 +93,18 @@ def test_unknown_names_are_refused_before_anything_is_written(places):
         ({"training": TRAINING | {"size": [8, 8, 8]}}, "2D images"),
         ({"methods": ["min_max_similarity"], "training": TRAINING | {"labeled_batch": 3}}, "labeled_batch"),
     ]:
-        assert message in refusal(lambda c=changes: check(expand(benchmark(**c), places), places))
+        assert message in refusal(lambda c=changes: check(benchmark(**c), expand(benchmark(**c), places), places))
     assert "unknown key 'ema'" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema": 1}}]), places))
     assert "ema_decay" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema_decay": 2}}]), places))
     assert not places.results.exists()
 
 
 def test_labels_that_leave_nothing_unlabeled_are_refused(places):
-    refusal(lambda: check(expand(benchmark(labels=[1.0]), places), places))
+    refusal(lambda: check(benchmark(labels=[1.0]), expand(benchmark(labels=[1.0]), places), places))
 
 
 def test_a_refused_benchmark_freezes_no_splits(places):
-    refusal(lambda: check(expand(benchmark(network="nothing"), places), places))
+    refusal(lambda: check(benchmark(network="nothing"), expand(benchmark(network="nothing"), places), places))
     assert not places.splits.exists()
 
 
@@ -116,17 +117,19 @@ def record(places, spec, **content):
 def test_results_made_with_other_settings_are_refused_by_what_changed(places):
     spec, *_ = expand(benchmark(), places)
     record(places, spec, status="finished")
-    check(expand(benchmark(), places), places)
+    check(benchmark(), expand(benchmark(), places), places)
     changed = benchmark(training=TRAINING | {"steps": 3})
-    assert "other settings (training)" in refusal(lambda: check(expand(changed, places), places))
-    check(expand(benchmark(folds=[1, 2]), places), places)  # more runs beside the old ones are welcome
+    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
+    check(
+        benchmark(folds=[1, 2]), expand(benchmark(folds=[1, 2]), places), places
+    )  # more runs beside the old ones are welcome
 
 
 def test_results_made_on_other_data_are_refused(places):
     spec, *_ = expand(benchmark(), places)
     dataset = places.dataset("tiny")
     record(places, spec, status="finished", data={"hash": "0" * 64, "split_hash": places.frozen_splits(dataset).hash})
-    refusal(lambda: check(expand(benchmark(), places), places))
+    refusal(lambda: check(benchmark(), expand(benchmark(), places), places))
 
 
 def test_the_state_of_a_run_is_what_its_record_and_process_say(places):
@@ -199,7 +202,7 @@ def plugins(places, tmp_path):
 def finish(settings, places, jobs):
     """Carry out a benchmark with so many processes; the records by method."""
     specs = expand(settings, places)
-    check(specs, places)
+    check(settings, specs, places)
     steps = []
     ended = carry_out(specs, places, ["cpu"] * jobs, 1, lambda *step: steps.append(step))
     records = {spec.method: record for spec, record in ended}

@@ -357,7 +357,7 @@ def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert {"supervised", "mean_teacher", "mutual_exemplar"} <= set(methods)
-    assert set(methods["cps"]) == {"name", "title", "networks", "paper", "file"}
+    assert set(methods["cps"]) == {"name", "title", "networks", "paper", "paper_title", "file"}
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
     assert call("datasets", "--json") == 0
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}

@@ -44,13 +44,16 @@ def carry_out(settings: BenchmarkSettings, places: Places, selection: Selection,
     generate_if_missing(settings.dataset, places.data)
     runs = expand(settings, places, selection)
     devices, threads = local.choose_devices(device, jobs)
-    check(runs, places)
+    check(settings, runs, places)
     states = [state(spec, places.results)[0] for spec in runs]
     left = [spec for spec, status in zip(runs, states, strict=True) if status not in ("finished", "running")]
     write_benchmark(settings, places.results)
     unfinished = states.count("running")
     if unfinished:
-        console.print(f"{unfinished} runs are being carried out by another process and are left to it.")
+        console.print(
+            f"{unfinished} runs are being carried out by another process and are left to it. "
+            "If there is none, delete their run.json: they resume from their checkpoints."
+        )
     if left:
         with Watch(console, len(runs), states.count("finished")) as watch:
             try:

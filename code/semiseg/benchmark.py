@@ -1,6 +1,5 @@
 """From a benchmark file to its runs: which there are, which are done, and whether the rest can start."""
 
-import json
 import os
 import socket
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from semiseg.errors import UserError
+from semiseg.records import read_record
 from semiseg.registry import find_methods
 from semiseg.run import Places, build_method, partition_for
 from semiseg.settings import BenchmarkSettings, RunSpec, validate
@@ -87,9 +87,9 @@ def expand(settings: BenchmarkSettings, places: Places, selection: Selection = S
     return runs
 
 
-def check(specs: list[RunSpec], places: Places) -> None:
+def check(settings: BenchmarkSettings, specs: list[RunSpec], places: Places) -> None:
     """Find out before anything starts whether data, splits, methods and earlier results fit together."""
-    dataset = places.dataset(specs[0].dataset)
+    dataset = places.dataset(settings.dataset)
     found = find_methods(places.methods_dir)
     for spec in {s.method: s for s in specs}.values():
         build_method(found[spec.implementation], spec, dataset)
@@ -102,32 +102,22 @@ def check(specs: list[RunSpec], places: Places) -> None:
                 f"benchmark {spec.benchmark}: with {100 * spec.labels:g} % labels nothing is left "
                 f"unlabeled for {spec.method}; choose a smaller fraction."
             )
-        record = read_record(places.results / spec.folder)
-        made_of = record.get("data", {})
-        if made_of and (made_of["hash"], made_of["split_hash"]) != (dataset.hash, splits.hash):
-            raise UserError(
-                f"{places.results / spec.folder}: made from other data or another split; "
-                "choose another --out, or move the old results away."
-            )
-        before, now = record.get("spec"), spec.model_dump(mode="json")
-        if before and before != now:
-            changed = ", ".join(key for key in now if before.get(key) != now[key])
-            raise UserError(
-                f"{places.results / spec.folder}: made with other settings ({changed}); "
-                "choose another --out, or move the old results away."
-            )
+    _check_earlier(settings, specs, places, (dataset.hash, splits.hash))
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The run.json of a run; empty if it has not begun."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text()) if path.exists() else {}
-        if not isinstance(record, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise UserError(f"{path}: not the record of a run ({error}); delete the folder to repeat the run.") from error
-    return record
+def _check_earlier(settings: BenchmarkSettings, specs: list[RunSpec], places: Places, hashes: tuple[str, str]) -> None:
+    """Refuse to put runs beside others that they cannot be compared with."""
+    remedy = "choose another --out, or move the old results away."
+    now = {spec.folder: spec.model_dump(mode="json") for spec in specs}
+    common = {key: settings.model_dump(mode="json")[key] for key in ("dataset", "network", "weights", "training")}
+    for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
+        record, folder = read_record(path.parent), path.parent.relative_to(places.results)
+        data, before = record.get("data", {}), record.get("spec", {})
+        if data and (data["hash"], data["split_hash"]) != hashes:
+            raise UserError(f"{path.parent}: made from other data or another split; {remedy}")
+        changed = [key for key, value in now.get(folder, common).items() if before and before.get(key) != value]
+        if changed:
+            raise UserError(f"{path.parent}: made with other settings ({', '.join(changed)}); {remedy}")
 
 
 def state(spec: RunSpec, results: Path) -> tuple[str, str]:
@@ -156,4 +146,6 @@ def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:
     """Keep beside the results what was asked for."""
     results.mkdir(parents=True, exist_ok=True)
     content = settings.model_dump(mode="json")
-    (results / "benchmark.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    partial = results / "benchmark.yaml.partial"
+    partial.write_text(yaml.safe_dump(content, sort_keys=False))
+    partial.replace(results / "benchmark.yaml")

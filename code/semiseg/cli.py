@@ -33,11 +33,11 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
 
     from semiseg.registry import find_methods
 
-    rows = [
-        {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}",
-         "file": os.path.relpath(inspect.getfile(m))}
-        for name, m in find_methods(methods_dir).items()
-    ]  # fmt: skip
+    rows = []
+    for name, m in find_methods(methods_dir).items():
+        row = {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}"}
+        row["file"] = os.path.relpath(inspect.getfile(m))
+        rows.append(row | ({"paper_title": m.paper.title} if as_json else {}))
     print_rows(rows, as_json)
 
 
@@ -50,10 +50,14 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
     known = recipes()
     rows = []
     for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
-        ready = (data_dir / f"{name}.h5").exists()
-        summary = known[name].summary if name in known else Dataset(data_dir / f"{name}.h5").info.title
-        cases = str(len(Dataset(data_dir / f"{name}.h5").records)) if ready else ""
-        rows.append({"name": name, "ready": "yes" if ready else "no", "cases": cases, "what": summary})
+        state, cases, what = "no", "", known[name].summary if name in known else ""
+        if (data_dir / f"{name}.h5").exists():
+            try:
+                dataset = Dataset(data_dir / f"{name}.h5")
+                state, cases, what = "yes", str(len(dataset.records)), what or dataset.info.title
+            except UserError:
+                state, what = "damaged", what or "prepare it again"
+        rows.append({"name": name, "ready": state, "cases": cases, "what": what})
     print_rows(rows, as_json)
 
 

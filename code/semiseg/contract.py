@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semiseg.data.sampling import TrainingSet
+from semiseg.compute import place, save_tensors
 from semiseg.data.splits import make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.evaluation import predict_case
 from semiseg.method import Method, Progress, Task
-from semiseg.run import build_method, partition_for
+from semiseg.run import build_trainer, partition_for
 from semiseg.settings import RunSpec, TrainingSettings
-from semiseg.trainer import Trainer, place, save_tensors
+from semiseg.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 6
@@ -55,20 +55,9 @@ class MethodContract:
         """A trainer with everything it needs, in a folder of its own."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        dataset, settings = dataset or self.dataset, spec.training
+        dataset = dataset or self.dataset
         partition = partition_for(self.method, make_splits(dataset), spec, dataset)
-        data = TrainingSet(
-            dataset,
-            partition,
-            settings.size,
-            CPU,
-            spec.seed,
-            settings.labeled_batch,
-            settings.unlabeled_batch,
-            self.method.labeled_parts,
-        )
-        method = build_method(self.method, spec, dataset, data.unlabeled_steps)
-        return Trainer(method, data, settings, spec.seed, CPU, folder)
+        return build_trainer(self.method, spec, dataset, partition, CPU, folder)
 
     @cached_property
     def trained(self) -> Trainer:
@@ -97,7 +86,7 @@ class MethodContract:
         self.method.Config()  # every hyper-parameter has a default
 
     def check_declared_number_of_networks_is_built(self) -> None:
-        assert self.trained.method._networks_built == self.method.networks
+        assert self.trained.method._networks_built == self.trained.method.networks
 
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
         trainer, method = self.trained, copy.deepcopy(self.trained.method).train()

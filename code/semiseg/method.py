@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from semiseg.networks import Output, build_network
+from semiseg.networks import Output, Scheme, build_network
 from semiseg.seeding import derive_seed
 
 
@@ -185,14 +185,14 @@ class Method(nn.Module, ABC):
 
     title: ClassVar[str]
     paper: ClassVar[Paper]
-    networks: ClassVar[int] = 1  # how many are trained by gradient
+    networks: int = 1  # how many are trained by gradient
     views: Sequence[str] = ("plain",)  # see semiseg.views
     uses_unlabeled: ClassVar[bool] = True
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
 
     class Config(BaseModel):
-        """Hyper-parameters with the defaults of the paper."""
+        """Hyper-parameters, all with a default: that of the paper where it states one."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -230,12 +230,12 @@ class Method(nn.Module, ABC):
 
     # What a method is given
 
-    def network(self) -> nn.Module:
+    def network(self, initialization: Scheme | None = None) -> nn.Module:
         """One more network of the task's kind, with its own random initial weights."""
         torch.manual_seed(derive_seed(self.task.seed, "network", self._networks_built))
         self._networks_built += 1
         task = self.task
-        return build_network(task.network, task.channels, task.classes, task.dims, task.weights)
+        return build_network(task.network, task.channels, task.classes, task.dims, task.weights, initialization)
 
     def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
         """A teacher that follows a student; the trainer updates it after every step."""

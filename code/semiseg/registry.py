@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 import sys
 from importlib.machinery import ModuleSpec
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -27,10 +27,12 @@ def find_methods(directory: Path | None = None) -> dict[str, type[Method]]:
         found[name] = method
 
     for module in pkgutil.iter_modules(semiseg.methods.__path__):
+        if module.name.startswith("_"):
+            continue
         name = f"semiseg.methods.{module.name}"
         add(module.name, _method_of(_imported(name, importlib.util.find_spec(name))))
     for entry in entry_points(group="semiseg.methods"):
-        add(entry.name, entry.load())
+        add(entry.name, _loaded(entry))
     if directory is not None:
         if not directory.is_dir():
             raise UserError(f"--methods-dir {directory}: no such folder.")
@@ -63,6 +65,19 @@ def _imported(name: str, spec: ModuleSpec | None) -> ModuleType:
             f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
             "correct it or move it away."
         ) from error
+
+
+def _loaded(entry: EntryPoint) -> type[Method]:
+    try:
+        method = entry.load()
+    except Exception as error:
+        raise UserError(
+            f"the installed plugin {entry.name} ({entry.value}) cannot be imported "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); correct it."
+        ) from error
+    if not (inspect.isclass(method) and issubclass(method, Method)):
+        raise UserError(f"the installed plugin {entry.name} ({entry.value}) is no subclass of Method; uninstall it.")
+    return method
 
 
 def _method_of(module: ModuleType) -> type[Method]:

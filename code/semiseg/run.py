@@ -1,24 +1,17 @@
 """One run, one folder: train, evaluate, and leave a record that says how."""
 
-import csv
-import functools
-import json
 import os
-import platform
-import resource
 import socket
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from semiseg.compute import save_tensors
 from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, Splits, load_or_freeze
 from semiseg.data.store import Dataset
@@ -26,9 +19,10 @@ from semiseg.errors import UserError
 from semiseg.evaluation import Evaluation, evaluate
 from semiseg.method import Method, Task
 from semiseg.metrics import METRICS
+from semiseg.records import environment, forget_peak_memory, git_commit, peak_memory, write_json, write_rows
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec, validate
-from semiseg.trainer import Diverged, Report, Trainer, save_tensors
+from semiseg.trainer import Diverged, Report, Trainer
 
 
 @dataclass(frozen=True)
@@ -85,27 +79,16 @@ def _train_and_evaluate(
     splits = places.frozen_splits(dataset)
     method_class = get_method(spec.implementation, places.methods_dir)
     partition = partition_for(method_class, splits, spec, dataset)
-    training = spec.training
-    data = TrainingSet(
-        dataset,
-        partition,
-        training.size,
-        device,
-        spec.seed,
-        training.labeled_batch,
-        training.unlabeled_batch,
-        method_class.labeled_parts,
-    )
-    method = build_method(method_class, spec, dataset, data.unlabeled_steps)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(method, data, training, spec.seed, device, folder, report)
+    forget_peak_memory(device)
+    trainer = build_trainer(method_class, spec, dataset, partition, device, folder)
+    trainer.report = report
     trainer.fit()
+    method = trainer.method
     save_tensors(folder / "model.safetensors", method.state_dict(), {"method": spec.implementation})
-    result = evaluate(method, dataset, partition.test, device, training.precision)
+    result = evaluate(method, dataset, partition.test, device, spec.training.precision)
     write_results(folder, result)
     return {
-        "method": describe(method_class, spec),
+        "method": describe(method, spec),
         "data": {
             "title": dataset.info.title,
             "classes": dataset.info.classes,
@@ -122,7 +105,7 @@ def _train_and_evaluate(
         "warnings": method.concerns(),
         "seconds": round(trainer.seconds, 2),
         "images_per_second": round(trainer.images_per_second, 1),
-        "peak_memory_mb": round(peak_memory(device), 1),
+        "peak_memory_mb": peak_memory(device),
         "metrics": mean_metrics(result.cases),
     }
 
@@ -132,6 +115,30 @@ def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: 
     groups = {r.id: r.group for r in dataset.records.values()}
     partition = splits.partition(spec.fold, spec.labels, groups)
     return partition if method.uses_unlabeled else replace(partition, unlabeled=())
+
+
+def build_trainer(
+    method_class: type[Method],
+    spec: RunSpec,
+    dataset: Dataset,
+    partition: Partition,
+    device: torch.device,
+    folder: Path,
+) -> Trainer:
+    """Everything that a run needs to begin."""
+    training = spec.training
+    data = TrainingSet(
+        dataset,
+        partition,
+        training.size,
+        device,
+        spec.seed,
+        training.labeled_batch,
+        training.unlabeled_batch,
+        method_class.labeled_parts,
+    )
+    method = build_method(method_class, spec, dataset, data.unlabeled_steps)
+    return Trainer(method, data, training, spec.seed, device, folder)
 
 
 def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1) -> Method:
@@ -159,7 +166,7 @@ def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabele
     return method(task, config)
 
 
-def describe(method: type[Method], spec: RunSpec) -> dict[str, Any]:
+def describe(method: Method, spec: RunSpec) -> dict[str, Any]:
     """What a table needs to know about a method."""
     paper = method.paper
     return {
@@ -192,58 +199,3 @@ def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)
     return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file atomically; no rows, no file."""
-    if not rows:
-        return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a result may depend on besides the code and the data."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "semiseg": version("semiseg"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": f"{device.type}: {name}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-@functools.cache
-def git_commit() -> str:
-    """The commit of the code, marked if files were changed since; empty outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-modified" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def peak_memory(device: torch.device) -> float:
-    """Peak memory in MB: of the device, or of this process if it trained on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -112,7 +112,10 @@ class BenchmarkSettings(Settings):
                     raise UserError(f"benchmark {self.name}: {name!r} cannot name a folder; use letters, digits, _ . -")
                 if name in variants:
                     raise UserError(f"benchmark {self.name}: {name!r} is listed twice under methods; rename one.")
-                variants[name] = (config.pop("method", name), config)
+                implementation = config.pop("method", name)
+                if not isinstance(implementation, str):
+                    raise UserError(f"benchmark {self.name}: the method of {name!r} is a name, not {implementation!r}.")
+                variants[name] = (implementation, config)
         return variants
 
 
@@ -124,8 +127,9 @@ def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a benchmark file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
+        problem = " ".join(str(getattr(error, "problem", error)).split())
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}); correct the file.") from error
+        raise UserError(f"{where}: not valid YAML ({problem}); correct the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a benchmark file is a mapping with the keys name, dataset, methods, …")
     content.setdefault("name", path.stem)

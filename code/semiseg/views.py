@@ -17,7 +17,7 @@ def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, 
     """Give every image its own random geometry, and the labelled ones' masks the same.
 
     Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
-    to 20°, as is customary for the SSL4MIS family. Volumes are warped in plane.
+    to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane.
 
     Args:
         images: (batch, channels, *space) within [0, 1].
@@ -103,7 +103,7 @@ def view(images: Tensor, name: str, generator: Generator) -> Tensor:
         images = _blur(images, draw(0.1, p.blur / 3), p.blur)
     if p.noise:
         noise = torch.randn(images.shape, generator=generator, device=images.device)
-        images = images + draw(0, p.noise) * noise
+        images = images + p.noise * noise
     if p.grid_mask:
         images = images * (_grid(images, draw) | (draw(0, 1) >= p.grid_mask))
     if p.cutout:
@@ -152,7 +152,7 @@ def _grid(images: Tensor, draw: Draw) -> Tensor:
     along = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), *depth]
     removed = torch.ones(1, dtype=torch.bool, device=images.device)
     for coordinate in along:
-        removed = removed & ((coordinate / period + draw(0, 1)).frac().abs() < 1 - strip)
+        removed = removed & ((coordinate / period + draw(0, 1)).remainder(1) < 1 - strip)
     return ~removed
 
 

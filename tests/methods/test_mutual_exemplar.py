@@ -117,6 +117,7 @@ def test_information_bound_is_near_its_cap_for_equal_features_and_not_positive_f
 
 def test_a_saturated_bound_is_reported(task):
     method = built(task)
+    method.source = 0
     assert method.concerns() == []
     one_hot = torch.eye(64).repeat(1, 4)[:, :256].view(1, 64, *((16, 16) if task.dims == 2 else (4, 8, 8)))
     for _ in range(5):
@@ -124,6 +125,10 @@ def test_a_saturated_bound_is_reported(task):
     method.saturation.update(torch.tensor([1.0]))
     method.saturation.total.copy_(method.saturation.mass)
     assert "cap" in method.concerns()[0]
+
+
+def test_a_training_too_short_for_an_exemplar_is_reported(task):
+    assert "refresh" in built(task).concerns()[0]
 
 
 @pytest.mark.parametrize(("wanted", "position"), [("first", 0), (4, 2), (16, 4)])
@@ -169,8 +174,8 @@ def test_every_network_sees_its_own_view(task, batch):
 
 def test_two_views_are_the_weak_and_the_strong_one_and_take_two_networks(task):
     method = built(task, views=2)
-    assert method.shown == ("weak", "strong")
-    assert len(method.peers) == 2
+    assert method.views == ("weak", "strong")
+    assert len(method.peers) == method.networks == 2
 
 
 def test_switching_a_term_off_removes_it(task, batch):

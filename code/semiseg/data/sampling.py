@@ -58,17 +58,18 @@ class TrainingSet:
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         self.images: list[Tensor] = []
         self.labels: list[Tensor] = []
+        labeled_cases: list[str] = []  # of every labelled item
         for case in partition.labeled:
-            self.images += self._items(dataset.image(case), device, is_label=False)
+            items = self._items(dataset.image(case), device, is_label=False)
+            self.images += items
             self.labels += self._items(dataset.label(case)[None], device, is_label=True)
+            labeled_cases += [case] * len(items)
         labeled = len(self.images)
         if self.unlabeled_batch:
             for case in partition.unlabeled:
                 self.images += self._items(dataset.image(case), device, is_label=False)
         self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
-        # Disjoint parts of the labelled set, for methods whose networks learn from different labels.
-        order = Stream(labeled, seed, "parts").take(0, labeled)
-        self.parts = [order[k::labeled_parts] or order for k in range(labeled_parts)]
+        self.parts = disjoint_parts(labeled_cases, labeled_parts, seed)
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
@@ -124,6 +125,20 @@ class TrainingSet:
     def _window(origin: random.Random, have: int, want: int) -> slice:
         start = origin.randint(0, have - want)
         return slice(start, start + want)
+
+
+def disjoint_parts(cases: Sequence[str], number: int, seed: int) -> list[list[int]]:
+    """Deal labelled items into parts for networks that learn from different labels.
+
+    Items of one case stay together. With fewer cases than parts items are dealt one by one, and with fewer items
+    than parts every part holds them all.
+    """
+    units: Sequence[object] = cases if len(set(cases)) >= number else range(len(cases))
+    names = sorted(set(units), key=str)
+    random.Random(derive_seed(seed, "parts")).shuffle(names)
+    part_of = {name: position % number for position, name in enumerate(names)}
+    parts = [[i for i, unit in enumerate(units) if part_of[unit] == k] for k in range(number)]
+    return parts if all(parts) else [list(range(len(cases)))] * number
 
 
 def resize(images: Tensor, size: Sequence[int], is_label: bool = False) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from semiseg.benchmark import read_record
 from semiseg.errors import UserError
-from semiseg.run import Places, execute, write_json
+from semiseg.records import read_record, write_json
+from semiseg.run import Places, execute
 from semiseg.settings import RunSpec
 
 MOST_JOBS = 8

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from semiseg.errors import UserError
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
-from semiseg.networks.initialization import initialize
+from semiseg.networks.initialization import Scheme, initialize
 from semiseg.networks.res2net import load_imagenet, res2net_unet
 from semiseg.networks.unet import unet
 from semiseg.networks.unet_3d import unet_3d
 from semiseg.networks.vnet import vnet
 
-__all__ = ["NETWORKS", "EncoderDecoder", "Output", "build_network", "initialize", "network_names"]
+__all__ = ["NETWORKS", "EncoderDecoder", "Output", "Scheme", "build_network", "initialize", "network_names"]
 
 
 class Architecture(NamedTuple):
@@ -45,7 +45,14 @@ def network_names(dims: int) -> list[str]:
     return [name for name, architecture in NETWORKS.items() if architecture.dims == dims]
 
 
-def build_network(name: str, channels: int, classes: int, dims: int, weights: Path | None = None) -> EncoderDecoder:
+def build_network(
+    name: str,
+    channels: int,
+    classes: int,
+    dims: int,
+    weights: Path | None = None,
+    initialization: Scheme | None = None,
+) -> EncoderDecoder:
     """Build a network for images (channels, *space) with `dims` axes of space.
 
     Args:
@@ -54,6 +61,7 @@ def build_network(name: str, channels: int, classes: int, dims: int, weights: Pa
         classes: classes of the logits, the background included.
         dims: 2 for images, 3 for volumes.
         weights: a local file to start the encoder from, for a network that has pre-trained weights.
+        initialization: of everything that no file provides; torch's own by default.
     """
     choice = f"choose one of {', '.join(network_names(dims))}."
     if name not in NETWORKS:
@@ -62,6 +70,8 @@ def build_network(name: str, channels: int, classes: int, dims: int, weights: Pa
     if architecture.dims != dims:
         raise UserError(f"network {name!r} is for {architecture.dims}D data, not {dims}D; {choice}")
     network = architecture.build(channels, classes)
+    if initialization is not None:
+        initialize(network, initialization)
     if weights is not None:
         if architecture.load_weights is None:
             able = ", ".join(n for n in network_names(dims) if NETWORKS[n].load_weights) or f"no {dims}D network"

@@ -7,16 +7,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-SCHEMES: dict[str, Callable[[Tensor], Tensor]] = {
+Scheme = Literal["kaiming", "xavier"]
+SCHEMES: dict[Scheme, Callable[[Tensor], Tensor]] = {
     "kaiming": nn.init.kaiming_normal_,
     "xavier": nn.init.xavier_normal_,
 }
 
 
-def initialize(network: nn.Module, scheme: Literal["kaiming", "xavier"]) -> None:
+def initialize(network: nn.Module, scheme: Scheme) -> None:
     """Redraw every convolution from a normal distribution; norm layers start as the identity.
 
-    This also discards pre-trained weights: call it only on networks that are to start from nothing.
+    This also discards pre-trained weights, so they are loaded afterwards.
     """
     for module in network.modules():
         if isinstance(module, _ConvNd):
