@@ -227,3 +227,17 @@ def test_a_process_that_dies_does_not_fail_the_run_beside_it(plugins):
     records, _ = finish(settings, plugins, jobs=2)
     assert records["deadly"]["status"] == "failed"
     assert records["slow"]["status"] == "finished"
+
+
+def test_runs_of_another_budget_cannot_stand_in_one_table(places):
+    """Not even in other folds: the report would average them."""
+    spec, *_ = expand(benchmark(folds=[0]), places)
+    write_json(made(places, spec), {"spec": spec.model_dump(mode="json"), "status": "finished"})
+    changed = benchmark(folds=[1], training=TRAINING | {"steps": 3})
+    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
+
+
+def made(places, spec):
+    folder = places.results / spec.folder
+    folder.mkdir(parents=True)
+    return folder / "run.json"

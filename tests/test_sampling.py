@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from semiseg.contract import tiny_dataset
-from semiseg.data.sampling import Stream, TrainingSet, resize
+from semiseg.data.sampling import Stream, TrainingSet, disjoint_parts, resize
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 
@@ -204,3 +204,20 @@ def test_resizing_keeps_types_and_invents_no_class():
     assert set(small.unique().tolist()) <= {0, 3}
     assert resize(masks, (16, 16)).dtype == torch.uint8
     assert resize(torch.rand(1, 1, 9, 9), (9, 9)).shape == (1, 1, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("cases", "whole"),
+    [("aabbccdd", True), ("aab", True), ("aaaa", False), ("ab", True)],
+)
+def test_networks_with_parts_of_their_own_share_no_label(cases, whole):
+    first, second = disjoint_parts(cases, 2, seed=3)
+    assert sorted(first + second) == list(range(len(cases)))
+    assert first
+    assert second
+    if whole:  # and no patient
+        assert not {cases[i] for i in first} & {cases[i] for i in second}
+
+
+def test_a_single_labeled_image_goes_to_every_part():
+    assert disjoint_parts("a", 2, seed=0) == [[0], [0]]

@@ -1,10 +1,12 @@
 """Views: masks stay on their images, and a photometric view moves nothing."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Generator
 
-from semiseg.views import VIEWS, view, warp
+from semiseg.views import VIEWS, _grid, view, warp
 
 SPACES = {"square": (32, 32), "wide": (24, 40), "tall": (40, 24), "volume": (3, 32, 32)}
 
@@ -210,3 +212,12 @@ def test_colors_change_only_where_there_are_colors(monkeypatch):
     monkeypatch.setitem(VIEWS, "strong", plain(saturation=0.4, hue=0.1, gray=1.0))
     turned_gray = view(color, "strong", generator())
     assert torch.allclose(turned_gray[:, 0], turned_gray[:, 2], atol=1e-5)
+
+
+def test_the_grid_mask_removes_squares_of_one_size():
+    numbers = iter([40.0, 0.5, 0.0, 0.0])  # period, angle, and where the grid begins
+    kept = _grid(torch.ones(1, 1, 200, 200), lambda low, high: torch.tensor(next(numbers)))
+    squares, count = ndimage.label(~kept[0, 0].numpy())
+    areas = ndimage.sum_labels(np.ones((200, 200)), squares, range(1, count + 1))
+    assert count > 15
+    assert areas.max() == pytest.approx((0.6 * 40) ** 2, rel=0.03)

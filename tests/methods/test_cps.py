@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from semiseg.method import Progress
+from semiseg.method import Progress, Task
 from semiseg.methods.cps import CrossPseudoSupervision
+from semiseg.networks import build_network
 
 
 def test_networks_start_differently(task):
@@ -31,3 +33,14 @@ def test_equal_networks_are_self_training(task, batch):
     losses = method.losses(batch, Progress(50, 100))
     assert losses["cross_1"].item() == losses["cross_2"].item()
     assert method.noted["disagreement"] == 0
+
+
+def test_both_networks_keep_a_pretrained_encoder(tmp_path):
+    encoder = build_network("res2net50_unet", 3, 2, 2).encoder
+    stem = {k: v for k, v in encoder.state_dict().items() if not k.startswith("full.")}
+    save_file({k: torch.full_like(v, 0.5) for k, v in stem.items()}, tmp_path / "weights.safetensors")
+    task = Task(3, 2, (32, 32), "res2net50_unet", weights=tmp_path / "weights.safetensors")
+    method = CrossPseudoSupervision(task)
+    for network in (method.first, method.second):
+        assert (network.encoder.conv1[0].weight == 0.5).all()
+    assert not torch.equal(method.first.head.weight, method.second.head.weight)
