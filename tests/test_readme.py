@@ -32,6 +32,10 @@ def test_every_benchmark_file_is_valid_and_listed(path):
     assert f"`{path.name}`" in README
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"<!--|MINUTES|TODO", README)
+
+
 def test_every_linked_file_exists():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
