@@ -38,11 +38,8 @@ def shown(data, step):
     return [int(image.max()) for image in data.batch(step)[0]]
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("volumes", [False, True])
+@pytest.mark.parametrize(("dims", "volumes"), [(2, False), (2, True), (3, True)])
 def test_hidden_labels_and_test_cases_are_never_read(tmp_path, dims, volumes, monkeypatch):
-    if dims == 3 and not volumes:
-        pytest.skip("3D needs volumes")
     dataset = tiny_dataset(tmp_path / "tiny.h5", 3 if volumes else 2)
     partition = make_splits(dataset).partition(0, 0.25, {name: name for name in dataset.records})
     original = Dataset._read

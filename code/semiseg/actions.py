@@ -40,7 +40,7 @@ def carry_out(settings: BenchmarkSettings, places: Places, selection: Selection,
     """Carry out what is left, report what there is, and return the number of runs that did not finish."""
     if places.results.exists() and not places.results.is_dir():
         raise UserError(f"--out {places.results}: is a file; name a folder.")
-    settings = resolve(settings, places)
+    settings = resolve(settings, places, selection.methods)
     generate_if_missing(settings.dataset, places.data)
     runs = expand(settings, places, selection)
     devices, threads = local.choose_devices(device, jobs)

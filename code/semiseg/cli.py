@@ -91,7 +91,7 @@ def run(
 ) -> None:
     """Carry out what is left of a benchmark, then write its report."""
     from semiseg.actions import carry_out
-    from semiseg.benchmark import Selection, resolve
+    from semiseg.benchmark import Selection
     from semiseg.run import Places
     from semiseg.settings import fraction, load_benchmark
     from semiseg.terminal import show_report
@@ -110,7 +110,7 @@ def run(
         )
     except ValueError as error:
         raise UserError(f"--labels, --folds or --seeds: {error}.") from error
-    failures = carry_out(resolve(settings, places, selection.methods), places, selection, device, jobs)
+    failures = carry_out(settings, places, selection, device, jobs)
     if (results / "index.html").exists():
         show_report(results, results)
     if failures:
