@@ -75,6 +75,8 @@ class TrainingSet:
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
         if len(self.size) == 2:  # all items have one shape: a batch is one gather
             self.stacked_images, self.stacked_labels = torch.stack(self.images), torch.stack(self.labels)
+            # Views of the stacks: the device must not hold the data set twice.
+            self.images, self.labels = list(self.stacked_images), list(self.stacked_labels)
 
     def _items(self, array: np.ndarray, device: torch.device, is_label: bool) -> list[Tensor]:
         """Cut a (channels, *space) array into training items."""

@@ -7,7 +7,6 @@ The first batch norm absorbs the scale of the images, so ImageNet weights also s
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.pretrained import load_encoder
+from semiseg.networks.unet import Decoder
 
 SCALE = 4  # groups of channels in a Res2Net block
 EXPANSION = 4  # width of a stage over the planes of its blocks
@@ -40,7 +40,9 @@ def res2net_unet(
         widths: channels of the decoder from the finest to the coarsest level.
     """
     encoder = Encoder(channels, widths[0] // 2, depths, planes, base_width)
-    return EncoderDecoder(encoder, Decoder(encoder.widths, widths), nn.Conv2d(widths[0], classes, 1))
+    *skips, deepest = encoder.widths
+    blocks = (ResidualBlock(s + w, w) for s, w in zip(reversed(skips), reversed(widths), strict=True))
+    return EncoderDecoder(encoder, Decoder((deepest, *reversed(widths)), blocks), nn.Conv2d(widths[0], classes, 1))
 
 
 def load_imagenet(network: EncoderDecoder, path: Path) -> None:
@@ -143,25 +145,3 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.main(x) + self.shortcut(x), inplace=True)
-
-
-class Decoder(nn.Module):
-    """1×1 convolution, bilinear upsampling, skip connection, residual block; level by level."""
-
-    def __init__(self, encoder_widths: Sequence[int], widths: Sequence[int]) -> None:
-        super().__init__()
-        *skips, deepest = encoder_widths
-        steps = list(pairwise((deepest, *reversed(widths))))
-        self.reduce = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in steps)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(skip + fine, fine) for skip, (_, fine) in zip(reversed(skips), steps, strict=True)
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        *skips, x = features
-        decoded = []
-        for reduce, block, skip in zip(self.reduce, self.blocks, reversed(skips), strict=True):
-            x = F.interpolate(reduce(x), size=skip.shape[2:], mode="bilinear", align_corners=True)
-            x = block(torch.cat((skip, x), dim=1))
-            decoded.append(x)
-        return tuple(decoded)

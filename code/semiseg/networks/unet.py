@@ -1,6 +1,6 @@
 """The 2D U-Net of SSL4MIS: batch norm, leaky ReLU, and dropout that grows with depth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -18,7 +18,8 @@ def unet(
 ) -> EncoderDecoder:
     """Five levels of two 3×3 convolutions each; 1,813,764 parameters for one channel and four classes."""
     head = nn.Conv2d(widths[0], classes, 3, padding=1)
-    return EncoderDecoder(Encoder(channels, widths, dropout), Decoder(widths), head)
+    blocks = (double_conv(2 * width, width) for width in reversed(widths[:-1]))
+    return EncoderDecoder(Encoder(channels, widths, dropout), Decoder(reversed(widths), blocks), head)
 
 
 def double_conv(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
@@ -52,13 +53,17 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """1×1 convolution, bilinear upsampling, skip connection, block; level by level."""
+    """1×1 convolution, bilinear upsampling, skip connection, block; level by level.
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    Args:
+        widths: channels from the deepest encoder level up to the finest decoder level.
+        blocks: one for each level of the decoder, from the coarsest; takes the skip connection's channels first.
+    """
+
+    def __init__(self, widths: Iterable[int], blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        steps = list(pairwise(reversed(widths)))
-        self.reduce = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in steps)
-        self.blocks = nn.ModuleList(double_conv(2 * fine, fine) for _, fine in steps)
+        self.reduce = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in pairwise(widths))
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         *skips, x = features
