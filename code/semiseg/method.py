@@ -7,17 +7,18 @@ buffers) is an attribute of an `nn.Module`, so it is moved, saved and resumed wi
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from semiseg.networks import Output, Scheme, build_network
+from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
 from semiseg.seeding import derive_seed
 
 
@@ -94,6 +95,14 @@ class Batch:
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Cut anything computed for all images into its labelled and its unlabelled part."""
         return values[: len(self.labels)], values[len(self.labels) :]
+
+
+class Updates(NamedTuple):
+    """Parameters with an optimizer of their own, in place of the benchmark's."""
+
+    module: nn.Module
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    adversarial: bool  # in a turn of its own, after every step
 
 
 class MovingAverage(nn.Module):
@@ -203,6 +212,7 @@ class Method(nn.Module, ABC):
         self.task = task
         self.config = config or self.Config()
         self.noted: dict[str, Tensor | float] = {}
+        self.updates: list[Updates] = []
         self._networks_built = 0
         torch.manual_seed(derive_seed(task.seed, "build"))
         self.build()
@@ -221,6 +231,10 @@ class Method(nn.Module, ABC):
     def predictors(self) -> dict[str, nn.Module]:
         """Networks that can predict, by name; the first is the one that is reported."""
 
+    def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Named losses that the adversaries minimize after every step; nothing else may get a gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has adversaries and must say what they learn")
+
     def after_step(self, progress: Progress) -> None:
         """Do what follows an optimizer step. Moving averages need nothing here, they are updated already."""
 
@@ -230,16 +244,39 @@ class Method(nn.Module, ABC):
 
     # What a method is given
 
-    def network(self, initialization: Scheme | None = None) -> nn.Module:
-        """One more network of the task's kind, with its own random initial weights."""
+    def network(
+        self, initialization: Scheme | None = None, name: str | None = None, weights: Path | None = None
+    ) -> EncoderDecoder:
+        """One more network with its own random initial weights, of the task's kind unless a name is given."""
         torch.manual_seed(derive_seed(self.task.seed, "network", self._networks_built))
         self._networks_built += 1
         task = self.task
-        return build_network(task.network, task.channels, task.classes, task.dims, task.weights, initialization)
+        if name is None:
+            name, weights = task.network, task.weights
+        return build_network(name, task.channels, task.classes, task.size, weights, initialization)
 
     def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
         """A teacher that follows a student; the trainer updates it after every step."""
         return MovingAverage(network, decay)
+
+    def optimize(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
+        """Update a module by an optimizer of its own; its learning rate decays as all do."""
+        self.updates.append(Updates(module, optimizer, adversarial=False))
+
+    def adversary(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> nn.Module:
+        """A module that learns from `adversary_losses`, at a constant rate.
+
+        In `losses` it is frozen and in evaluation mode, so that a gradient passes through it and stops nowhere in it.
+        """
+        self.updates.append(Updates(module.requires_grad_(False), optimizer, adversarial=True))
+        return module
+
+    def train(self, mode: bool = True) -> Self:
+        """Adversaries are in training mode only in their own turn."""
+        super().train(mode)
+        for update in self.updates:
+            update.module.train(mode and not update.adversarial)
+        return self
 
     def note(self, name: str, value: Tensor | float) -> None:
         """Have a diagnostic logged beside the losses."""

@@ -3,6 +3,7 @@
 import csv
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from semiseg.compute import autocast, place, save_tensors
 from semiseg.data.sampling import TrainingSet
 from semiseg.errors import UserError
 from semiseg.method import Batch, Method, MovingAverage, Progress, predict
+from semiseg.optimization import Optimization
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.views import VIEWS, view, warp
@@ -47,12 +49,9 @@ class Trainer:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
         settings, total = self.settings, self.settings.steps
         place(self.method, self.method.task.dims, self.device)
-        self.parameters = [p for p in self.method.parameters() if p.requires_grad]
+        self.optimization = Optimization(self.method, settings)
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
         self.generator = Generator(self.device)
-        self.optimizer = torch.optim.SGD(
-            self.parameters, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
-        )
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         start = self._resume()
@@ -79,21 +78,27 @@ class Trainer:
         self.images_per_second = total * self.batch_size / self.seconds
 
     def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
-        """One optimiser step."""
+        """One optimiser step, and one of the adversaries if there are any."""
         batch = self.batch(progress.step)
-        for group in self.optimizer.param_groups:
-            remaining = 1 - progress.fraction
-            group["lr"] = self.settings.learning_rate * remaining**self.settings.poly_power
+        self.optimization.schedule(progress)
         torch.manual_seed(derive_seed(self.seed, "step", progress.step))
-        with autocast(self.settings.precision, self.device, self.method.task.dims):
+        with self._autocast():
             losses = self.method.losses(batch, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        self.optimizer.step()
+        self.optimization.step(losses)
         for average in self.averages:
             average.update(progress.step)
+        if self.optimization.adversaries:
+            with self.optimization.adversaries_turn():
+                with self._autocast():
+                    adversarial = self.method.adversary_losses(batch, progress)
+                self.optimization.adversarial_step(adversarial)
+            for name, loss in adversarial.items():
+                self.method.note(name, loss)
         self.method.after_step(progress)
         return losses, batch
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return autocast(self.settings.precision, self.device, self.method.task.dims)
 
     def batch(self, step: int) -> Batch:
         """The images of a step in the views that the method declares.
@@ -110,7 +115,7 @@ class Trainer:
 
     def _views(self, part: str, step: int, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Warp images once, with their labels, then show them in every view."""
-        names = [name for name in VIEWS if name in self.method.views]
+        names = list(self.method.views)
         if not len(images):
             return dict.fromkeys(names, images), labels
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
@@ -134,7 +139,7 @@ class Trainer:
         return values
 
     def _log(self, writer: SummaryWriter, step: int, values: dict[str, float]) -> None:
-        row = {"step": step + 1, "learning_rate": self.optimizer.param_groups[0]["lr"], **values}
+        row = {"step": step + 1, "learning_rate": self.optimization.learning_rate, **values}
         self.curve.append(row)
         for name, value in list(row.items())[1:]:
             writer.add_scalar(name, value, step + 1)
@@ -142,7 +147,7 @@ class Trainer:
     def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
         images = batch.images(next(v for v in VIEWS if v in self.method.views))[-4:]
-        with autocast(self.settings.precision, self.device, self.method.task.dims):
+        with self._autocast():
             logits = predict(next(iter(self.method.predictors().values())), images).logits
         mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
         if images.ndim == 5:
@@ -152,10 +157,7 @@ class Trainer:
 
     def _save_checkpoint(self, step: int) -> None:
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
-        for index, parameter in enumerate(self.parameters):
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                state[f"momentum.{index}"] = momentum
+        state |= {f"optimizer.{k}": v for k, v in self.optimization.state_dict().items()}
         self._save_curve()
         save_tensors(
             self.folder / "checkpoint.safetensors",
@@ -174,11 +176,8 @@ class Trainer:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{path}: damaged ({error}); delete it to begin the run anew.") from error
-        self.method.load_state_dict({k.removeprefix("method."): v for k, v in state.items() if k.startswith("method.")})
-        for index, parameter in enumerate(self.parameters):
-            if f"momentum.{index}" in state:
-                momentum = torch.empty_like(parameter).copy_(state[f"momentum.{index}"])
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        for part, target in (("method.", self.method), ("optimizer.", self.optimization)):
+            target.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
         with (self.folder / "curve.csv").open() as rows:
             for row in csv.DictReader(rows):
                 if int(row["step"]) <= step:

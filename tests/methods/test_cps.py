@@ -36,7 +36,7 @@ def test_equal_networks_are_self_training(task, batch):
 
 
 def test_both_networks_keep_a_pretrained_encoder(tmp_path):
-    encoder = build_network("res2net50_unet", 3, 2, 2).encoder
+    encoder = build_network("res2net50_unet", 3, 2, (64, 64)).encoder
     stem = {k: v for k, v in encoder.state_dict().items() if not k.startswith("full.")}
     save_file({k: torch.full_like(v, 0.5) for k, v in stem.items()}, tmp_path / "weights.safetensors")
     task = Task(3, 2, (32, 32), "res2net50_unet", weights=tmp_path / "weights.safetensors")

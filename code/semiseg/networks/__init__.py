@@ -13,63 +13,88 @@ from semiseg.networks.unet import unet
 from semiseg.networks.unet_3d import unet_3d
 from semiseg.networks.vnet import vnet
 
-__all__ = ["NETWORKS", "EncoderDecoder", "Output", "Scheme", "build_network", "initialize", "network_names"]
+__all__ = [
+    "NETWORKS",
+    "EncoderDecoder",
+    "Output",
+    "Scheme",
+    "build_network",
+    "initialize",
+    "network_names",
+    "scaled_like",
+]
+
+
+Size = tuple[int, ...]
 
 
 class Architecture(NamedTuple):
-    """How a network is built from (channels, classes) and, for some, started from a file of weights."""
+    """How a network is built for (channels, classes, size of the images), and started from a file of weights."""
 
-    dims: int
-    build: Callable[[int, int], EncoderDecoder]
+    dims: tuple[int, ...]  # 2 for images, 3 for volumes
+    build: Callable[[int, int, Size], EncoderDecoder]
     load_weights: Callable[[EncoderDecoder, Path], None] | None = None
+
+
+def any_size(build: Callable[[int, int], EncoderDecoder]) -> Callable[[int, int, Size], EncoderDecoder]:
+    """A network whose layers do not depend on the size of the images."""
+    return lambda channels, classes, size: build(channels, classes)
 
 
 # The small variants are for CPU budgets: the same classes with fewer channels (and fewer Res2Net blocks).
 # unet_small has no dropout at the two finest levels, where drawing it takes the most time on a CPU.
 NETWORKS = {
-    "unet": Architecture(2, unet),
-    "unet_small": Architecture(2, partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5))),
-    "res2net50_unet": Architecture(2, res2net_unet, load_imagenet),
-    "res2net50_unet_small": Architecture(
-        2, partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64))
+    "unet": Architecture((2,), any_size(unet)),
+    "unet_small": Architecture(
+        (2,), any_size(partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5)))
     ),
-    "unet_3d": Architecture(3, unet_3d),
-    "unet_3d_small": Architecture(3, partial(unet_3d, widths=(8, 16, 32, 64, 96))),
-    "vnet": Architecture(3, vnet),
-    "vnet_small": Architecture(3, partial(vnet, filters=8)),
+    "res2net50_unet": Architecture((2,), any_size(res2net_unet), load_imagenet),
+    "res2net50_unet_small": Architecture(
+        (2,), any_size(partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64)))
+    ),
+    "unet_3d": Architecture((3,), unet_3d),
+    "unet_3d_small": Architecture((3,), partial(unet_3d, widths=(8, 16, 32, 64, 96))),
+    "vnet": Architecture((3,), any_size(vnet)),
+    "vnet_small": Architecture((3,), any_size(partial(vnet, filters=8))),
 }
 
 
 def network_names(dims: int) -> list[str]:
     """Names of the networks for 2D images or 3D volumes."""
-    return [name for name, architecture in NETWORKS.items() if architecture.dims == dims]
+    return [name for name, architecture in NETWORKS.items() if dims in architecture.dims]
+
+
+def scaled_like(name: str, other: str) -> str:
+    """The small variant of a network where the other one is small, too."""
+    return f"{name}_small" if other.endswith("_small") else name
 
 
 def build_network(
     name: str,
     channels: int,
     classes: int,
-    dims: int,
+    size: Size,
     weights: Path | None = None,
     initialization: Scheme | None = None,
 ) -> EncoderDecoder:
-    """Build a network for images (channels, *space) with `dims` axes of space.
+    """Build a network for images (channels, *size).
 
     Args:
-        name: one of `network_names(dims)`.
+        name: one of `network_names(len(size))`.
         channels: channels of the images.
         classes: classes of the logits, the background included.
-        dims: 2 for images, 3 for volumes.
+        size: (height, width), or (depth, height, width) of training patches.
         weights: a local file to start the encoder from, for a network that has pre-trained weights.
         initialization: of everything that no file provides; torch's own by default.
     """
+    dims = len(size)
     choice = f"choose one of {', '.join(network_names(dims))}."
     if name not in NETWORKS:
         raise UserError(f"network {name!r}: there is no such {dims}D network; {choice}")
     architecture = NETWORKS[name]
-    if architecture.dims != dims:
-        raise UserError(f"network {name!r} is for {architecture.dims}D data, not {dims}D; {choice}")
-    network = architecture.build(channels, classes)
+    if dims not in architecture.dims:
+        raise UserError(f"network {name!r} is for {architecture.dims[0]}D data, not {dims}D; {choice}")
+    network = architecture.build(channels, classes, size)
     if initialization is not None:
         initialize(network, initialization)
     if weights is not None:

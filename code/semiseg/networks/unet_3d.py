@@ -15,8 +15,14 @@ WIDTHS = (16, 32, 64, 128, 256)
 DROPOUT = 0.3
 
 
-def unet_3d(channels: int, classes: int, widths: Sequence[int] = WIDTHS) -> EncoderDecoder:
+def unet_3d(channels: int, classes: int, size: Sequence[int], widths: Sequence[int] = WIDTHS) -> EncoderDecoder:
     """Five levels of two 3×3×3 convolutions each; 5,884,050 parameters for one channel and two classes."""
+    stride = 2 ** (len(widths) - 1)
+    if max(size) <= stride:
+        raise UserError(
+            f"3D U-Net, patches of {'×'.join(map(str, size))} voxels: the coarsest level is a single position, which "
+            f"instance norm sets to zero; use patches of more than {stride} voxels along some axis."
+        )
     head = nn.Sequential(nn.Dropout(DROPOUT), nn.Conv3d(widths[0], classes, 1))
     return EncoderDecoder(Encoder(channels, widths), Decoder(widths), head)
 
@@ -41,16 +47,8 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(double_conv(i, o) for i, o in pairwise((channels, *widths)))
         # Rounding up keeps the last slice of an odd volume, and an axis of length one.
         self.pool = nn.MaxPool3d(2, ceil_mode=True)
-        self.stride = 2 ** (len(widths) - 1)
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, ...]:
-        if max(volumes.shape[2:]) <= self.stride:
-            size = "×".join(map(str, volumes.shape[2:]))
-            raise UserError(
-                f"3D U-Net, input of {size} voxels: its coarsest level is a single position, which "
-                f"instance norm sets to zero; use patches of more than {self.stride} voxels along "
-                "some axis."
-            )
         features = [self.blocks[0](volumes)]
         for block in self.blocks[1:]:
             features.append(block(self.pool(features[-1])))

@@ -1,0 +1,94 @@
+"""How parameters are updated: the benchmark's SGD, a method's own optimizers, and adversaries in turn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from semiseg.method import Method, Progress
+from semiseg.settings import TrainingSettings
+
+
+class Optimization:
+    """All optimizers of a method, with their schedule and what a checkpoint needs of them."""
+
+    def __init__(self, method: Method, settings: TrainingSettings) -> None:
+        special = {p for update in method.updates for p in update.module.parameters()}
+        rest = [p for p in method.parameters() if p.requires_grad and p not in special]
+        sgd = SGD(rest, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
+        self.adversaries = [update.module for update in method.updates if update.adversarial]
+        self.own: list[Optimizer] = [sgd]
+        self.adversarial: list[Optimizer] = []
+        for update in method.updates:
+            optimizers = self.adversarial if update.adversarial else self.own
+            optimizers.append(update.optimizer(update.module.parameters()))
+        self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
+        self.power = settings.poly_power
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that some optimizer updates."""
+        return [p for o in (*self.own, *self.adversarial) for p in _parameters(o)]
+
+    @property
+    def learning_rate(self) -> float:
+        """The current rate of the benchmark's SGD."""
+        return float(self.own[0].param_groups[0]["lr"])
+
+    def schedule(self, progress: Progress) -> None:
+        """Let all learning rates decay but those of adversaries."""
+        groups = [group for optimizer in self.own for group in optimizer.param_groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * (1 - progress.fraction) ** self.power
+
+    def step(self, losses: dict[str, Tensor]) -> None:
+        """Descend along the gradient of the sum of the losses."""
+        _step(self.own, losses)
+
+    def adversarial_step(self, losses: dict[str, Tensor]) -> None:
+        """The same for the adversaries, in their turn."""
+        _step(self.adversarial, losses)
+
+    @contextmanager
+    def adversaries_turn(self) -> Iterator[None]:
+        """Adversaries can learn, for as long as it is their turn."""
+        for module in self.adversaries:
+            module.requires_grad_(True).train()
+        yield
+        for module in self.adversaries:
+            module.requires_grad_(False).eval()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Momenta and counters by the numbers of optimizer and parameter."""
+        return {
+            f"{number}.{index}.{key}": value
+            for number, optimizer in enumerate((*self.own, *self.adversarial))
+            for index, parameter in enumerate(_parameters(optimizer))
+            for key, value in optimizer.state[parameter].items()
+            if value is not None
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with saved momenta and counters."""
+        optimizers = (*self.own, *self.adversarial)
+        for name, value in state.items():
+            number, index, key = name.split(".")
+            optimizer = optimizers[int(number)]
+            parameter = _parameters(optimizer)[int(index)]
+            # A momentum is laid out like its parameter; a counter of steps stays on the host.
+            like = parameter if value.shape == parameter.shape else torch.empty(value.shape)
+            optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _step(optimizers: list[Optimizer], losses: dict[str, Tensor]) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()

@@ -1,0 +1,88 @@
+"""Optimizers of a method's own: who is updated by what, when, and what a checkpoint keeps."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from semiseg.method import Batch, Method, Paper, Progress, Task
+from semiseg.optimization import Optimization
+from semiseg.settings import TrainingSettings
+
+SETTINGS = TrainingSettings(steps=10, learning_rate=0.5, momentum=0.0, weight_decay=0.0, poly_power=1.0)
+BATCH = Batch({"plain": torch.zeros(2, 1, 4, 4)}, torch.zeros(1, 4, 4, dtype=torch.long))
+
+
+class Duel(Method):
+    """Three numbers: one follows the benchmark, one Adam, and one is an adversary with dropout."""
+
+    title = "Duel"
+    paper = Paper("Duel", "Nobody", "Nowhere")
+
+    def build(self):
+        self.plain, self.own = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.optimize(self.own, partial(torch.optim.SGD, lr=0.1))
+        self.opponent = self.adversary(
+            nn.Sequential(nn.Linear(1, 1, bias=False), nn.Dropout()), partial(torch.optim.Adam, lr=0.01)
+        )
+        for p in self.parameters():
+            nn.init.ones_(p)
+
+    def losses(self, batch, progress):
+        self.opponent_was_training = self.opponent.training
+        x = torch.ones(1, 1)
+        return {"supervised": (self.plain(x) + self.own(x) + self.opponent(x)).sum()}
+
+    def adversary_losses(self, batch, progress):
+        return {"opponent": self.opponent[0](torch.ones(1, 1)).sum()}
+
+    def predictors(self):
+        return {"plain": self.plain}
+
+
+def weights(method):
+    return [p.item() for p in (method.plain.weight, method.own.weight, method.opponent[0].weight)]
+
+
+@pytest.fixture
+def method():
+    return Duel(Task(1, 2, (4, 4), "none"))
+
+
+def test_every_parameter_is_updated_by_one_optimizer_at_its_own_rate(method):
+    optimization = Optimization(method.train(), SETTINGS)
+    optimization.schedule(Progress(5, 10))
+    optimization.step(method.losses(BATCH, Progress(5, 10)))
+    assert weights(method) == pytest.approx([1 - 0.25, 1 - 0.05, 1])  # both rates have decayed by half
+    with optimization.adversaries_turn():
+        assert method.opponent.training
+        optimization.adversarial_step(method.adversary_losses(BATCH, Progress(5, 10)))
+    assert weights(method) == pytest.approx([0.75, 0.95, 0.99])  # Adam's first step is its rate, which is constant
+    assert len(optimization.parameters) == 3
+
+
+def test_an_adversary_is_frozen_and_free_of_dropout_outside_its_turn(method):
+    optimization = Optimization(method.train(), SETTINGS)
+    method.losses(BATCH, Progress(0, 10))["supervised"].backward()
+    assert method.opponent_was_training is False
+    assert method.opponent[0].weight.grad is None
+    with optimization.adversaries_turn():
+        pass
+    assert not method.opponent.training
+    assert not method.opponent[0].weight.requires_grad
+
+
+def test_a_checkpoint_keeps_the_counters_of_adaptive_optimizers(method):
+    settings = SETTINGS.model_copy(update={"momentum": 0.9})
+    first = Optimization(method, settings)
+    for _ in range(3):
+        first.step(method.losses(BATCH, Progress(0, 10)))
+        with first.adversaries_turn():
+            first.adversarial_step(method.adversary_losses(BATCH, Progress(0, 10)))
+    state = {k: v.clone() for k, v in first.state_dict().items()}
+    assert {k.rpartition(".")[2] for k in state} == {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
+    second = Optimization(method, settings)
+    second.load_state_dict(state)
+    assert second.state_dict().keys() == state.keys()
+    assert all(torch.equal(v, state[k]) for k, v in second.state_dict().items())
