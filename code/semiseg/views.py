@@ -82,8 +82,11 @@ VIEWS = {
 
 
 def view(images: Tensor, name: str, generator: Generator) -> Tensor:
-    """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move."""
-    p = VIEWS[name]
+    """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move.
+
+    A number after the name, as in `strong-2`, stands for a further draw of the same view.
+    """
+    p = VIEWS[name.partition("-")[0]]
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
     def draw(low: float, high: float) -> Tensor:
