@@ -210,6 +210,17 @@ def labeled_images(name, dataset, folder):
     return [fitted.batch(step).labeled() for step in range(4)]
 
 
+def test_two_draws_of_a_view_differ_and_so_do_those_of_two_steps(tmp_path):
+    class Twice(Toy):
+        views = ("plain", "strong", "strong-2")
+
+    fitted = trainer(tmp_path / "run", method=Twice)
+    fitted.fit()
+    first, second = (fitted.batch(step) for step in (0, 1))
+    assert not torch.equal(first.images("strong"), first.images("strong-2"))
+    assert not torch.equal(first.images("strong-2"), second.images("strong-2"))
+
+
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):
     dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
     one, other = (labeled_images(name, dataset, tmp_path) for name in ("supervised", "mean_teacher"))

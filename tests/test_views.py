@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 from torch import Generator
 
+from semiseg.errors import UserError
 from semiseg.views import VIEWS, _grid, view, warp
 
 SPACES = {"square": (32, 32), "wide": (24, 40), "tall": (40, 24), "volume": (3, 32, 32)}
@@ -221,3 +222,11 @@ def test_the_grid_mask_removes_squares_of_one_size():
     areas = ndimage.sum_labels(np.ones((200, 200)), squares, range(1, count + 1))
     assert count > 15
     assert areas.max() == pytest.approx((0.6 * 40) ** 2, rel=0.03)
+
+
+def test_a_numbered_view_is_a_further_draw_and_an_unknown_one_is_refused():
+    images = torch.rand(2, 3, 16, 16)
+    draws = [view(images, name, generator()) for name in ("strong", "strong-2")]
+    assert torch.equal(*draws)  # the same kind of view: only the generator's state makes it another draw
+    with pytest.raises(UserError, match=r"no view 'sharp-2'; choose from plain, weak, moderate, strong"):
+        view(images, "sharp-2", generator())

@@ -19,7 +19,7 @@ from semiseg.method import Batch, Method, MovingAverage, Progress, predict
 from semiseg.optimization import Optimization
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
-from semiseg.views import VIEWS, view, warp
+from semiseg.views import view, warp
 
 Report = Callable[[int, int, float], None]  # step, steps, loss
 
@@ -146,7 +146,7 @@ class Trainer:
 
     def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
-        images = batch.images(next(v for v in VIEWS if v in self.method.views))[-4:]
+        images = batch.images(self.method.views[0])[-4:]
         with self._autocast():
             logits = predict(next(iter(self.method.predictors().values())), images).logits
         mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)

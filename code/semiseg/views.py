@@ -12,6 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from semiseg.errors import UserError
+
 
 def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Give every image its own random geometry, and the labelled ones' masks the same.
@@ -86,7 +88,10 @@ def view(images: Tensor, name: str, generator: Generator) -> Tensor:
 
     A number after the name, as in `strong-2`, stands for a further draw of the same view.
     """
-    p = VIEWS[name.partition("-")[0]]
+    kind = name.partition("-")[0]
+    if kind not in VIEWS:
+        raise UserError(f"there is no view {name!r}; choose from {', '.join(VIEWS)}, or a further draw such as strong-2.")
+    p = VIEWS[kind]
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
     def draw(low: float, high: float) -> Tensor:
