@@ -11,12 +11,10 @@ from torch.optim import Adam
 
 from semiseg.losses import supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, Task, predict
+from semiseg.networks.layers import CHANNEL_DROPOUT, CONVOLUTION
 
 UNLABELED, LABELED = 0, 1  # the classes of the discriminator
-LAYERS: dict[int, tuple[Any, Any, Any, int]] = {  # the last entry is the side of the pooled map
-    2: (nn.Conv2d, nn.Dropout2d, nn.AdaptiveAvgPool2d, 2),
-    3: (nn.Conv3d, nn.Dropout3d, nn.AdaptiveAvgPool3d, 1),
-}
+POOL = {2: nn.AdaptiveAvgPool2d(2), 3: nn.AdaptiveAvgPool3d(1)}
 
 
 class DeepAdversarial(Method):
@@ -76,7 +74,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        convolution, dropout, pool, side = LAYERS[task.dims]
+        convolution: Any = CONVOLUTION[task.dims]
+        dropout, pool = CHANNEL_DROPOUT[task.dims], POOL[task.dims]
+        features = 2048 if task.dims == 2 else 512
         size = task.size
 
         def halving(inputs: int, outputs: int) -> nn.Module:
@@ -89,7 +89,7 @@ class Discriminator(nn.Module):
         for inputs, drop in ((64, True), (128, True), (256, False)):
             size = tuple(max(1, length // 2) for length in size)
             layers += [halving(inputs, 2 * inputs), nn.LeakyReLU(0.2), dropout() if drop else nn.Identity()]
-        self.judge = nn.Sequential(*layers, pool(side), nn.Flatten(), nn.Linear(512 * side**2, 2))
+        self.judge = nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(features, 2))
 
     def forward(self, maps: Tensor, images: Tensor) -> Tensor:
         return self.judge(leaky_relu(self.read_maps(maps) + self.read_images(images), 0.2))

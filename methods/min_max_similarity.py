@@ -17,6 +17,7 @@ from semiseg.losses import (
     structure_loss,
 )
 from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -57,16 +58,14 @@ class MinMaxSimilarity(Method):
 
     def head(self, *widths: int, out: int) -> nn.Sequential:
         """Convolutions that read logit maps, each halving the resolution, then a linear map to `out`."""
-        convolution, norm, pool = {
-            2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
-            3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
-        }[self.task.dims]
+        dims = self.task.dims
         layers: list[nn.Module] = []
         previous = self.task.classes - 1
         for width in widths:
-            layers += [convolution(previous, width, 3, padding=1), norm(width), nn.ReLU(), pool(2)]
+            layers += [CONVOLUTION[dims](previous, width, 3, padding=1), BATCH_NORM[dims](width)]
+            layers += [nn.ReLU(), MAX_POOL[dims](2)]
             previous = width
-        return nn.Sequential(*layers, convolution(previous, out, 1))
+        return nn.Sequential(*layers, CONVOLUTION[dims](previous, out, 1))
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         halves = zip(batch.labeled().chunk(2), one_hot(batch.labels, self.task.classes)[:, 1:].chunk(2), strict=True)

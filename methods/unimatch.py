@@ -60,8 +60,7 @@ class UniMatch(Method):
         images, count = batch.images("weak"), len(batch.labels)
         features = self.model.encoder(images)
         both = [torch.cat([level, channel_dropout(level[count:], self.config.dropout)]) for level in features]
-        logits = self.model.head(self.model.decoder(both)[-1]).float()
-        return logits.tensor_split([count, len(images)])
+        return self.model.decode(both, images).logits.tensor_split([count, len(images)])
 
     def cut_and_paste(self, images: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Replace a box of every image, and of what belongs to it, by that of its neighbour in the batch."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.errors import UserError
 from semiseg.networks import NETWORKS, build_network, initialize, network_names
@@ -49,13 +50,23 @@ def test_a_small_network_is_small(name):
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_any_size_of_image_gives_aligned_levels(name, size):
+def test_any_size_of_image_gives_logits_and_ordered_levels(name, size):
     network, images = network_and_images(name, size)
     output = network(images)
-    levels = [tuple(-(-s // 2**k) for s in size) for k in range(5)]
     assert output.logits.shape == (2, 3, *size)
-    assert [tuple(f.shape[2:]) for f in output.encoder] == levels
-    assert [tuple(f.shape[2:]) for f in output.decoder] == levels[-2::-1]
+    encoder, decoder = ([m[0, 0].numel() for m in maps] for maps in (output.encoder, output.decoder))
+    assert encoder == sorted(encoder, reverse=True)
+    assert decoder == sorted(decoder)
+
+
+@pytest.mark.parametrize("name", ["unet_small", "res2net50_unet_small", "unet_3d_small", "vnet_small"])
+def test_a_u_net_has_five_aligned_levels(name):
+    for size in SIZES[NETWORKS[name].dims[0]]:
+        network, images = network_and_images(name, size)
+        output = network(images)
+        levels = [tuple(-(-s // 2**k) for s in size) for k in range(5)]
+        assert [tuple(f.shape[2:]) for f in output.encoder] == levels
+        assert [tuple(f.shape[2:]) for f in output.decoder] == levels[-2::-1]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -69,7 +80,8 @@ def test_every_parameter_is_trained(name):
 def test_predictions_are_repeatable_and_survive_a_deep_copy(name):
     network, images = network_and_images(name)
     with torch.no_grad():
-        assert not torch.equal(network(images).logits, network(images).logits) or name.startswith("res2net")
+        drops = any(isinstance(m, _DropoutNd) and m.p for m in network.modules())
+        assert torch.equal(network(images).logits, network(images).logits) is not drops
         network.eval()
         expected = network(images).logits
         assert torch.equal(network(images).logits, expected)
@@ -84,7 +96,7 @@ def test_losses_get_float32_logits_under_mixed_precision(name):
     with torch.autocast("cpu", torch.bfloat16):
         output = network(images)
     assert output.logits.dtype == torch.float32
-    assert output.decoder[0].dtype == torch.bfloat16 or name.startswith("unet_3d")
+    assert output.decoder[0].dtype == torch.bfloat16 or name != "unet_small"
 
 
 def test_a_volume_that_instance_norm_would_erase_is_refused():
@@ -95,7 +107,7 @@ def test_a_volume_that_instance_norm_would_erase_is_refused():
 def test_an_unknown_network_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match=r"no such 2D network; choose one of unet, unet_small"):
         build_network("unnet", 1, 2, (64, 64))
-    with pytest.raises(UserError, match=r"is for 2D data.*choose one of unet_3d, unet_3d_small, vnet"):
+    with pytest.raises(UserError, match=r"is for 2D data.*choose one of pnet, .*unet_3d, unet_3d_small, vnet"):
         build_network("unet", 1, 2, (64, 64, 64))
     assert set(network_names(2)) | set(network_names(3)) == set(NETWORKS)
 
@@ -151,10 +163,10 @@ def test_wrong_weights_are_refused_in_one_line(tmp_path):
     for name in ("weights.pth", "weights.safetensors"):
         (tmp_path / name).write_bytes(b"not weights")
         assert "cannot be read" in refused(tmp_path / name)
-    torch.save({"epoch": 3, "model": weights}, path)
+    torch.save({"epoch": 3, "network": weights}, path)
     assert "more than weights" in refused(path)
     torch.save({k: v for k, v in weights.items() if k != "bn1.weight"} | {"head.bias": torch.zeros(1)}, path)
     assert "missing: bn1.weight; unknown: head.bias" in refused(path)
     torch.save(weights | {"bn1.weight": torch.zeros(1)}, path)
     assert "of another shape: bn1.weight" in refused(path)
-    assert "able to: res2net50_unet)" in refused(path, "unet")
+    assert "able to: res2net50_unet, swin_unet)" in refused(path, "unet")

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semiseg.errors import UserError
+from semiseg.networks.attention_unet import attention_unet
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
+from semiseg.networks.enet import enet
 from semiseg.networks.initialization import Scheme, initialize
-from semiseg.networks.res2net import load_imagenet, res2net_unet
+from semiseg.networks.nnunet import nnunet
+from semiseg.networks.pnet import pnet
+from semiseg.networks.res2net import load_imagenet as load_imagenet_res2net
+from semiseg.networks.res2net import res2net_unet
+from semiseg.networks.swin_unet import load_imagenet as load_imagenet_swin
+from semiseg.networks.swin_unet import swin_unet
 from semiseg.networks.unet import unet
 from semiseg.networks.unet_3d import unet_3d
 from semiseg.networks.vnet import vnet
+from semiseg.networks.voxresnet import voxresnet
 
 __all__ = [
     "NETWORKS",
@@ -48,10 +56,22 @@ NETWORKS = {
     "unet_small": Architecture(
         (2,), any_size(partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5)))
     ),
-    "res2net50_unet": Architecture((2,), any_size(res2net_unet), load_imagenet),
+    "res2net50_unet": Architecture((2,), any_size(res2net_unet), load_imagenet_res2net),
     "res2net50_unet_small": Architecture(
         (2,), any_size(partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64)))
     ),
+    "enet": Architecture((2,), enet),
+    "enet_small": Architecture((2,), partial(enet, widths=(8, 32, 64))),
+    "pnet": Architecture((2, 3), pnet),
+    "pnet_small": Architecture((2, 3), partial(pnet, filters=16)),
+    "voxresnet": Architecture((2, 3), voxresnet),
+    "voxresnet_small": Architecture((2, 3), partial(voxresnet, filters=16)),
+    "nnunet": Architecture((2, 3), nnunet),
+    "nnunet_small": Architecture((2, 3), partial(nnunet, features=8, widest=96)),
+    "swin_unet": Architecture((2, 3), swin_unet, load_imagenet_swin),
+    "swin_unet_small": Architecture((2, 3), partial(swin_unet, patch=2, embed=24, heads=(1, 2, 4), window=4)),
+    "attention_unet": Architecture((3,), attention_unet),
+    "attention_unet_small": Architecture((3,), partial(attention_unet, widths=(8, 16, 32, 64, 96))),
     "unet_3d": Architecture((3,), unet_3d),
     "unet_3d_small": Architecture((3,), partial(unet_3d, widths=(8, 16, 32, 64, 96))),
     "vnet": Architecture((3,), any_size(vnet)),

@@ -1,19 +1,22 @@
 """The shape all networks share: an encoder, a decoder, a head, and the tuple they return."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from semiseg.networks.alignment import crop_to
 
 
 class Output(NamedTuple):
     """What every network returns.
 
-    Level k of a network holds ceil(size / 2^k) positions along each axis, for any size of the input.
+    A level of stride s holds ceil(size / s) positions along each axis, for any size of the input.
 
     Attributes:
         logits: (batch, classes, *space), float32, at the size of the input.
-        encoder: feature maps from the finest to the coarsest level (strides 1, 2, 4, 8, 16).
-        decoder: feature maps from the coarsest to the finest level (strides 8, 4, 2, 1).
+        encoder: feature maps from the finest to the coarsest level (of a U-Net: strides 1, 2, 4, 8, 16).
+        decoder: feature maps from the coarsest to the finest level (of a U-Net: strides 8, 4, 2, 1).
         auxiliary: logits of further heads, if the network has any.
     """
 
@@ -40,6 +43,10 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Segment (batch, channels, *space); losses get float32 logits also under mixed precision."""
-        features: tuple[Tensor, ...] = self.encoder(images)
+        return self.decode(self.encoder(images), images)
+
+    def decode(self, features: Sequence[Tensor], images: Tensor) -> Output:
+        """Go on from encoder features, perturbed or not, to the output for images of this size."""
         decoded: tuple[Tensor, ...] = self.decoder(features)
-        return Output(self.head(decoded[-1]).float(), features, decoded)
+        logits = crop_to(self.head(decoded[-1]), images)  # a head that doubles its input overshoots odd sizes
+        return Output(logits.float(), tuple(features), decoded)

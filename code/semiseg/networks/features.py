@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from semiseg.errors import UserError
+from semiseg.networks.layers import CONVOLUTION
 
 
 class FeatureLevel(NamedTuple):
@@ -43,8 +44,7 @@ def feature_level(
 
 def pointwise_head(dims: int, *widths: int) -> nn.Sequential:
     """1×1 convolutions from the first width to the last, with ReLU between them."""
-    convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [convolution(inputs, outputs, 1), nn.ReLU()]
+        layers += [CONVOLUTION[dims](inputs, outputs, 1), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

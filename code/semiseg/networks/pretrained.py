@@ -45,7 +45,7 @@ def load_encoder(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name."""
+    """The tensors of a file by name; some published files hold them under "model"."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -56,6 +56,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: the weights cannot be read ({reason}); give a .safetensors file, or a .pth file "
             "that holds a state dictionary and nothing else."
         ) from error
+    if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
+        weights = weights["model"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path}: this file holds more than weights by name; save `model.state_dict()` instead.")
     return weights

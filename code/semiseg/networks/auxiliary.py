@@ -1,0 +1,56 @@
+"""Further predictions from the features of any network: heads on coarse decoder levels, whole decoders."""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semiseg.networks.alignment import crop_to
+from semiseg.networks.encoder_decoder import EncoderDecoder
+from semiseg.networks.layers import CONVOLUTION, LINEAR
+
+Upsampling = Literal["linear", "nearest"]
+KERNEL = {2: 3, 3: 1}  # as in SSL4MIS
+
+
+def coarser_levels(decoder: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The maps of `Output.decoder` with fewer positions than its last one, from the finest to the coarsest."""
+    return tuple(m for m in reversed(decoder[:-1]) if m[0, 0].numel() < decoder[-1][0, 0].numel())
+
+
+class AuxiliaryHeads(nn.Module):
+    """One convolution for each of several levels, whose logits are resized to the image.
+
+    Args:
+        widths: channels of the levels.
+        classes: classes of the logits.
+        dims: 2 for kernels of 3×3, 3 for kernels of 1×1×1.
+        upsampling: of the logits; linear along each axis, or the nearest neighbour.
+    """
+
+    def __init__(self, widths: Sequence[int], classes: int, dims: int, upsampling: Upsampling = "linear") -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(CONVOLUTION[dims](width, classes, KERNEL[dims], padding="same") for width in widths)
+        self.mode = LINEAR[dims] if upsampling == "linear" else upsampling
+
+    def forward(self, levels: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        """Feature maps (batch, width, *space), one for each head, to logits (batch, classes, *size) in float32."""
+        pairs = zip(self.heads, levels, strict=True)
+        return tuple(F.interpolate(head(level).float(), tuple(size), mode=self.mode) for head, level in pairs)
+
+
+class AuxiliaryDecoder(nn.Module):
+    """A decoder and a head like those of a network, with random weights of their own."""
+
+    def __init__(self, network: EncoderDecoder) -> None:
+        super().__init__()
+        self.decoder, self.head = copy.deepcopy((network.decoder, network.head))
+        for module in self.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Maps as in `Output.encoder` to logits (batch, classes, *space) in float32, at the size of the images."""
+        return crop_to(self.head(self.decoder(features)[-1]).float(), images)  # a head may double an odd size
