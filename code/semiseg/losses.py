@@ -4,6 +4,7 @@ Every function computes in float32 whatever the precision of the networks: half 
 probabilities and similarities.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal
@@ -61,18 +62,22 @@ def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @in_full_precision
-def soft_supervised_loss(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def soft_supervised_loss(
+    logits: Tensor, target: Tensor, mask: Tensor, mean_over: Literal["kept", "all"] = "kept"
+) -> Tensor:
     """½ (cross-entropy + Dice) against soft targets q where the mask m is 1; 0 if it is 0 everywhere.
 
-    The cross-entropy part is Σ m (−Σ_c q_c ln p_c) / max(Σ m, 1).
+    The cross-entropy part is Σ m (−Σ_c q_c ln p_c) / N, where N counts the kept pixels, max(Σ m, 1), or all of
+    them; the latter lets the cross-entropy grow with the number of kept pixels.
 
     Args:
         logits: (batch, C, *space).
         target: (batch, C, *space), sums to 1 over C.
         mask: (batch, 1, *space) zeros and ones.
+        mean_over: the pixels that N counts.
     """
-    cross_entropy = -(target * logits.log_softmax(1)).sum(1, keepdim=True)
-    cross_entropy = (mask * cross_entropy).sum() / mask.sum().clamp(min=1)
+    cross_entropy = mask * -(target * logits.log_softmax(1)).sum(1, keepdim=True)
+    cross_entropy = cross_entropy.sum() / mask.sum().clamp(min=1) if mean_over == "kept" else cross_entropy.mean()
     return 0.5 * (cross_entropy + dice_loss(logits.softmax(1), target, mask))
 
 
@@ -110,6 +115,27 @@ def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def kl_consistency(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over items and pixels of KL(target ‖ softmax(logits)), in nats."""
     return F.kl_div(logits.log_softmax(1), target, reduction="none").sum(1).mean()
+
+
+@in_full_precision
+def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
+    """½ [KL(p ‖ q) + KL(q ‖ p)] = ½ Σ_c (p_c − q_c)(ln p_c − ln q_c) in nats, mean over items and pixels.
+
+    p and q are the softmax of two (batch, C, *space) logits; gradients reach both.
+    """
+    log_p, log_q = first.log_softmax(1), second.log_softmax(1)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1).mean()
+
+
+@in_full_precision
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """½ [KL(p ‖ m) + KL(q ‖ m)], m = ½ (p + q), between 0 and ln 2 nats, mean over items and pixels.
+
+    p and q are the softmax of two (batch, C, *space) logits; gradients reach both.
+    """
+    log_p, log_q = first.log_softmax(1), second.log_softmax(1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return 0.5 * (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1).mean()
 
 
 @in_full_precision
