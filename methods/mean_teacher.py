@@ -39,15 +39,22 @@ class MeanTeacher(Method):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.split(self.student(batch.images()).logits)
-        consistency = self.consistency(unlabeled, batch.unlabeled(), progress)
+        consistency = self.weight(progress) * self.consistency(unlabeled, batch.unlabeled(), progress)
+        return {"supervised": supervised_loss(labeled, batch.labels), "consistency": consistency}
+
+    def weight(self, progress: Progress) -> float:
+        """Of the consistency: nothing before its start, then the ramp."""
         started = progress.fraction >= self.config.starts_at
-        weight = self.config.consistency * progress.ramp_up(self.config.ramp_up) * started
-        return {"supervised": supervised_loss(labeled, batch.labels), "consistency": weight * consistency}
+        return float(self.config.consistency * progress.ramp_up(self.config.ramp_up) * started)
 
     def consistency(self, logits: Tensor, images: Tensor, progress: Progress) -> Tensor:
         """Distance between the student's and the teacher's opinion of the unlabelled images."""
+        return self.distance(logits, self.target(images))
+
+    def distance(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Between a prediction and a target distribution."""
         distance = {"mse": mse_consistency, "kl": kl_consistency}[self.config.distance]
-        return distance(logits, self.target(images))
+        return distance(logits, target)
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
