@@ -20,15 +20,15 @@ def feature_noise(features: Tensor, bound: float = 0.3) -> Tensor:
 
 
 def attention_dropout(features: Tensor, low: float = 0.7, high: float = 0.9) -> Tensor:
-    """Remove the most active region: x_i [a_i < r max_j a_j] in all channels, a = max(mean_c x, 0).
+    """Remove the most active region: x_i [a_i < r max_j a_j] in all channels, a = mean_c x.
 
-    r ~ U(low, high), one for each item. An item whose map a, (batch, 1, *space), is zero everywhere has no
-    active region and is left as it is; without the bound at zero, a map of negative means would lose nothing.
+    r ~ U(low, high), one for each item. An item whose map a, (batch, 1, *space), is nowhere positive has no
+    active region and is left as it is.
     """
-    attention = features.mean(1, keepdim=True, dtype=torch.float32).clamp(min=0)
+    attention = features.mean(1, keepdim=True, dtype=torch.float32)
     peak = attention.amax(tuple(range(1, features.ndim)), keepdim=True)
     r = low + (high - low) * torch.rand(peak.shape, device=features.device)
-    return features * ((attention < r * peak) | (peak == 0))
+    return features * ((attention < r * peak) | (peak <= 0))
 
 
 def element_dropout(features: Tensor, probability: float = 0.5) -> Tensor:
