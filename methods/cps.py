@@ -42,9 +42,13 @@ class CrossPseudoSupervision(Method):
         return {
             "supervised_1": supervised_loss(labeled_1, batch.labels),
             "supervised_2": supervised_loss(labeled_2, batch.labels),
-            "cross_1": weight * cross_entropy(unlabeled_1, pseudo_2),
-            "cross_2": weight * cross_entropy(unlabeled_2, pseudo_1),
+            "cross_1": weight * self.cross_loss(unlabeled_1, pseudo_2),
+            "cross_2": weight * self.cross_loss(unlabeled_2, pseudo_1),
         }
+
+    def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
+        """How far one network is from the other's hard labels."""
+        return cross_entropy(logits, pseudo)
 
     def predictors(self) -> dict[str, nn.Module]:
         return {"first": self.first, "second": self.second, "ensemble": Ensemble([self.first, self.second])}
