@@ -90,7 +90,9 @@ def view(images: Tensor, name: str, generator: Generator) -> Tensor:
     """
     kind = name.partition("-")[0]
     if kind not in VIEWS:
-        raise UserError(f"there is no view {name!r}; choose from {', '.join(VIEWS)}, or a further draw such as strong-2.")
+        raise UserError(
+            f"there is no view {name!r}; choose from {', '.join(VIEWS)}, or a further draw such as strong-2."
+        )
     p = VIEWS[kind]
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
