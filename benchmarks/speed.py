@@ -34,7 +34,7 @@ from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Dataset, write_dataset
 from semiseg.errors import UserError
 from semiseg.method import Method, Progress
-from semiseg.networks import EncoderDecoder, Output
+from semiseg.networks import EncoderDecoder
 from semiseg.records import environment
 from semiseg.registry import find_methods, get_method
 from semiseg.run import build_method, partition_for
@@ -50,23 +50,34 @@ TOTAL, BLOCK = 30_000, 10
 
 
 class Pass(NamedTuple):
-    """One forward pass of a network, to be repeated on its own."""
+    """One forward pass of a part of a network, to be repeated on its own."""
 
-    network: nn.Module
-    images: Tensor
+    part: nn.Module
+    input: Tensor | tuple[Tensor, ...]
     evaluating: bool
     trained: bool  # a backward pass follows
+    images: int  # that the pass reads; 0 for features
 
 
 @contextmanager
 def recorded_passes(method: Method) -> Iterator[list[Pass]]:
-    """Every pass through a network of the suite, whichever method makes it."""
+    """Every pass through encoder, decoder or head of a network of the suite, whichever method makes it."""
     passes: list[Pass] = []
 
-    def record(network: nn.Module, inputs: tuple[Tensor], output: Output) -> None:
-        passes.append(Pass(network, inputs[0].detach(), not network.training, output.logits.requires_grad))
+    def record(part: nn.Module, inputs: tuple[Any], output: Any) -> None:
+        last = output if isinstance(output, Tensor) else output[-1]
+        given = inputs[0]
+        # As in the step, gradients flow on to what came before; only the images need none.
+        kept = given.detach() if isinstance(given, Tensor) else tuple(f.detach() for f in given)
+        if last.requires_grad and part not in encoders:
+            for tensor in [kept] if isinstance(kept, Tensor) else kept:
+                tensor.requires_grad_()
+        passes.append(Pass(part, kept, not part.training, last.requires_grad, len(given) if part in encoders else 0))
 
-    hooks = [m.register_forward_hook(record) for m in method.modules() if isinstance(m, EncoderDecoder)]
+    networks = [m for m in method.modules() if isinstance(m, EncoderDecoder)]
+    encoders = [n.encoder for n in networks]
+    parts = [part for n in networks for part in (n.encoder, n.decoder, n.head)]
+    hooks = [part.register_forward_hook(record) for part in parts]
     yield passes
     for hook in hooks:
         hook.remove()
@@ -74,14 +85,16 @@ def recorded_passes(method: Method) -> Iterator[list[Pass]]:
 
 def repeat(passes: list[Pass], trainer: Trainer) -> None:
     """The bare cost: forward, and backward where there was one; no data, views, losses or updates."""
-    for network, images, evaluating, trained in passes:
-        if network.training is evaluating:
-            network.train(not evaluating)
-        with torch.set_grad_enabled(trained), autocast(trainer.settings.precision, trainer.device, images.ndim - 2):
-            logits = network(images).logits
+    dims = trainer.method.task.dims
+    for part, given, evaluating, trained, _ in passes:
+        if part.training is evaluating:
+            part.train(not evaluating)
+        with torch.set_grad_enabled(trained), autocast(trainer.settings.precision, trainer.device, dims):
+            output = part(given)
         if trained:
-            logits.backward(torch.ones_like(logits))
-            network.zero_grad()
+            outputs = [output] if isinstance(output, Tensor) else list(output)
+            torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+            part.zero_grad()
 
 
 @dataclass
@@ -113,7 +126,7 @@ class Bench:
             works["customary"] = lambda: loop.take(BLOCK)
         seconds = self.in_turns(works)
         step = statistics.median(seconds["step"])
-        images = {kind: sum(len(p.images) for p in passes if p.trained is kind) / BLOCK for kind in (True, False)}
+        images = {kind: sum(p.images for p in passes if p.trained is kind) / BLOCK for kind in (True, False)}
         row = {
             "method": name,
             "milliseconds": 1000 * step / BLOCK,

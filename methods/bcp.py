@@ -25,9 +25,8 @@ class BidirectionalCopyPaste(Method):
     validation list, on LA on the test list. Here the teacher follows from the first step on and so begins as the
     recent mean of the pre-trained student. Boxes touch all borders; the code's bounds exclude the last position.
     Where its ACDC and LA scripts differ, ACDC's are followed: the pre-training loss is the sum of both regions
-    (LA: one loss of the mixture), Dice has squared denominators (LA: linear) and sums over the batch, and the
-    teacher's running statistics are averages (LA: its own). The teacher labels all unlabelled images in one pass.
-    The suite's geometry and learning rate take the place of the code's.
+    (LA: one loss of the mixture), Dice has squared denominators (LA: linear) and sums over the batch. The teacher
+    labels all unlabelled images in one pass. The suite's geometry and learning rate take the place of the code's.
 
     The student is reported, as in the code, and the teacher stands beside it.
     """
@@ -68,7 +67,7 @@ class BidirectionalCopyPaste(Method):
     def mask(self, labels: Tensor) -> Tensor:
         """0 in a box at a random place, the same for all images of the step, and 1 elsewhere; (1, 1, *space)."""
         mask = torch.ones(1, 1, *labels.shape[1:], device=labels.device)
-        lengths = [int(side * self.config.box) for side in labels.shape[1:]]
+        lengths = [max(1, int(side * self.config.box)) for side in labels.shape[1:]]
         # The host draws the corner, and so need not ask the device for it.
         starts = [int(torch.randint(side - n + 1, ())) for side, n in zip(labels.shape[1:], lengths, strict=True)]
         mask[:, :, *(slice(start, start + n) for start, n in zip(starts, lengths, strict=True))] = 0

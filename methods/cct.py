@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from semiseg.losses import mse_consistency, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress
-from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.perturbations import Perturbation, attention_dropout, channel_dropout, element_dropout, feature_noise
 
 PERTURBATIONS: dict[str, Perturbation] = {
@@ -51,7 +50,7 @@ class CrossConsistencyTraining(Method):
 
     def build(self) -> None:
         self.segmenter = self.network()
-        self.auxiliary = nn.ModuleList(AuxiliaryDecoder(self.segmenter) for _ in self.config.perturbations)
+        self.auxiliary = nn.ModuleList(self.decoder() for _ in self.config.perturbations)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         output = self.segmenter(batch.images())

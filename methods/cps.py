@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from semiseg.losses import supervised_loss
+from semiseg.losses import one_hot, supervised_loss
 from semiseg.method import Batch, Ensemble, Method, Paper, Progress
 
 
@@ -38,6 +38,9 @@ class CrossPseudoSupervision(Method):
         pseudo_1, pseudo_2 = unlabeled_1.argmax(1), unlabeled_2.argmax(1)  # no gradient passes an argmax
         self.note("disagreement", (pseudo_1 != pseudo_2).float().mean())
         self.note("pseudo_foreground", (torch.stack([pseudo_1, pseudo_2]) > 0).float().mean())
+        for number, pseudo in enumerate((pseudo_1, pseudo_2), start=1):
+            present = one_hot(pseudo, self.task.classes).flatten(2).amax((0, 2))
+            self.note(f"absent_classes_{number}", (present == 0).sum())
         weight = self.config.cross * progress.ramp_up(self.config.ramp_up)
         return {
             "supervised_1": supervised_loss(labeled_1, batch.labels),

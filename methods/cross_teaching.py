@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
+from semiseg.errors import UserError
 from semiseg.losses import dice_loss, one_hot
 from semiseg.method import Ensemble, Paper
 from semiseg.networks import scaled_like
@@ -40,15 +41,17 @@ class CrossTeaching(CrossPseudoSupervision):
         distance: Literal["dice", "cross_entropy", "both"] = "dice"
 
     def build(self) -> None:
-        config = self.config
+        config, backbone = self.config, self.task.network
+        transformer = scaled_like(config.transformer, backbone)
+        if transformer == backbone:
+            raise UserError(f"cross_teaching: {backbone!r} would teach itself; choose another network or transformer.")
         self.first = self.network()
-        self.second = self.network(name=scaled_like(config.transformer, self.task.network), weights=config.pretrained)
+        self.second = self.network(name=transformer, weights=config.pretrained)
         if config.pretrained is None:
             self.optimize(self.second, partial(AdamW, lr=config.learning_rate))
 
     def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
         target = one_hot(pseudo, self.task.classes)
-        self.note("absent_classes", (target.flatten(2).amax((0, 2)) == 0).sum())
         losses = []
         if self.config.distance != "cross_entropy":
             losses.append(dice_loss(logits.softmax(1), target))

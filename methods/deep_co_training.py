@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from semiseg.losses import in_full_precision, jensen_shannon, kl_consistency, mse_consistency, supervised_loss
-from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.method import Batch, Method, Paper, Progress, jointly
 
 
 class DeepCoTraining(Method):
@@ -28,7 +28,7 @@ class DeepCoTraining(Method):
     distance, is kept. Volumes turn in plane; where the plane is not square, by half a turn only.
     """
 
-    title = "Deep co-training"
+    title = "Deep Co-Training"
     paper = Paper(
         "Deep co-training for semi-supervised image segmentation",
         "Peng, Estrada, Pedersoli and Desrosiers",
@@ -93,10 +93,7 @@ class DeepCoTraining(Method):
         }
 
     def predictors(self) -> dict[str, nn.Module]:
-        if self.networks == 1:
-            return {"network": self.learners[0]}
-        first, second = self.learners
-        return {"ensemble": Ensemble([first, second]), "first": first, "second": second}
+        return jointly(list(self.learners))
 
 
 @in_full_precision

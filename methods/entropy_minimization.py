@@ -22,7 +22,7 @@ class EntropyMinimization(Supervised):
     2D and ln 2 in 3D, and adds 1e−6 inside the logarithm; here C is the number of classes, and the entropy is exact.
     """
 
-    title = "Entropy minimization"
+    title = "Entropy Minimization"
     paper = Paper(
         "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic Segmentation",
         "Vu, Jain, Bucher, Cord and Pérez",

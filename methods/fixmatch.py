@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from semiseg.ctaugment import CTAugment
-from semiseg.losses import entropy, one_hot, soft_supervised_loss, supervised_loss
+from semiseg.losses import confident_labels, entropy, one_hot, soft_supervised_loss, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, predict
 
 
@@ -22,7 +22,8 @@ class FixMatch(Method):
 
     CTAugment (`augmentation: cta`) is probed on labelled images alone, in evaluation mode of the teacher, where
     SSL4MIS updates its rates by the training loss. Every item draws its own policies. One geometric draw moves
-    an image and its label, and translations are fractions of the size; no batch is rejected for its foreground.
+    an image and its label, and translations are fractions of the size; no batch is rejected for its foreground. The
+    suite's geometry comes before CTAugment's. Both losses are ½ (cross-entropy + Dice), in SSL4MIS without the ½.
     """
 
     title = "FixMatch"
@@ -57,16 +58,15 @@ class FixMatch(Method):
         labeled, unlabeled, strong_logits = logits.tensor_split([len(labels), len(weak)])
         if self.config.pseudo_source == "teacher":
             unlabeled = self.teacher(weak[len(labels) :]).logits
-        probabilities = unlabeled.detach().float().softmax(1)
-        confidence, pseudo = probabilities.max(1, keepdim=True)
-        confident = (confidence >= self.config.threshold).float()
+        pseudo, confident = confident_labels(unlabeled, self.config.threshold)
         self.note("confident_fraction", confident.mean())
         target = one_hot(pseudo[:, 0], self.task.classes)
         consistency = soft_supervised_loss(strong_logits, target, confident, self.config.mean_over)
         weight = self.config.consistency * progress.ramp_up(self.config.ramp_up)
         losses = {"supervised": supervised_loss(labeled, labels), "consistency": weight * consistency}
         if self.config.negative:
-            losses["negative"] = weight * self.config.negative * negative_learning(strong_logits, probabilities)
+            negative = negative_learning(strong_logits, unlabeled.detach().softmax(1))
+            losses["negative"] = weight * self.config.negative * negative
         return losses
 
     def augmented(self, batch: Batch, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,9 +59,9 @@ class MeanTeacher(Method):
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:
         """The teacher's probabilities for noisy images; the noise is clipped at two standard deviations."""
-        bound = 2 * self.config.noise
-        noise = (self.config.noise * torch.randn_like(images)).clamp(-bound, bound)
-        return self.teacher(images + noise).logits.softmax(1)
+        if std := self.config.noise:
+            images = images + (std * torch.randn_like(images)).clamp(-2 * std, 2 * std)
+        return self.teacher(images).logits.softmax(1)
 
     def predictors(self) -> dict[str, nn.Module]:
         return {"teacher": self.teacher, "student": self.student}

@@ -16,7 +16,7 @@ from semiseg.losses import (
     similarities,
     structure_loss,
 )
-from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.method import Batch, Method, Paper, Progress, jointly
 from semiseg.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL
 
 Loss = Callable[[Tensor], Tensor]
@@ -97,5 +97,4 @@ class MinMaxSimilarity(Method):
         return 0.5 * (loss(similarities(a, b.detach(), temperature)) + loss(similarities(b, a.detach(), temperature)))
 
     def predictors(self) -> dict[str, nn.Module]:
-        first, second = self.segmenters
-        return {"ensemble": Ensemble([first, second]), "first": first, "second": second}
+        return jointly(list(self.segmenters))

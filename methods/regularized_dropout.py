@@ -9,7 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.errors import UserError
 from semiseg.losses import supervised_loss, symmetric_kl
-from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.method import Batch, Method, Paper, Progress, jointly
 
 
 class RegularizedDropout(Method):
@@ -62,7 +62,4 @@ class RegularizedDropout(Method):
         }
 
     def predictors(self) -> dict[str, nn.Module]:
-        if self.networks == 1:
-            return {"network": self.members[0]}
-        first, second = self.members
-        return {"ensemble": Ensemble([first, second]), "first": first, "second": second}
+        return jointly(list(self.members))

@@ -81,6 +81,14 @@ def soft_supervised_loss(
     return 0.5 * (cross_entropy + dice_loss(logits.softmax(1), target, mask))
 
 
+@torch.no_grad()
+@in_full_precision
+def confident_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """The most probable class, and 1 where its probability reaches the threshold, else 0; both (batch, 1, *space)."""
+    confidence, labels = logits.softmax(1).max(1, keepdim=True)
+    return labels, (confidence >= threshold).float()
+
+
 @in_full_precision
 def foreground_dice(logits: Tensor, labels: Tensor) -> Tensor:
     """Dice of the hard prediction, mean over items and foreground classes that are present; NaN if none is."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
+from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
 
 
@@ -170,6 +171,14 @@ class Ensemble(nn.Module):
         return Output(probabilities.clamp(min=1e-8).log())
 
 
+def jointly(networks: Sequence[nn.Module]) -> dict[str, nn.Module]:
+    """Predictors of networks that are reported by their mean, and each alone; a single one is just itself."""
+    if len(networks) == 1:
+        return {"network": networks[0]}
+    names = ("first", "second", "third")[: len(networks)]
+    return {"ensemble": Ensemble(networks), **dict(zip(names, networks, strict=True))}
+
+
 def frozen_copy(network: nn.Module) -> nn.Module:
     """A copy that gets no gradients and whose batch statistics no forward pass changes."""
     frozen = copy.deepcopy(network).requires_grad_(False)
@@ -213,7 +222,7 @@ class Method(nn.Module, ABC):
         self.config = config or self.Config()
         self.noted: dict[str, Tensor | float] = {}
         self.updates: list[Updates] = []
-        self._networks_built = 0
+        self._networks_built = self._decoders_built = 0
         torch.manual_seed(derive_seed(task.seed, "build"))
         self.build()
 
@@ -254,6 +263,13 @@ class Method(nn.Module, ABC):
         if name is None:
             name, weights = task.network, task.weights
         return build_network(name, task.channels, task.classes, task.size, weights, initialization)
+
+    def decoder(self) -> AuxiliaryDecoder:
+        """One more decoder of the task's kind with its own random weights, for features of another network."""
+        torch.manual_seed(derive_seed(self.task.seed, "decoder", self._decoders_built))
+        self._decoders_built += 1
+        task = self.task
+        return AuxiliaryDecoder(build_network(task.network, task.channels, task.classes, task.size))
 
     def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
         """A teacher that follows a student; the trainer updates it after every step."""

@@ -56,9 +56,11 @@ class Optimization:
         """Adversaries can learn, for as long as it is their turn."""
         for module in self.adversaries:
             module.requires_grad_(True).train()
-        yield
-        for module in self.adversaries:
-            module.requires_grad_(False).eval()
+        try:
+            yield
+        finally:
+            for module in self.adversaries:
+                module.requires_grad_(False).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Momenta and counters by the numbers of optimizer and parameter."""

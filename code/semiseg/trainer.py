@@ -33,7 +33,7 @@ class Trainer:
     """Trains a method on a training set and leaves weights, curves and events in a folder.
 
     All randomness of step t follows from (seed, t) alone. So a run that is stopped and resumed from its last
-    checkpoint ends with the weights of a run that was never stopped, and methods that learn
+    checkpoint ends with the weights of a run that was never stopped (to the bit on a CPU), and methods that learn
     from the same set of labels see the same labelled images, with the same geometry, at the same step.
     """
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semiseg.components import largest_components
-from semiseg.method import Batch, Progress
+from semiseg.method import Batch, Progress, Task
 from semiseg.methods.bcp import BidirectionalCopyPaste, halves
 
 PRETRAINING, SELF_TRAINING = Progress(24, 100), Progress(25, 100)
@@ -139,3 +139,8 @@ def test_any_batch_size_will_do(task, labeled, unlabeled, progress):
 def test_halves_use_every_image_and_repeat_the_fewer(items, number, first, second):
     (a, a_too), (b, _) = halves((torch.arange(items), torch.arange(items)), number)
     assert (a.tolist(), a_too.tolist(), b.tolist()) == (first, first, second)
+
+
+def test_a_flat_patch_is_pasted_into_as_well():
+    method = BidirectionalCopyPaste(Task(1, 3, (1, 24, 24), "unet_3d_small"))
+    assert (method.mask(torch.zeros(2, 1, 24, 24)) == 0).sum() == 16 * 16

@@ -19,7 +19,7 @@ def with_equal_decoders(task):
     method = CrossConsistencyTraining(task).eval()
     main = {k: v for k, v in method.segmenter.state_dict().items() if not k.startswith("encoder.")}
     for decoder in method.auxiliary:
-        decoder.load_state_dict(main)
+        decoder.network.load_state_dict(main)
     return method
 
 
@@ -136,3 +136,15 @@ def test_there_is_a_decoder_for_every_perturbation_and_they_start_differently(ta
 def test_encoder_and_four_decoders_have_the_published_number_of_parameters():
     method = CrossConsistencyTraining(Task(1, 4, (32, 32), "unet"))
     assert sum(p.numel() for p in method.parameters()) == 3_713_664
+
+
+@pytest.mark.parametrize("network", ["unet_small", "nnunet_small", "swin_unet_small"])
+def test_every_decoder_starts_from_weights_of_its_own_drawn_as_the_backbones_are(network):
+    method = CrossConsistencyTraining(Task(1, 3, (32, 32), network))
+    decoders = [method.segmenter.decoder, *(a.network.decoder for a in method.auxiliary)]
+    states = [{k: v for k, v in d.state_dict().items() if v.ndim > 1 and v.numel() > 200} for d in decoders]
+    for key in states[0]:
+        drawn = [state[key] for state in states]
+        assert not any(torch.equal(drawn[0], other) for other in drawn[1:])
+        assert not torch.equal(drawn[1], drawn[2])
+        assert drawn[1].std().item() == pytest.approx(drawn[0].std().item(), rel=0.4)

@@ -24,6 +24,9 @@ def test_each_network_learns_from_the_others_hard_labels_and_gives_no_gradient_b
     assert any(p.grad is not None and p.grad.any() for p in method.first.parameters())
     first, second = (net(batch.unlabeled()).logits for net in (method.first, method.second))
     assert losses["cross_1"].item() == pytest.approx(0.1 * cross_entropy(first, second.argmax(1)).item(), rel=1e-3)
+    method.zero_grad()
+    losses["cross_2"].backward()
+    assert all(p.grad is None for p in method.first.parameters())
     assert losses["cross_2"].item() == pytest.approx(0.1 * cross_entropy(second, first.argmax(1)).item(), rel=1e-3)
 
 

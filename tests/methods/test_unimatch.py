@@ -50,6 +50,10 @@ def test_labels_come_from_the_weak_view_without_gradient(task, batch):
     strong = [method.model(batch.unlabeled(v)).logits.softmax(1) for v in ("strong", "strong-2")]
     expected = np.mean([dice_loss(p, target, one).item() for p in strong])
     assert losses["images"].item() == pytest.approx(0.5 * expected, rel=1e-4)
+    alone = 0.5 * torch.stack([dice_loss(p, target, one) for p in strong]).mean()
+    parameters = [*method.model.parameters()]
+    gradients = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (losses["images"], alone))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
     # Without dropout the feature stream predicts what the weak view does, and learns as its own pseudo-labels say.
     assert losses["features"].item() == pytest.approx(0.5 * dice_loss(weak.softmax(1), target, one).item(), rel=1e-4)
 

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save_file
 
 from semiseg.errors import UserError
-from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.networks.swin_unet import PatchMerging, load_imagenet, patch_for, swin_unet
 from semiseg.networks.window_attention import WindowAttention, cut, join
 
@@ -158,13 +157,6 @@ def test_blocks_are_cut_and_joined(block):
     assert torch.equal(join(blocks), x)
     second = tuple(slice(length, 2 * length) for length in block)
     assert torch.equal(blocks[(0, *[1] * len(block))], x[(0, *second)])
-
-
-def test_an_auxiliary_decoder_starts_with_weights_of_its_own():
-    network = small((32, 32))
-    own = AuxiliaryDecoder(network).decoder.state_dict()
-    drawn = {k: v for k, v in network.decoder.state_dict().items() if v.dim() > 1}
-    assert not [k for k, v in drawn.items() if torch.equal(own[k], v)]
 
 
 def published():

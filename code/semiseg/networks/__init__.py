@@ -86,7 +86,8 @@ def network_names(dims: int) -> list[str]:
 
 def scaled_like(name: str, other: str) -> str:
     """The small variant of a network where the other one is small, too."""
-    return f"{name}_small" if other.endswith("_small") else name
+    small = f"{name}_small"
+    return small if other.endswith("_small") and small in NETWORKS else name
 
 
 def build_network(

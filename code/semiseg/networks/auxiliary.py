@@ -1,13 +1,11 @@
 """Further predictions from the features of any network: heads on coarse decoder levels, whole decoders."""
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semiseg.networks.alignment import crop_to
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.layers import CONVOLUTION, LINEAR
 
@@ -42,15 +40,12 @@ class AuxiliaryHeads(nn.Module):
 
 
 class AuxiliaryDecoder(nn.Module):
-    """A decoder and a head like those of a network, with random weights of their own."""
+    """Decoder and head of a network, for the features of another one's encoder."""
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
-        self.decoder, self.head = copy.deepcopy((network.decoder, network.head))
-        for module in self.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
+        self.network = EncoderDecoder(nn.Identity(), network.decoder, network.head)
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Tensor:
         """Maps as in `Output.encoder` to logits (batch, classes, *space) in float32, at the size of the images."""
-        return crop_to(self.head(self.decoder(features)[-1]).float(), images)  # a head may double an odd size
+        return self.network.decode(features, images).logits
