@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from semiseg.data.formats import PICTURES, open_picture, read_image
+from semiseg.data.formats import PICTURES, check_turned_alike, open_picture, read_image
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
-from semiseg.errors import UserError
+from semiseg.errors import UserError, UserErrors
+
+SYSTEM = ("Thumbs.db", "desktop.ini")  # what Windows leaves in folders
 
 
 class ImageFolder(Recipe):
@@ -17,6 +19,7 @@ class ImageFolder(Recipe):
 
     name = "image_folder"
     summary = "2D images and masks of your own (PNG, JPEG, BMP, TIFF)"
+    task = "what you drew in your 2D images"
     layout = (
         "DIR/images/*.png (or .jpg, .bmp, .tif) and DIR/masks/ with the same names; optional: "
         "DIR/classes.txt (one class name per line, background first), "
@@ -50,6 +53,7 @@ class ImageFolder(Recipe):
             raise UserError(item.problem)
         image, label = read_image(item.image), read_mask(item.mask, self.classes)
         check_sizes(item, image.shape[1:], label.shape)
+        check_turned_alike(item.image, item.mask)
         return Case(item.id, item.group, image, label, (1.0, 1.0))
 
 
@@ -77,11 +81,24 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
         )
     groups = read_groups(source)
     pairs = []
-    for stem in sorted(found[images].keys() | found[masks].keys()):
+    if unknown := sorted(groups.keys() - found[images].keys() - found[masks].keys()):
+        listed = f"{', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}"
+        table = source / "groups.csv"
+        problem = f"{table}: names {listed}, but {source / images} holds no such case; correct or delete that."
+        pairs.append(Pair(unknown[0], "", table, table, problem))
+    alone = [
+        {stem.casefold(): stem for stem in found[folder].keys() - found[other].keys()}
+        for folder, other in ((images, masks), (masks, images))
+    ]
+    namesakes = {alone[0][folded]: alone[1][folded] for folded in alone[0].keys() & alone[1].keys()}
+    for stem in sorted((found[images].keys() | found[masks].keys()) - set(namesakes.values())):
         files = {folder: found[folder].get(stem, []) for folder in (images, masks)}
         problem = ""
         for folder, other in ((images, masks), (masks, images)):
-            if not files[folder]:
+            if stem in namesakes:
+                mask = found[masks][namesakes[stem]][0]
+                problem = f"{found[images][stem][0]}: its mask is called {mask.name}; name both alike, capitals count."
+            elif not files[folder]:
                 problem = (
                     f"{files[other][0]}: there is no {stem}{suffixes[0]} for it in {source / folder}; "
                     "add it or take this file away."
@@ -89,6 +106,10 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             elif len(files[folder]) > 1:
                 others = ", ".join(file.name for file in files[folder][1:])
                 problem = f"{files[folder][0]}: {others} beside it would be the same case; keep one."
+            elif not files[folder][0].name.lower().endswith(suffixes):
+                problem = f"{files[folder][0]}: is none of {', '.join(suffixes)}; convert it or take it away."
+            if problem:
+                break
         if not problem and groups and stem not in groups:
             problem = f"{source / 'groups.csv'}: has no line for the case {stem!r}; add one with its group."
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
@@ -97,8 +118,9 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
 
 
 def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files by name without suffix; those of another kind only where no other file has the name."""
     try:
-        files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+        files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.name not in SYSTEM)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: there is no such folder; create it, or point --source to its parent.") from error
     except OSError as error:
@@ -106,11 +128,14 @@ def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pa
             f"{folder}: cannot be listed ({error.strerror}); check the folder and its permissions."
         ) from error
     stems: dict[str, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
     for file in files:
         suffix = next((s for s in suffixes if file.name.lower().endswith(s)), None)
         if suffix:
             stems.setdefault(file.name[: -len(suffix)], []).append(file)
-    return stems
+        else:
+            others.setdefault(file.stem, []).append(file)
+    return (others | stems) if stems else {}
 
 
 def read_text(path: Path) -> str:
@@ -142,15 +167,21 @@ def read_groups(source: Path) -> dict[str, str]:
         return {}
     rows = csv.DictReader(read_text(path).splitlines(), skipinitialspace=True)
     groups: dict[str, str] = {}
-    if not {"case", "group"} <= set(rows.fieldnames or ()):
-        raise UserError(f"{path}: the first line must be `case,group`, with commas; it is {rows.fieldnames}.")
-    for row in rows:
-        case, group = (row["case"] or "").strip(), (row["group"] or "").strip()
-        if not case or not group or groups.setdefault(case, group) != group:
-            raise UserError(
-                f"{path}, line {rows.line_num}: give each case one group; {case!r} has {group!r} "
-                f"here{f' and {groups[case]!r} before' if case in groups else ''}."
-            )
+    problems = []
+    try:
+        if not {"case", "group"} <= set(rows.fieldnames or ()):
+            raise UserError(f"{path}: the first line is {rows.fieldnames}; it must be `case,group`, with commas.")
+        for row in rows:
+            case, group = (row["case"] or "").strip(), (row["group"] or "").strip()
+            if not case or not group or groups.setdefault(case, group) != group:
+                before = f" and {groups[case]!r} before" if case in groups else ""
+                problems.append(
+                    f"{path}: line {rows.line_num} gives {case!r} the group {group!r}{before}; give it one."
+                )
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table of commas ({error}); save it as CSV again.") from error
+    if problems:
+        raise UserErrors(problems)
     if not groups:
         raise UserError(f"{path}: lists no case; add a line per case or delete the file.")
     return groups
@@ -183,7 +214,7 @@ def class_indices(mask: np.ndarray, classes: tuple[str, ...], path: Path) -> np.
         raise UserError(
             f"{path}: the mask holds the values {listed}, but the classes are {named}; name "
             "every class in classes.txt, or, if smooth edges or JPEG made these values, "
-            "save the mask as PNG without smoothing."
+            "save the mask without smoothing, a picture as PNG."
         )
     return mask.astype(np.uint8)
 
@@ -191,7 +222,8 @@ def class_indices(mask: np.ndarray, classes: tuple[str, ...], path: Path) -> np.
 def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
     """Refuse a mask that was not drawn on this image."""
     if image != mask:
+        turned = ", drawn on it as viewers show it" if image == mask[::-1] else ""
         raise UserError(
             f"{pair.image}: the image is {' × '.join(map(str, image))}, its mask {pair.mask} is "
-            f"{' × '.join(map(str, mask))}; provide a mask of the image's size."
+            f"{' × '.join(map(str, mask))}; provide a mask of the image's size{turned}."
         )

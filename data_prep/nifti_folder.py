@@ -1,18 +1,16 @@
 """`nifti_folder`: volumes of one's own in NIfTI files, laid out like the Medical Segmentation Decathlon."""
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from semiseg.data.formats import VOLUMES, read_nifti, slices_first, unit_range
+from semiseg.data.formats import VOLUMES, read_nifti
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
-from .image_folder import Pair, check_sizes, class_indices, find_pairs, grouping, read_classes, read_text
+from .image_folder import Pair, find_pairs, grouping, read_classes, read_text
+from .volumes import volume_case
 
 
 class NiftiFolder(Recipe):
@@ -20,6 +18,7 @@ class NiftiFolder(Recipe):
 
     name = "nifti_folder"
     summary = "3D volumes of your own (NIfTI, as in the Medical Segmentation Decathlon)"
+    task = "what you drew in your 3D volumes"
     layout = (
         "DIR/imagesTr/*.nii.gz and DIR/labelsTr/ (or images/ and labels/) with the same names; "
         'optional: DIR/dataset.json with "labels" (or DIR/classes.txt), '
@@ -56,36 +55,7 @@ class NiftiFolder(Recipe):
 
     def load(self, item: Pair) -> Case:
         """Read image and mask, slices first, intensities scaled to [0, 1]."""
-        if item.problem:
-            raise UserError(item.problem)
-        image, affine, spacing = read_nifti(item.image)
-        mask, mask_affine, _ = read_nifti(item.mask)
-        if len(mask) > 1:
-            raise UserError(f"{item.mask}: a mask with {len(mask)} channels; save it as one volume of class indices.")
-        check_sizes(item, image.shape[1:], mask.shape[1:])
-        _check_places(item, affine, mask_affine, image.shape[1:], min(spacing))
-        order = slices_first(spacing)
-        image = unit_range(image, item.image).transpose(0, *(axis + 1 for axis in order))
-        label = class_indices(mask[0], self.classes, item.mask).transpose(order)
-        return Case(
-            item.id,
-            item.group,
-            np.ascontiguousarray(image),
-            np.ascontiguousarray(label),
-            tuple(spacing[axis] for axis in order),
-        )
-
-
-def _check_places(pair: Pair, image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], voxel: float) -> None:
-    """Refuse a mask whose header puts it somewhere else in the body than its image."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
-    apart = np.linalg.norm((corners @ (image - mask).T)[:, :3], axis=1).max()
-    if not apart <= voxel / 2:
-        raise UserError(
-            f"{pair.mask}: according to the headers it lies {apart:.3g} mm off its image "
-            f"{pair.image}; resample the mask onto the image's grid, "
-            "or correct the header that is wrong."
-        )
+        return volume_case(item, read_nifti, self.classes)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -33,15 +33,18 @@ class Ssl4misFolder(Recipe):
 
     name = "ssl4mis_folder"
     summary = "the ACDC folder of SSL4MIS (HDF5 volumes or slices)"
+    task = "both ventricles and the myocardium in cine MR, from the HDF5 folder of SSL4MIS"
     layout = (
         "DIR/data/*.h5 (volumes) or DIR/data/slices/*_slice_N.h5, each with image and label; optional: "
         "DIR/train.list, val.list, test.list, which say what belongs to the data set, DIR/classes.txt"
     )
 
+    classes: tuple[str, ...] = ("background", "right ventricle", "myocardium", "left ventricle")
+    licence = "terms of the ACDC challenge"
+
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
-        acdc = ("background", "right ventricle", "myocardium", "left ventricle")
-        self.classes = read_classes(self.source, default=acdc)
+        self.classes = read_classes(self.source, default=self.classes)
 
     def info(self) -> DatasetInfo:
         """Named after the source folder."""
@@ -50,7 +53,7 @@ class Ssl4misFolder(Recipe):
             title="ACDC (SSL4MIS)",
             modality="cine MR",
             classes=self.classes,
-            licence="terms of the ACDC challenge",
+            licence=self.licence,
             source="github.com/HiLab-git/SSL4MIS",
             grouping="patient",
             citation="Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)",
@@ -83,11 +86,13 @@ class UaMtFolder(Recipe):
 
     name = "ua_mt_folder"
     summary = "the left atrium folder of UA-MT (mri_norm2.h5 volumes)"
+    task = "left atrium in LGE MR, from the HDF5 folder of UA-MT"
     layout = (
         "DIR/.../CASE/mri_norm2.h5, each with image and label; optional: DIR/train.list, "
         "DIR/test.list, which say what belongs to the data set"
     )
     classes = ("background", "left atrium")
+    licence = "terms of the 2018 Atrial Segmentation Challenge"
 
     def info(self) -> DatasetInfo:
         """Named after the source folder."""
@@ -97,7 +102,7 @@ class UaMtFolder(Recipe):
             title="Left atrium (UA-MT)",
             modality="LGE MR",
             classes=self.classes,
-            licence="terms of the 2018 Atrial Segmentation Challenge",
+            licence=self.licence,
             source="github.com/yulequan/UA-MT",
             grouping="",
             citation="Xiong et al., Medical Image Analysis 67 (2021)",

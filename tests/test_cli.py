@@ -361,8 +361,14 @@ def test_lists_for_scripts(root, capfd):
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
     assert call("datasets", "--json") == 0
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
-    assert datasets["tiny"] == {"name": "tiny", "ready": "yes", "cases": "10", "what": "Tiny boxes"}
-    assert datasets["phantom_endoscopy"]["ready"] == "no"
+    assert datasets["tiny"] | {"licence": "", "page": ""} == {
+        "name": "tiny", "state": "ready", "cases": 10, "classes": 3, "licence": "", "task": "Tiny boxes", "page": "",
+    }  # fmt: skip
+    assert datasets["phantom_endoscopy"]["state"] == "generated"
+    assert call("datasets") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(datasets)
+    assert any(re.match(r"phantom_cardiac +generated +- +4 +MIT +synthetic", line) for line in lines)
 
 
 def test_a_new_method_is_listed_and_joins_a_benchmark(root, capfd):

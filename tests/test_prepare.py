@@ -1,6 +1,7 @@
 """From a recipe to a data set file."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -170,6 +171,16 @@ def test_a_failed_preparation_leaves_everything_as_it_was(tmp_path: Path, monkey
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_what_a_killed_process_left_does_not_fill_the_disk_forever(tmp_path: Path) -> None:
+    left, running = tmp_path / ".made.h5.1.partial", tmp_path / ".made.h5.2.partial"
+    for file in (left, running):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    prepare(Generated(), tmp_path)
+    assert not left.exists()
+    assert running.exists()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"made\.h5: cannot be written"):
@@ -203,3 +214,15 @@ def test_a_broken_file_does_not_hide_the_other_recipes(tmp_path: Path, monkeypat
     assert "importer.py" not in str(caught.value)
     for file in ("importer", "zcopy"):
         sys.modules.pop(f"semiseg.data_prep.{file}")
+
+
+@pytest.mark.parametrize("kind", recipes().values(), ids=recipes())
+def test_a_recipe_says_what_a_list_of_data_sets_needs(kind: type[Recipe]) -> None:
+    assert kind.task or not kind.layout
+    assert kind.licence or not (kind.downloads or kind.registration)
+    for item in kind.downloads:
+        assert re.fullmatch(r"https?://\S+", item.url)
+        assert re.fullmatch(r"[\w.-]+", item.file)
+        assert re.fullmatch("([0-9a-f]{64})?", item.sha256.lower())
+        assert re.fullmatch("([0-9a-f]{32})?", item.md5.lower())
+    assert re.match("https?://|$", kind.registration)

@@ -1,14 +1,16 @@
 """Long work that commands start, with its progress on the terminal."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import typer
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
 from semiseg.data.discovery import recipe, recipes
 from semiseg.data.prepare import prepare
+from semiseg.data.source import open_recipe
 from semiseg.errors import UserError
 from semiseg.executors import local
 from semiseg.report import report
@@ -18,14 +20,20 @@ from semiseg.terminal import console
 from semiseg.watch import Watch
 
 
-def prepare_dataset(name: str, source: Path | None, out: Path, jobs: int | None = None) -> None:
-    """Prepare a data set by its recipe's name."""
-    chosen = recipe(name)(source)
+def prepare_dataset(
+    name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None
+) -> None:
+    """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
+    bars: dict[str, TaskID] = {}
     with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"Preparing {name}", total=None)
-        path, written = prepare(
-            chosen, out, lambda done, total: progress.update(bar, completed=done, total=total), jobs
-        )
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done, total=total)
+
+        chosen = open_recipe(recipe(name), source, raw or out / "raw", show)
+        path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
 
 

@@ -43,35 +43,57 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
 
 @app.command()
 def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
-    """List every data set that can be prepared, and which are ready."""
+    """List every data set, one per line: how to get it, its classes, its licence, and what is segmented."""
     from semiseg.data.discovery import recipes
     from semiseg.data.store import Dataset
 
     known = recipes()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
-        state, cases, what = "no", "", known[name].summary if name in known else ""
+        row: dict[str, Any] = {
+            "name": name,
+            "state": "",
+            "cases": None,
+            "classes": None,
+            "licence": "",
+            "task": "",
+            "page": "",
+        }
+        if kind := known.get(name):
+            about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
+            row |= {"state": kind.access(), "classes": len(about.classes) or None, "licence": about.licence}
+            row |= {"task": kind.task or kind.summary, "page": kind.registration}
         if (data_dir / f"{name}.h5").exists():
             try:
                 dataset = Dataset(data_dir / f"{name}.h5")
-                state, cases, what = "yes", str(len(dataset.records)), what or dataset.info.title
+                row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
+                row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
             except UserError:
-                state, what = "damaged", what or "prepare it again"
-        rows.append({"name": name, "ready": state, "cases": cases, "what": what})
-    print_rows(rows, as_json)
+                row |= {"state": "damaged, prepare it again"}
+        rows.append(row)
+    if as_json:
+        print_rows(rows, as_json)
+    else:
+        _print_lines(rows, ("name", "state", "cases", "classes", "licence", "task"))
 
 
 @app.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="A name that `semiseg datasets` lists.")],
-    source: Annotated[Path | None, typer.Option(help="Folder with the original files.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder or archive with the original files.")] = None,
     out: Annotated[Path, typer.Option(envvar="SEMISEG_DATA", help="Folder for the prepared file.")] = Path("data"),
-    jobs: Jobs = None,
+    raw: Annotated[
+        Path | None,
+        typer.Option(envvar="SEMISEG_RAW", help="Folder for downloads and unpacked archives; OUT/raw by default."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Loading processes; by default as many as there are processors.")
+    ] = None,
 ) -> None:
-    """Turn a data set into the suite's format, or generate an embedded one."""
+    """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
     from semiseg.actions import prepare_dataset
 
-    prepare_dataset(name, source, out, jobs)
+    prepare_dataset(name, source, out, jobs, raw)
 
 
 @app.command()
@@ -223,6 +245,14 @@ def new_method(
 
     for path in write_scaffold(name, directory):
         console.print(f"{path}: written", highlight=False)
+
+
+def _print_lines(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """One line per row whatever the width of the terminal, so that `grep` finds all of it."""
+    lines = [columns, *([str(row[column] or "-") for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _split(text: str) -> list[str]:

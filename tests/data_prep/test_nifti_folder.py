@@ -7,9 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from semiseg.data.formats import slices_first
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
-from semiseg.data_prep.nifti_folder import NiftiFolder, slices_first
+from semiseg.data_prep.nifti_folder import NiftiFolder
 from semiseg.errors import UserError, UserErrors
 
 AXIAL = np.diag([1.0, 1.0, 3.0, 1.0])

@@ -1,10 +1,12 @@
 """Reads image files as people have them: pictures, and volumes in NIfTI files."""
 
+import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from semiseg.errors import UserError
 
@@ -16,6 +18,10 @@ def unreadable(path: Path, kind: str, error: Exception) -> UserError:
     """The error for a file that its library could not read."""
     if isinstance(error, PermissionError):
         return UserError(f"{path}: no permission to read it; change that with `chmod +r`.")
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: is a link to a file that is not there; restore the file or remove the link.")
+    if path.is_dir():
+        return UserError(f"{path}: is a folder where a file is expected; take it away or rename it.")
     reason = str(error).partition("\n")[0] or type(error).__name__
     return UserError(
         f"{path}: not a readable {kind}, truncated or of another kind ({reason}); replace it by an intact copy."
@@ -26,17 +32,37 @@ def open_picture(path: Path) -> Image.Image:
     """A picture upright and without transparency."""
     try:
         with Image.open(path) as file:
-            pages = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1
+            # Cameras hide a second view behind the first in JPEG files, which are then called MPO.
+            pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             picture = ImageOps.exif_transpose(file)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise unreadable(path, "image", error) from error
     if pages > 1:
-        raise UserError(f"{path}: holds {pages} pages; save each as an image of its own.")
-    if "A" in picture.getbands():
+        raise UserError(f"{path}: holds {pages} pages or frames; save each as an image of its own.")
+    if picture.mode in ("LA", "RGBA", "PA"):
         if picture.getchannel("A").getextrema() != (255, 255):
             raise UserError(f"{path}: has transparent pixels; flatten it onto a background.")
         picture = picture.convert("L" if picture.mode == "LA" else "RGB")
     return picture
+
+
+def check_turned_alike(image: Path, mask: Path) -> None:
+    """Refuse a mask that may have been drawn on the image before, or after, a viewer turned it upright."""
+    turns = [_orientation(path) for path in (image, mask)]
+    with Image.open(image) as picture:
+        square = picture.width == picture.height
+    # Where only one of them swaps its sides, their sizes agree if and only if they belong together.
+    if turns[0] != turns[1] and (square or len({turn >= 5 for turn in turns}) == 1):
+        raise UserError(
+            f"{image}: is to be shown turned (EXIF orientation {turns[0]}), its mask {mask} otherwise ({turns[1]}), "
+            "and their sizes do not tell how the mask was drawn; save both upright, without that tag."
+        )
+
+
+def _orientation(path: Path) -> int:
+    """How a picture is to be turned to be upright, as EXIF counts: 1 is not at all, from 5 its sides swap."""
+    with Image.open(path) as file:
+        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -76,16 +102,41 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
         The voxels (channels, x, y, z) as float32, the affine (4, 4), the spacing along x, y and z in mm.
     """
     try:
-        volume = nib.as_closest_canonical(nib.load(path))
+        stored: Any = _unpacked(path) if path.name.lower().endswith(".gz") else nib.load(path)
+        if stored.get_data_dtype().kind == "c":
+            raise ValueError("its voxels are complex numbers")
+        volume = nib.as_closest_canonical(stored)
         voxels = np.asarray(volume.dataobj, dtype=np.float32)
     except Exception as error:  # nibabel, gzip and zlib each raise their own on damaged files
         raise unreadable(path, "NIfTI file", error) from error
     if voxels.ndim not in (3, 4):
         raise UserError(f"{path}: has {voxels.ndim} axes; save it as a volume, or as a volume of channels (4 axes).")
-    spacing = tuple(float(size) for size in volume.header.get_zooms()[:3])
+    if not voxels.size:
+        raise UserError(f"{path}: is empty, {' × '.join(map(str, voxels.shape))} voxels; replace it by an intact copy.")
+    affine, spacing = _measured(stored, volume.affine)
     if not all(np.isfinite(size) and size > 0 for size in spacing):
         raise UserError(f"{path}: its header gives the voxel size {spacing}; correct the header.")
-    return (voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)), volume.affine, spacing
+    return (voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)), affine, spacing
+
+
+def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The affine of a turned volume and its voxel size, which some files (ACDC's) have in their list of sizes alone."""
+    sizes = nib.affines.voxel_sizes(affine)
+    if np.allclose(sizes, 1):
+        listed = np.array(stored.header.get_zooms()[:3], dtype=float)
+        measured = np.empty(3)
+        measured[nib.io_orientation(stored.affine)[:, 0].astype(int)] = listed
+        affine = affine.copy()
+        affine[:3, :3] *= measured / sizes
+        sizes = measured
+    return affine, tuple(sizes.tolist())
+
+
+def _unpacked(path: Path) -> nib.Nifti1Image:
+    """A packed volume, whole and with the right checksum, neither of which nibabel looks at."""
+    content = gzip.decompress(path.read_bytes())
+    sizes = [int.from_bytes(content[:4], order) for order in ("little", "big")]
+    return (nib.Nifti2Image if 540 in sizes else nib.Nifti1Image).from_bytes(content)
 
 
 def slices_first(spacing: tuple[float, ...]) -> tuple[int, int, int]:

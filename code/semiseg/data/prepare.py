@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 
 from semiseg.data.recipe import Recipe
-from semiseg.data.store import FORMAT, Case, DatasetInfo, check_case, write_dataset
+from semiseg.data.store import FORMAT, DatasetInfo, PackedCase, pack, write_dataset
 from semiseg.errors import UserError, UserErrors
 
 # A spawned process needs about a second to import what loading takes; less work than this is done here.
@@ -46,7 +46,8 @@ def prepare(recipe: Recipe, out: Path, progress: Progress | None = None, jobs: i
     try:
         write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), {"inputs": inputs})
     except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
+        # HDF5 describes an error in many lines; the system's word for it is enough.
+        reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
         raise UserError(f"{path}: cannot be written ({reason}); free some space or choose another folder.") from error
     return path, True
 
@@ -58,7 +59,8 @@ def fingerprint(recipe: Recipe, info: DatasetInfo, ignore: Path) -> str:
     unchanged would take as long as preparing it. `ignore` is the prepared file, should it lie in the source.
     """
     files = _listing(recipe.source, ignore) if recipe.layout else []
-    code = Path(inspect.getfile(type(recipe))).read_text(encoding="utf-8")
+    files_of_code = {inspect.getfile(kind) for kind in type(recipe).__mro__ if kind.__module__.startswith("semiseg")}
+    code = [Path(file).read_text(encoding="utf-8") for file in sorted(files_of_code)]
     content = {"format": FORMAT, "recipe": recipe.name, "code": code, "info": asdict(info), "files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -74,8 +76,9 @@ def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:
         visited.add(Path(folder).resolve())
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
-            if file.resolve() != ignore.resolve():
-                state = file.stat() if file.exists() else file.lstat()
+            # Unlike their namesakes of Path, these take links in circles for links to nothing.
+            if os.path.realpath(file) != os.path.realpath(ignore):
+                state = file.stat() if os.path.exists(file) else file.lstat()
                 listing.append((file.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns))
     return sorted(listing)
 
@@ -88,18 +91,23 @@ def _fingerprint_of_file(path: Path) -> str | None:
         return None
 
 
-def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: int) -> Iterator[Case]:
+def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: int) -> Iterator[PackedCase]:
     """The cases in the order of their items; goes on after an error, to report all of them at the end."""
     items = recipe.items()
     errors: list[str] = []
-    ids: set[str] = set()
+    ids: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
     for done, result in enumerate(_loaded(recipe, info, items, jobs), start=1):
-        if isinstance(result, Case):
-            if result.id in ids:
-                errors.append(f"{info.name}: two cases are called {result.id!r}; rename one of them.")
-            ids.add(result.id)
-            kinds.setdefault(_kind(result), []).append(result.id)
+        if isinstance(result, PackedCase):
+            case = result.record.id
+            # Masks written for cases whose names differ in case alone overwrite each other on Windows and macOS.
+            namesake = ids.get(case.casefold())
+            if namesake == case:
+                errors.append(f"{info.name}: two cases are called {case!r}; rename one of them.")
+            elif namesake:
+                errors.append(f"{info.name}: the cases {namesake!r} and {case!r} differ in case alone; rename one.")
+            ids[case.casefold()] = case
+            kinds.setdefault(_kind(result), []).append(case)
             if not errors and len(kinds) == 1:
                 yield result
         else:
@@ -112,7 +120,7 @@ def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: i
         raise UserErrors(errors)
 
 
-def _loaded(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[Case | list[str]]:
+def _loaded(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[PackedCase | list[str]]:
     """Load in this process until it is clear that others would help, then in `jobs` processes."""
     begun = time.perf_counter()
     for done, item in enumerate(items):
@@ -124,9 +132,11 @@ def _loaded(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> I
         yield _load(recipe, info, item)
 
 
-def _loaded_by_processes(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[Case | list[str]]:
+def _loaded_by_processes(
+    recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int
+) -> Iterator[PackedCase | list[str]]:
     """Keep a few items in flight: enough that no process waits, few enough that memory stays flat."""
-    flying: deque[Future[Case | list[str]]] = deque()
+    flying: deque[Future[PackedCase | list[str]]] = deque()
     # Forking a process that runs threads (torch's, HDF5's) can deadlock the child.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -146,27 +156,37 @@ def _loaded_by_processes(recipe: Recipe, info: DatasetInfo, items: list[Any], jo
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load(recipe: Recipe, info: DatasetInfo, item: Any) -> Case | list[str]:
-    """The case of an item, or what is wrong with it."""
+def _load(recipe: Recipe, info: DatasetInfo, item: Any) -> PackedCase | list[str]:
+    """The case of an item, ready to be written, or what is wrong with it."""
     try:
-        case = recipe.load(item)
-        check_case(case, info)
+        return pack(recipe.load(item), info)
     except UserErrors as errors:
         return errors.messages
     except UserError as error:
         return [str(error)]
     except OSError as error:
+        where = error.filename or _place(item)
+        return [f"{where}: cannot be read ({error.strerror or error}); check the file and its permissions."]
+    except Exception as error:  # damaged files make libraries, and recipes, fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         return [
-            f"{error.filename or item}: cannot be read ({error.strerror or error}); check the file and its permissions."
+            f"{_place(item)}: cannot be loaded ({reason}); replace it by an intact copy, or if it is one, "
+            f"report this as a defect of the recipe {recipe.name}."
         ]
-    return case
 
 
-def _kind(case: Case) -> str:
+def _place(item: Any) -> Any:
+    """The first file of an item, or the item itself where no file can be told."""
+    values = vars(item).values() if hasattr(item, "__dict__") else ()
+    flat = (part for value in values for part in (value if isinstance(value, tuple) else (value,)))
+    return next((part for part in flat if isinstance(part, Path)), item)
+
+
+def _kind(case: PackedCase) -> str:
     """What all cases of a data set share, because one network has to take them all."""
-    channels, *space = case.image.shape
+    channels, *space = case.record.shape
     color = {1: "grey (1 channel)", 3: "RGB (3 channels)"}.get(channels, f"of {channels} channels")
-    return f"{len(space)}D, {color}, {case.image.dtype}"
+    return f"{len(space)}D, {color}, {case.kind}"
 
 
 def _mixture(info: DatasetInfo, kinds: dict[str, list[str]]) -> str:

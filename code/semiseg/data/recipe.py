@@ -1,11 +1,23 @@
 """What a file in `data_prep/` provides: how one data set, as its owner publishes it, becomes cases."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that the owner lets anyone download."""
+
+    url: str
+    file: str  # the name to save it as; an archive is unpacked into the source folder
+    size: int | None = None  # in bytes, exact, where it is known
+    sha256: str = ""  # one checksum as the owner publishes it, or none
+    md5: str = ""
 
 
 class Recipe(ABC):
@@ -14,18 +26,40 @@ class Recipe(ABC):
     Loading runs in several processes, so items must be picklable and `load` must depend on nothing else.
     Whatever is wrong with an item is a `UserError` that names the file and the remedy; preparation
     goes on with the other items and reports all errors together.
+    The source may come from an archive that wraps one folder around everything: `items` is then asked about
+    the outer folder first, and where that raises a `UserError`, about the inner one.
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
+    summary: ClassVar[str]  # what the files are, in a phrase
+    task: ClassVar[str] = ""  # what is segmented, in a phrase: "polyps in colonoscopy frames"
     layout: ClassVar[str] = ""  # what the source folder must look like; empty when the data are generated
+    classes: tuple[str, ...] = ()  # background first; empty where each source has its own
+    licence: ClassVar[str] = ""  # empty where each source has its own
+    downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
+    registration: ClassVar[str] = ""  # the page where the owner hands out the files, if only to people who sign up
 
     def __init__(self, source: Path | None = None) -> None:
         if self.layout and source is None:
-            raise UserError(f"{self.name}: say where the files are with --source DIR. Expected: {self.layout}")
+            raise UserError(f"{self.name}: name the folder of the files with --source DIR. {self.expected()}")
         if source is not None and not source.is_dir():
-            raise UserError(f"{source}: no such folder. {self.name} expects: {self.layout}")
+            raise UserError(f"{source}: there is no such folder, or archive. {self.expected()}")
         self.source = source or Path()
+
+    @classmethod
+    def expected(cls) -> str:
+        """Where to get the files and how to lay them out, in one line."""
+        page = f"The owner gives them to those who sign up at {cls.registration}. " if cls.registration else ""
+        return f"{page}Expected: {cls.layout}"
+
+    @classmethod
+    def access(cls) -> str:
+        """How to come by the files, in a phrase."""
+        if cls.downloads:
+            return "can be downloaded"
+        if cls.registration:
+            return "needs registration"
+        return "your own files" if cls.layout else "generated"
 
     @abstractmethod
     def info(self) -> DatasetInfo:

@@ -1,8 +1,11 @@
 """The data set file: one HDF5 file that holds every case, and the hashes that prove it unchanged."""
 
 import hashlib
+import io
 import json
 import os
+import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ import numpy as np
 from semiseg.errors import UserError
 
 FORMAT = 1
+LEVEL = 1  # of compression; higher ones take much longer to save a little
+ABANDONED = 24 * 3600  # seconds without a byte after which a partial file is nobody's
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,25 @@ class CaseRecord:
     spacing: tuple[float, ...]
     image_hash: str
     label_hash: str
+
+
+@dataclass(frozen=True)
+class PackedCase:
+    """A case that was checked and compressed, which takes longer than loading it, ready to be written."""
+
+    record: CaseRecord
+    image: bytes
+    label: bytes
+    kind: np.dtype  # of the image's values
+
+
+def pack(case: Case, info: DatasetInfo) -> PackedCase:
+    """Check and compress a case."""
+    check_case(case, info)
+    image, label = np.ascontiguousarray(case.image), np.ascontiguousarray(case.label)
+    spacing = tuple(map(float, case.spacing))
+    record = CaseRecord(case.id, case.group, image.shape, spacing, array_hash(image), array_hash(label))
+    return PackedCase(record, zlib.compress(image.data, LEVEL), zlib.compress(label.data, LEVEL), image.dtype)
 
 
 def check_case(case: Case, info: DatasetInfo) -> None:
@@ -103,49 +127,85 @@ def content_hash(info: DatasetInfo, records: Iterable[CaseRecord]) -> str:
 
 
 def write_dataset(
-    path: Path, info: DatasetInfo, cases: Iterable[Case], attributes: dict[str, str] | None = None
+    path: Path, info: DatasetInfo, cases: Iterable[Case | PackedCase], attributes: dict[str, str] | None = None
 ) -> str:
     """Write a data set atomically and return its content hash; a failure leaves `path` as it was.
 
     `attributes` are kept in the file beside its own; they do not enter the content hash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed
+        if time.time() - abandoned.stat().st_mtime > ABANDONED:
+            abandoned.unlink(missing_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     records: dict[str, CaseRecord] = {}
     try:
-        with h5py.File(partial, "w") as file:
+        with _Target(partial, "w+") as target, h5py.File(target, "w") as file:
             for case in cases:
-                check_case(case, info)
-                if case.id in records:
-                    raise UserError(f"{info.name}: two cases are called {case.id!r}; rename one of them.")
-                group = file.create_group(f"cases/{case.id}")
-                for key, array in (("image", case.image), ("label", case.label)):
-                    group.create_dataset(key, data=array, compression="gzip", compression_opts=1, chunks=array.shape)
-                record = CaseRecord(
-                    case.id,
-                    case.group,
-                    case.image.shape,
-                    tuple(map(float, case.spacing)),
-                    array_hash(case.image),
-                    array_hash(case.label),
-                )
+                packed = case if isinstance(case, PackedCase) else pack(case, info)
+                record = packed.record
+                if record.id in records:
+                    raise UserError(f"{info.name}: two cases are called {record.id!r}; rename one of them.")
+                group = file.create_group(f"cases/{record.id}")
+                _write(group, "image", record.shape, packed.kind, packed.image)
+                _write(group, "label", record.shape[1:], np.dtype(np.uint8), packed.label)
                 group.attrs["record"] = json.dumps(asdict(record))
+                target.check()
                 first = next(iter(records.values()), record)
                 if (len(first.shape), first.shape[0]) != (len(record.shape), record.shape[0]):
                     raise UserError(
-                        f"{info.name}: case {case.id!r} is {record.shape} and {first.id!r} {first.shape}; "
+                        f"{info.name}: case {record.id!r} is {record.shape} and {first.id!r} {first.shape}; "
                         "all cases need the same number of channels and axes."
                     )
-                records[case.id] = record
+                records[record.id] = record
             if not records:
                 raise UserError(f"{info.name}: no case was found; a data set needs at least one.")
             digest = content_hash(info, records.values())
             file.attrs.update(attributes or {})
             file.attrs.update(format=FORMAT, info=json.dumps(asdict(info)), hash=digest)
+        target.check()
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return digest
+
+
+def _write(group: h5py.Group, key: str, shape: tuple[int, ...], kind: np.dtype, content: bytes) -> None:
+    """Write an array that was compressed as HDF5 would have done."""
+    array = group.create_dataset(key, shape, kind, compression="gzip", compression_opts=LEVEL, chunks=shape)
+    array.id.write_direct_chunk((0,) * len(shape), content)
+
+
+class _Target(io.FileIO):
+    """A file that keeps the first failure to itself, because HDF5 crashes where it cannot write.
+
+    From then on it feigns success, until HDF5 has closed it, or `check` is called.
+    """
+
+    failure: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the data."""
+        left = memoryview(data)
+        try:
+            while left and not self.failure:
+                left = left[super().write(left) :]
+        except BaseException as failure:  # a Ctrl-C, too, must not travel through HDF5
+            self.failure = failure
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut or lengthen the file."""
+        try:
+            return super().truncate(size)
+        except BaseException as failure:
+            self.failure = self.failure or failure
+            return size or 0
+
+    def check(self) -> None:
+        """Raise what went wrong so far."""
+        if self.failure:
+            raise self.failure
 
 
 class Dataset:

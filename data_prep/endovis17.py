@@ -1,0 +1,111 @@
+"""`endovis17` and `endovis17_parts`: robotic instruments, as a whole or by their parts."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from semiseg.data.formats import open_picture, read_image
+from semiseg.data.pairs import PairedPictures, Picture, matches, nothing_found, visible_files
+from semiseg.errors import UserError
+
+FRAME = r"instrument_dataset_(?P<video>\d+)/left_frames/(?P<frame>frame\d+)\.png"
+MASK = r"instrument_dataset_(?P<video>\d+)/(?:(?:ground_truth|gt)/)?(?P<kind>[^/]+)/frame\d+\.png"
+CROP = slice(28, 28 + 1024), slice(320, 320 + 1280)  # the camera's image in a frame of 1080 × 1920
+TRAINING = {0: 0, 10: 1, 20: 2, 30: 3}  # shaft, wrist, claspers
+TEST = {0: 0, 30: 1, 100: 2, 255: 3, 200: 0}  # 200 is an ultrasound probe
+
+
+class EndoVis17(PairedPictures):
+    """The left camera's frames, 1024 × 1280 pixels, of 8 videos; and of the test videos where these have masks.
+
+    Frames of one video follow each other at 2 Hz, and the test frames of videos 1 to 8 follow their training frames,
+    so the video is the group, across both sets. The other instruments (`Other_labels`, such as an ultrasound probe)
+    are background: the challenge labels them for methods not to take them for robotic ones.
+    """
+
+    name = "endovis17"
+    summary = "frames of robotic surgery on pigs with instrument masks (PNG)"
+    task = "robotic instruments in endoscopy frames"
+    layout = (
+        "DIR/.../instrument_dataset_N/left_frames/frameNNN.png and beside left_frames, for training, "
+        "ground_truth/*_labels/frameNNN.png, for testing, [ground_truth/]PartsSegmentation/frameNNN.png"
+    )
+    classes: tuple[str, ...] = ("background", "instrument")
+    licence = "see the rules of the challenge"
+    registration = "https://endovissub2017-roboticinstrumentsegmentation.grand-challenge.org/"
+    title = "EndoVis 2017 robotic instruments"
+    modality = "robotic surgery, porcine"
+    page = "https://endovissub2017-roboticinstrumentsegmentation.grand-challenge.org/"
+    citation = "Allan et al., arXiv:1902.06426 (2019)"
+    grouping = "video"
+
+    def items(self) -> list[Picture]:
+        """One item per frame of the videos that have masks."""
+        paths = list(visible_files(self.source))
+        kinds: dict[str, set[str]] = {}
+        for mask in each(paths, MASK):
+            if mask["kind"] == "PartsSegmentation" or re.fullmatch(r"(?!Other).*_labels", mask["kind"]):
+                kinds.setdefault(folder(mask), set()).add(Path(mask.string).parent.as_posix())
+        known = set(paths)
+        pictures = []
+        for frame in each(paths, FRAME):
+            masks = [f"{kind}/{frame['frame']}.png" for kind in sorted(kinds.get(folder(frame), ()))]
+            if not masks:
+                continue
+            absent = next((mask for mask in masks if mask not in known), "")
+            image, video = self.source / frame.string, f"video{frame['video']}"
+            problem = f"{image}: {absent} is missing; complete the masks or take the frame away." if absent else ""
+            files = tuple(self.source / mask for mask in masks)
+            pictures.append(Picture(f"{video}_{frame['frame']}", video, image, files, problem))
+        if not pictures:
+            raise UserError(nothing_found(self.source, paths, self.expected()))
+        return pictures
+
+    def read_image(self, path: Path) -> np.ndarray:
+        """The camera's image, without the black around it."""
+        image = read_image(path)
+        return np.ascontiguousarray(image[:, *CROP]) if image.shape[1:] == (1080, 1920) else image
+
+    def read_label(self, item: Picture, space: tuple[int, ...]) -> np.ndarray:
+        """The parts of all instruments in a frame, as far as the classes tell them apart."""
+        label = np.zeros(space, np.uint8)
+        for path in item.masks:
+            parts = read_parts(path)
+            if parts.shape != space:
+                raise UserError(f"{path}: is {parts.shape}, its frame {item.image} {space}; provide masks of its size.")
+            label[parts > 0] = parts[parts > 0]
+        return np.minimum(label, len(self.classes) - 1).astype(np.uint8)
+
+
+class EndoVis17Parts(EndoVis17):
+    """The same frames with the parts of an instrument told apart."""
+
+    name = "endovis17_parts"
+    task = "shafts, wrists and claspers of robotic instruments in endoscopy frames"
+    classes = ("background", "shaft", "wrist", "claspers")
+    title = "EndoVis 2017 robotic instruments, parts"
+
+
+def folder(match: re.Match[str]) -> str:
+    """The folder of a video; training and test have one each."""
+    return match.string[: match.end("video")]
+
+
+def each(paths: list[str], pattern: str) -> list[re.Match[str]]:
+    """What a pattern finds, in order."""
+    return [match for same in matches(paths, pattern).values() for match in same]
+
+
+def read_parts(path: Path) -> np.ndarray:
+    """The parts of instruments as class indices, (height, width); the sets number them differently."""
+    mask = np.asarray(open_picture(path).convert("L"))
+    mask = mask[CROP] if mask.shape == (1080, 1920) else mask
+    values = TEST if path.parent.name == "PartsSegmentation" else TRAINING
+    unknown = sorted(set(np.unique(mask).tolist()) - set(values))
+    if unknown:
+        listed, known = (", ".join(map(str, numbers)) for numbers in (unknown[:6], values))
+        raise UserError(f"{path}: the mask holds {listed}, but the parts are {known}; replace it by the original.")
+    table = np.zeros(256, np.uint8)
+    table[list(values)] = list(values.values())
+    return table[mask]

@@ -1,0 +1,86 @@
+"""`left_atrium`: the 2018 Atrial Segmentation Challenge as its organizers publish it."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from semiseg.data.itk import Volume, read_itk
+from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.recipe import Recipe
+from semiseg.data.store import Case, DatasetInfo
+from semiseg.errors import UserError
+
+from .image_folder import Pair
+from .volumes import find, paired, volume_case
+
+SPACING = 0.625  # mm along each axis, according to the challenge
+
+
+class LeftAtrium(Recipe):
+    """Late gadolinium-enhanced MR of the heart, whole volumes of 88 slices.
+
+    UA-MT's files of the same scans are cut to a box around the mask with a margin, which nobody could do for a scan
+    that has no mask yet; here nothing is cut off. The headers tell a voxel size of 1 mm that is not true, so the
+    challenge's takes its place. The published names do not tell which scans are of one patient; scans whose mask
+    files are equal to the byte, as happens, form a group at least.
+    """
+
+    name = "left_atrium"
+    summary = "late gadolinium-enhanced MR of the 2018 Atrial Segmentation Challenge (NRRD)"
+    task = "left atrium in late gadolinium-enhanced MR"
+    layout = "DIR/.../CASE/lgemri.nrrd and laendo.nrrd, in Training Set/ and Testing Set/ or one of them"
+    classes = ("background", "left atrium")
+    licence = "terms of the 2018 Atrial Segmentation Challenge"
+    registration = "https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/"
+
+    def info(self) -> DatasetInfo:
+        """What the challenge tells."""
+        return DatasetInfo(
+            name=self.name,
+            title="Left atrium (2018 challenge)",
+            modality="LGE MR",
+            classes=self.classes,
+            licence=self.licence,
+            source=self.registration,
+            grouping="",
+            citation="Xiong et al., Medical Image Analysis 67 (2021)",
+        )
+
+    def items(self) -> list[Pair]:
+        """One pair per folder, named after it."""
+        files = find(self.source, "lgemri.nrrd", "laendo.nrrd")
+        if not files:
+            raise UserError(self._nothing())
+        found = ((path.parent.name, path.name == "laendo.nrrd", path) for path in files)
+        first: dict[str, str] = {}
+        return [
+            replace(pair, group=first.setdefault(_digest(pair.mask), pair.id))
+            for pair in paired(found, "lgemri.nrrd", "laendo.nrrd")
+        ]
+
+    def load(self, item: Pair) -> Case:
+        """A whole volume, slices first."""
+        return volume_case(item, _read, self.classes)
+
+    def _nothing(self) -> str:
+        if find(self.source, "mri_norm2.h5"):
+            return (
+                f"{self.source}: holds the HDF5 files of UA-MT, not those of the challenge; "
+                f"prepare them with `semiseg prepare ua_mt_folder --source {self.source}`."
+            )
+        return nothing_found(self.source, visible_files(self.source), self.expected())
+
+
+def _read(path: Path) -> Volume:
+    """A volume with the challenge's voxel size where the header tells none."""
+    voxels, affine, spacing = read_itk(path)
+    return voxels, affine, (SPACING,) * 3 if spacing == (1, 1, 1) else spacing
+
+
+def _digest(path: Path) -> str:
+    """What tells files of different content apart; an unreadable file is like no other."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return str(path)

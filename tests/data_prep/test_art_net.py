@@ -1,0 +1,30 @@
+"""Preparing ART-Net."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pictures import COLOR, GREY, LEFT, RIGHT, complaints, prepared, save
+from semiseg.data_prep.art_net import ArtNet
+
+
+@pytest.mark.parametrize("folder", ["TrainPos_ToolMask", "TrainSeg", "Train_Tool_GT"])
+def test_tools_are_read_and_other_annotations_are_not(tmp_path: Path, folder: str) -> None:
+    train = tmp_path / "raw/Annotated Images/Train"
+    save(train / "TrainPos/001.png", COLOR)
+    save(train / f"{folder}/001.png", LEFT)
+    save(train / "TrainNeg/1000.png", COLOR)
+    for other in ("TrainPos_EdgeMask", "Train_MidLine_GT", "TrainPos_ToolTipMask"):
+        save(train / f"{other}/001.png", GREY)
+    data = prepared(ArtNet(tmp_path / "raw"))
+    np.testing.assert_array_equal(data.label("001"), LEFT)
+    assert set(data.records) == {"001"}
+
+
+def test_two_folders_that_could_be_the_masks_are_not_mixed_up(tmp_path: Path) -> None:
+    train = tmp_path / "raw/Train"
+    save(train / "TrainPos/001.png", COLOR)
+    save(train / "ToolMask/001.png", LEFT)
+    save(train / "SegMask/001.png", RIGHT)
+    assert "would be the same case" in complaints(ArtNet(tmp_path / "raw"))[0]
