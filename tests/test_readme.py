@@ -44,3 +44,15 @@ def test_every_linked_file_exists():
 def test_no_method_file_is_longer_than_a_paper_algorithm_needs():
     for path in (ROOT / "methods").glob("*.py"):
         assert len(path.read_text().splitlines()) < 150, path
+
+
+METHODS_PAGE = (ROOT / "methods" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", find_methods())
+def test_every_method_has_a_row_with_its_paper_networks_and_cost(name):
+    method = find_methods()[name]
+    (row,) = re.findall(rf"^\| {re.escape(method.title)} \|(.*\d\.\d.*)\|$", METHODS_PAGE, re.MULTILINE)
+    paper, networks, _cost = (cell.strip() for cell in row.split("|"))
+    assert paper.endswith(method.paper.venue)
+    assert networks == str(method.networks)

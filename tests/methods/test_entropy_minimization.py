@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from semiseg.losses import supervised_loss
 from semiseg.method import Progress
 from semiseg.methods.entropy_minimization import EntropyMinimization, normalized_entropy
 
@@ -32,6 +33,17 @@ def test_labeled_images_enter_the_entropy_where_asked_for(task, batch):
     labeled, unlabeled = entropy_gradients(task, batch, entropy_on="all")
     assert labeled.any()
     assert unlabeled.any()
+
+
+def test_without_weight_only_the_labels_teach(task, batch):
+    method = built(task, entropy=0.0).eval()
+    losses = method.losses(batch, Progress(100, 100))
+    expected = supervised_loss(method.model(batch.labeled()).logits, batch.labels)
+    assert sum(losses.values()).item() == pytest.approx(expected.item(), rel=1e-5)
+    sum(losses.values()).backward()
+    gradients = torch.autograd.grad(expected, [*method.parameters()])
+    pairs = zip(method.parameters(), gradients, strict=True)
+    assert all(torch.allclose(p.grad, g, atol=1e-5) for p, g in pairs)
 
 
 @pytest.mark.parametrize("on", ["unlabeled", "all"])

@@ -121,9 +121,9 @@ class WithCTAugment(FixMatch):
         threshold: float = 0.4
 
 
-@pytest.fixture(scope="module")
-def contract(tmp_path_factory):
-    return MethodContract("fixmatch", WithCTAugment, 2, tmp_path_factory.mktemp("cta"))
+@pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
+def contract(request, tmp_path_factory):
+    return MethodContract("fixmatch", WithCTAugment, request.param, tmp_path_factory.mktemp("cta"))
 
 
 @pytest.mark.parametrize("check", MethodContract.checks())

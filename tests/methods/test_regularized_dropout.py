@@ -46,6 +46,9 @@ def test_divergence_runs_over_the_classes(space):
     assert symmetric_kl(first, first).item() == 0
     shifted = first + 7 * torch.rand(2, 1, *space)  # a softmax over pixels would notice
     assert symmetric_kl(shifted, second).item() == pytest.approx(expected, rel=1e-5)
+    columns, order = torch.randperm(space[-1]), torch.tensor([2, 0, 1])
+    for permuted in (lambda z: z[..., columns], lambda z: z[:, order]):
+        assert symmetric_kl(permuted(first), permuted(second)).item() == pytest.approx(expected, rel=1e-5)
     certain = (1e3 * first).float().requires_grad_()
     symmetric_kl(certain, second).backward()
     assert certain.grad.isfinite().all()
