@@ -238,3 +238,10 @@ def test_weights_that_do_not_fit_are_refused_in_one_line_and_change_nothing(swin
     with pytest.raises(UserError, match="cannot be read"):
         load_imagenet(network, path)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_an_image_of_low_contrast_is_seen_as_well_as_any():
+    network, images = small((32, 32)).eval(), torch.rand(2, 1, 32, 32)
+    faint = 0.5 + 0.05 * images
+    assert torch.allclose(network(faint).logits, network(images).logits, atol=2e-2)
+    assert network(images).logits.std() > 0.1

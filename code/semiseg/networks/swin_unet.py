@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.errors import UserError
@@ -123,6 +124,9 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         gray = images.shape[1] == 1
+        # A patch's tokens are normalized right away, which would leave little of images of low contrast within [0, 1]:
+        # without this, the small variant finds nothing in MR of the hippocampus.
+        images = F.instance_norm(images)
         x = self.patch_embed(images.expand(-1, self.channels, *images.shape[2:]) if gray else images)
         features = []
         for layer in self.layers:
