@@ -20,6 +20,8 @@ class UniMatch(Method):
     Dice loss on confident pixels, that for natural ones their cross-entropy (`distance`). The
     published sum, of the supervised loss and two weights of ½, is halved; here it is not, as for all methods. The
     suite's strong view, with GridMask, CutOut and noise, takes the place of the paper's jitter and blur.
+
+    Where few labels make a network miss structures, confident background is what it learns from most.
     """
 
     title = "UniMatch"
