@@ -24,7 +24,8 @@ class CrossTeaching(CrossPseudoSupervision):
     Both networks see the benchmark's images, at the benchmark's size; the published comparison gives this method
     other sizes, other batches and ImageNet weights. The convolutional network is reported, the Transformer
     beside it. SGD at the benchmark's rate suits a pre-trained Transformer; one that starts from random weights is
-    trained by AdamW. A class that no pseudo-label names is pushed towards zero by the Dice loss, as published.
+    trained by AdamW. A class that no pseudo-label names is pushed towards zero by the Dice loss, as published. A short
+    training leaves the Transformer behind the other network, which then learns little from it.
     """
 
     title = "Cross Teaching"
