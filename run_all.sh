@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# Libraries that read DICOM and the like may switch the locale; texts stay UTF-8 all the same.
+export PYTHONUTF8=1
 python=${PYTHON:-python3}
 environment=.venv
 
