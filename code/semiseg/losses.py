@@ -183,7 +183,7 @@ def box_mean(images: Tensor, window: int) -> Tensor:
 
 
 @in_full_precision
-def structure_loss(logits: Tensor, target: Tensor, window: int = 31) -> Tensor:
+def structure_loss(logits: Tensor, target: Tensor, window: int) -> Tensor:
     """Cross-entropy plus IoU, both weighted by how close a pixel is to the target's boundary.
 
     ω = 1 + 5 |avgpool(y) − y|; Σ ω BCE / Σ ω + 1 − (Σ ω q y + 1) / (Σ ω (q + y) − Σ ω q y + 1) with

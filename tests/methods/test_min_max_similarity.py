@@ -1,8 +1,11 @@
 """Min-Max Similarity: all four terms teach everything they should."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from semiseg.contract import tiny_task
 from semiseg.method import Progress
 from semiseg.methods.min_max_similarity import MinMaxSimilarity
 
@@ -47,3 +50,8 @@ def test_consistency_gives_each_network_only_the_gradient_of_its_own_prediction(
     assert own.any()
     assert other.any()
     assert not own[:1].any()  # labelled images take no part in it
+
+
+@pytest.mark.parametrize(("size", "window"), [((512, 288), 31), ((256, 256), 21), ((64, 64), 5), ((16, 16), 3)])
+def test_boundaries_are_weighted_over_the_same_part_of_an_image_at_any_size(size, window):
+    assert MinMaxSimilarity(replace(tiny_task(2), size=size)).window == window
