@@ -293,7 +293,9 @@ def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
         for n in ("label_efficiency", "case_dice", "training_curves", "overlays")
         for s in ("png", "pdf")
     }
-    expected |= {f"tables/{n}.{s}" for n in ("main", "full", "classes", "papers") for s in ("md", "tex", "csv")}
+    expected |= {
+        f"tables/{n}.{s}" for n in ("main", "differences", "full", "classes", "papers") for s in ("md", "tex", "csv")
+    }
     assert first.keys() == expected
 
 

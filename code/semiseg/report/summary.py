@@ -109,19 +109,23 @@ def read_results(path: Path) -> Results:
     )
 
 
+def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Every metric per method, label fraction, value of `by` and fold.
+
+    A run's score is the mean over its cases, then over foreground classes; the seeds of a fold are averaged.
+    """
+    scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"])))[list(METRICS)].mean()
+    scores = scores.groupby([*KEY, *by]).mean()
+    return scores.groupby(["method", "labels", *by, "fold"]).mean()
+
+
 def fold_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Mean and standard deviation over folds, one row per method, label fraction and value of `by`.
 
-    A run's score is the mean over its cases, then over foreground classes; the seeds of a fold are averaged;
-    mean and standard deviation (ddof = 1, NaN for a single fold) are taken over the folds.
-
     Returns:
-        Columns (metric, "mean" | "std") for every metric.
+        Columns (metric, "mean" | "std") for every metric; std has ddof = 1 and is NaN for a single fold.
     """
-    row = ["method", "labels", *by]
-    scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"])))[list(METRICS)].mean()
-    scores = scores.groupby([*KEY, *by]).mean()
-    return scores.groupby([*row, "fold"]).mean().groupby(row).agg(["mean", "std"])
+    return fold_scores(cases, by).groupby(["method", "labels", *by]).agg(["mean", "std"])
 
 
 def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from rich.table import Table as RichTable
 
 from semiseg.metrics import TABLE
 from semiseg.report.formats import Cell, Score, Table, comma_separated, latex, markdown, text
+from semiseg.report.significance import Difference, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 
 ABSENT = "–"
@@ -22,7 +24,10 @@ def percent(fraction: float) -> str:
 
 def all_tables(results: Results) -> list[Table]:
     """Every table that these results can fill."""
-    tables = [main_table(results), full_table(results)]
+    tables = [main_table(results)]
+    if compared := differences(results):
+        tables.append(difference_table(results, compared))
+    tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
     if not results.predictors.empty:
@@ -55,6 +60,43 @@ def main_table(results: Results) -> Table:
         rows,
         notes(results),
         _role_changes(results.entries),
+    )
+
+
+def difference_table(results: Results, compared: list[Difference]) -> Table:
+    """What each method adds to the lower bound, and whether that could be chance."""
+    titles = {entry.name: entry.title for entry in results.entries}
+    bound = next(entry.title for entry in results.entries if entry.role == "lower bound")
+    rows: list[list[Cell]] = [
+        [
+            percent(d.labels),
+            titles[d.method],
+            f"{100 * d.mean:+.2f}{'†' if d.partial else ''}",
+            ABSENT if isnan(d.low) else f"{100 * d.low:+.2f} to {100 * d.high:+.2f}",
+            f"{d.folds_above} of {d.folds}",
+            *map(_probability, (d.p_folds, d.p_folds_adjusted, d.p_groups, d.p_groups_adjusted)),
+        ]
+        for d in compared
+    ]
+    unit = "groups of test cases" if results.record["data"].get("grouping") else "test cases"
+    count = max(d.groups for d in compared)
+    tests = ("p (folds)", "Holm (folds)", "p (cases)", "Holm (cases)")
+    return Table(
+        "differences",
+        f"Difference to {bound} in Dice points",
+        ["Labels", "Method", "Difference", "95 % interval", "Folds above", *tests],
+        rows,
+        [
+            *notes(results, []),
+            f"Difference: mean over the folds, to {bound} with the same labels, in the folds and seeds that both have.",
+            "p (folds) and the interval: t-test over the folds with the variance of Nadeau and Bengio, since folds "
+            "share training cases. It asks whether other trainings on other labels would show the difference.",
+            f"p (cases): Wilcoxon's signed-rank test over {count} {unit}. It asks whether other cases would show the "
+            "difference with these very networks, and says nothing about other trainings.",
+            "Holm: the p-value adjusted for the number of methods at the same share of labels.",
+        ],
+        {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
+        text_columns=2,
     )
 
 
@@ -255,6 +297,10 @@ def _share(results: Results, method: str, labels: float) -> str:
     if there < len(folds):
         return f"{there} of {len(folds)} folds"
     return f"{len(runs)} of {len(folds) * len(seeds)} runs"
+
+
+def _probability(p: float) -> str:
+    return ABSENT if isnan(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, labels: float, *rest: str | int) -> Cell:
