@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -390,9 +391,12 @@ def test_a_run_that_another_process_carries_out_is_left_to_it(root):
     assert carried_out == []
 
 
-def test_an_interrupt_says_how_to_go_on(root, capfd, monkeypatch):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_an_interrupt_says_how_to_go_on(how, root, capfd, monkeypatch):
+    """Whether someone presses Ctrl-C or a scheduler ends the job."""
+
     def interrupt(*arguments):
-        raise KeyboardInterrupt
+        signal.raise_signal(how)
 
     monkeypatch.setattr(local, "carry_out", interrupt)
     assert call("run", "quick.yaml", "--out", "elsewhere", "--device", "cpu") == 130

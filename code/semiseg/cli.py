@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -276,6 +277,7 @@ def _overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point: bad input ends in one line per problem and exit code 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end of time is like Ctrl-C
     try:
         app()
     except UserErrors as error:
