@@ -1,5 +1,8 @@
 """Settings: what a benchmark file may say, and one line for everything it may not."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -158,3 +161,16 @@ def test_all_problems_of_a_file_are_named_at_once():
     with pytest.raises(UserError) as error:
         validate(BenchmarkSettings, {"dataset": 5, "methods": ["a"], "labels": [2], "folds": [9]}, "here")
     assert all(word in str(error.value) for word in ("here", "name", "dataset", "labels", "folds"))
+
+
+def test_a_benchmark_in_any_script_can_be_read_where_the_locale_is_plain_c(tmp_path):
+    path = tmp_path / "vergleich.yaml"
+    path.write_text("name: größe\ndataset: phantom\nmethods: [supervised]\n", encoding="utf-8")
+    code = f"""
+from pathlib import Path
+from semiseg.settings import load_benchmark
+load_benchmark(Path({str(path)!r}), {{}})
+"""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": ""}
+    ended = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

@@ -147,5 +147,5 @@ def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     content = settings.model_dump(mode="json")
     partial = results / "benchmark.yaml.partial"
-    partial.write_text(yaml.safe_dump(content, sort_keys=False))
+    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     partial.replace(results / "benchmark.yaml")

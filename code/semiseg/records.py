@@ -23,7 +23,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The run.json of a run; empty if it has not begun."""
     path = folder / "run.json"
     try:
-        record = json.loads(path.read_text()) if path.exists() else {}
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if not isinstance(record, dict):
             raise ValueError("no object")
     except ValueError as error:
@@ -36,7 +36,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
@@ -47,7 +47,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 

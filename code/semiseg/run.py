@@ -62,7 +62,7 @@ def execute(spec: RunSpec, places: Places, device: torch.device, report: Report)
     except (UserError, Diverged) as error:
         record |= {"status": "failed", "reason": str(error)}
     except Exception as error:
-        (folder / "traceback.txt").write_text(traceback.format_exc())
+        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         record |= {"status": "failed", "reason": f"{reason} (see {folder / 'traceback.txt'})"}
     del record["process"]

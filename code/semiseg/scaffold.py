@@ -92,7 +92,7 @@ def write_scaffold(name: str, directory: Path) -> tuple[Path, Path]:
     title = name.replace("_", " ").title()
     words = {"name": name, "title": title, "cls": title.replace(" ", ""),
              "directory": "" if inside else ", Path(__file__).parent"}  # fmt: skip
-    module.write_text(METHOD.format(**words))
+    module.write_text(METHOD.format(**words), encoding="utf-8")
     text = TEST.format(**words)
-    test.write_text(text.replace("from pathlib import Path\n\n", "") if inside else text)
+    test.write_text(text.replace("from pathlib import Path\n\n", "") if inside else text, encoding="utf-8")
     return module, test

@@ -122,7 +122,7 @@ class BenchmarkSettings(Settings):
 def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
     """Read a benchmark file; overrides have dotted keys, such as training.steps."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a benchmark file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

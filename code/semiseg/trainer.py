@@ -178,7 +178,7 @@ class Trainer:
             raise UserError(f"{path}: damaged ({error}); delete it to begin the run anew.") from error
         for part, target in (("method.", self.method), ("optimizer.", self.optimization)):
             target.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
-        with (self.folder / "curve.csv").open() as rows:
+        with (self.folder / "curve.csv").open(encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
                 if int(row["step"]) <= step:
                     self.curve.append({k: float(v) if k != "step" else int(v) for k, v in row.items() if v})
@@ -187,7 +187,7 @@ class Trainer:
     def _save_curve(self) -> None:
         columns = list(dict.fromkeys(key for row in self.curve for key in row))
         partial = self.folder / "curve.csv.partial"
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.curve)

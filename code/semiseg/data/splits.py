@@ -95,11 +95,11 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
         splits = make_splits(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(splits), indent=1) + "\n")
+        partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
         return splits
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
         splits = Splits(folds=folds, **stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
