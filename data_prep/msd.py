@@ -43,6 +43,9 @@ class Msd(NiftiFolder):
         for key, kind in (("labels", dict), ("modality", dict), ("training", list)):
             if not isinstance(self.description.get(key), kind) or not self.description[key]:
                 raise UserError(f'{path}: has no "{key}" as the Decathlon writes it; restore the original file.')
+        named, known = len(self.classes), len(type(self).classes)
+        if known and named != known:
+            raise UserError(f"{path}: names {named} classes, {self.name} has {known}; name the folder of that task.")
 
     def info(self) -> DatasetInfo:
         """Named after the recipe; the general one after its folder."""
@@ -100,6 +103,7 @@ class MsdBrainTumour(Msd):
     name = "msd_brain_tumour"
     summary = "four MR sequences of the Decathlon's task 1 (NIfTI)"
     task = "edema, non-enhancing and enhancing tumor in multi-sequence brain MR"
+    classes = ("background", "edema", "non-enhancing tumor", "enhancing tumour")
     downloads = archive("Task01_BrainTumour", "240a19d752f0d9e9101544901065d872")
 
 
@@ -109,6 +113,7 @@ class MsdHeart(Msd):
     name = "msd_heart"
     summary = "MR of the Decathlon's task 2 (NIfTI)"
     task = "left atrium in MR"
+    classes = ("background", "left atrium")
     downloads = archive("Task02_Heart", "06ee59366e1e5124267b774dbd654057")
 
 
@@ -118,6 +123,7 @@ class MsdLiver(Msd):
     name = "msd_liver"
     summary = "CT of the Decathlon's task 3 (NIfTI)"
     task = "liver and liver tumors in CT"
+    classes = ("background", "liver", "cancer")
     downloads = archive("Task03_Liver", "a90ec6c4aa7f6a3d087205e23d4e6397")
 
 
@@ -127,6 +133,7 @@ class MsdHippocampus(Msd):
     name = "msd_hippocampus"
     summary = "MR of the Decathlon's task 4 (NIfTI)"
     task = "anterior and posterior hippocampus in MR"
+    classes = ("background", "Anterior", "Posterior")
     downloads = archive("Task04_Hippocampus", "9d24dba78a72977dbd1d2e110310f31b")
 
 
@@ -136,6 +143,7 @@ class MsdProstate(Msd):
     name = "msd_prostate"
     summary = "two MR sequences of the Decathlon's task 5 (NIfTI)"
     task = "peripheral and transition zone of the prostate in T2-weighted MR and ADC"
+    classes = ("background", "PZ", "TZ")
     downloads = archive("Task05_Prostate", "35138f08b1efaef89d7424d2bcc928db")
 
 
@@ -145,6 +153,7 @@ class MsdLung(Msd):
     name = "msd_lung"
     summary = "CT of the Decathlon's task 6 (NIfTI)"
     task = "lung tumors in CT"
+    classes = ("background", "cancer")
     downloads = archive("Task06_Lung", "8afd997733c7fc0432f71255ba4e52dc")
 
 
@@ -154,6 +163,7 @@ class MsdPancreas(Msd):
     name = "msd_pancreas"
     summary = "CT of the Decathlon's task 7 (NIfTI)"
     task = "pancreas and pancreatic tumors in CT"
+    classes = ("background", "pancreas", "cancer")
     downloads = archive("Task07_Pancreas", "4f7080cfca169fa8066d17ce6eb061e4")
 
 
@@ -163,6 +173,7 @@ class MsdHepaticVessel(Msd):
     name = "msd_hepatic_vessel"
     summary = "CT of the Decathlon's task 8 (NIfTI)"
     task = "hepatic vessels and tumors in CT"
+    classes = ("background", "Vessel", "Tumour")
     downloads = archive("Task08_HepaticVessel", "641d79e80ec66453921d997fbf12a29c")
 
 
@@ -172,6 +183,7 @@ class MsdSpleen(Msd):
     name = "msd_spleen"
     summary = "CT of the Decathlon's task 9 (NIfTI)"
     task = "spleen in CT"
+    classes = ("background", "spleen")
     downloads = archive("Task09_Spleen", "410d4a301da4e5b2f6f86ec3ddba524e")
 
 
@@ -181,4 +193,5 @@ class MsdColon(Msd):
     name = "msd_colon"
     summary = "CT of the Decathlon's task 10 (NIfTI)"
     task = "colon cancer in CT"
+    classes = ("background", "colon cancer primaries")
     downloads = archive("Task10_Colon", "bad7a188931dc2f6acf72b08eb6202d0")

@@ -11,7 +11,7 @@ import pytest
 from semiseg.data.discovery import recipes
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
-from semiseg.data_prep.msd import Msd, MsdProstate
+from semiseg.data_prep.msd import Msd, MsdHeart, MsdProstate
 from semiseg.errors import UserError, UserErrors
 
 IMAGE = np.random.default_rng(0).normal(100, 20, (5, 6, 4, 2)).astype(np.float32)
@@ -86,6 +86,19 @@ def test_every_task_can_be_downloaded_by_its_name_and_is_checked() -> None:
     assert len({item.url for item in downloads}) == len({item.md5 for item in downloads}) == 10
     assert all(item.url.endswith(item.file) and len(item.md5) == 32 for item in downloads)
     assert not Msd.downloads
+
+
+def test_every_task_says_beforehand_how_many_classes_it_has() -> None:
+    tasks = [kind for name, kind in sorted(recipes().items()) if name.startswith("msd_")]
+    counts = {kind.name.removeprefix("msd_"): len(kind.classes) for kind in tasks}
+    two = dict.fromkeys(("colon", "heart", "lung", "spleen"), 2)
+    three = dict.fromkeys(("hepatic_vessel", "hippocampus", "liver", "pancreas", "prostate"), 3)
+    assert counts == {**two, **three, "brain_tumour": 4}
+
+
+def test_the_folder_of_another_task_is_refused(source: Path) -> None:
+    with pytest.raises(UserError, match="names 3 classes, msd_heart has 2; name the folder of that task"):
+        MsdHeart(source)
 
 
 def test_list_and_folders_must_agree(source: Path) -> None:
