@@ -230,11 +230,11 @@ def test_every_table_says_what_was_measured(results):
                 "Phantom (synthetic data)",
                 "2 folds",
                 "1 seed",
-                "standard deviation over the folds",
                 "groups unknown",
                 "unet_small, 7 training steps",
             ):
                 assert fact in said, (table.name, fact)
+            assert ("standard deviation over the folds" in said) == ("±" in markdown(table))
 
 
 def test_missed_structures_are_counted_once_each(results):

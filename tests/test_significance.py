@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from tests.test_report import write_run
 
-from semiseg.report.significance import corrected_t_test, differences, holm
+from semiseg.report.significance import corrected_t_test, differences, holm, lower_bound
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 
@@ -26,6 +26,11 @@ def write(root, method, scores, *, labels=0.05, role="semi", seed=0, folds=None)
             own.to_csv(folder / "cases.csv", index=False)
 
 
+def compared(root):
+    results = read_results(root)
+    return differences(results, lower_bound(results))
+
+
 def added(gain):
     return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(BASE, gain, strict=True)]
 
@@ -34,7 +39,7 @@ def added(gain):
 def found(tmp_path):
     write(tmp_path, "plain", BASE, role="lower")
     write(tmp_path, "better", added(GAIN))
-    (difference,) = differences(read_results(tmp_path))
+    (difference,) = compared(tmp_path)
     return difference
 
 
@@ -81,7 +86,7 @@ def test_a_method_with_fewer_runs_is_compared_where_both_were_trained(tmp_path):
     write(tmp_path, "plain", BASE, role="lower")
     write(tmp_path, "plain", [[0.9, 0.9]] * 3, role="lower", seed=1)
     write(tmp_path, "better", added(GAIN), folds=(0, 2))
-    (found,) = differences(read_results(tmp_path))
+    (found,) = compared(tmp_path)
     assert found.mean == pytest.approx(np.mean([0.07, 0.065]))
     assert found.partial
     assert found.groups == 4
@@ -94,7 +99,7 @@ def test_cases_of_one_patient_count_once(tmp_path):
         own = pd.read_csv(file)
         own["group"] = own["case"].str[1:]
         own.to_csv(file, index=False)
-    (found,) = differences(read_results(tmp_path))
+    (found,) = compared(tmp_path)
     assert found.groups == 3
     assert found.p_groups == pytest.approx(2 / 2**3)  # all three patients gain
 
@@ -102,7 +107,7 @@ def test_cases_of_one_patient_count_once(tmp_path):
 def test_a_method_equal_to_the_lower_bound_is_no_better(tmp_path):
     write(tmp_path, "plain", BASE, role="lower")
     write(tmp_path, "same", BASE)
-    (found,) = differences(read_results(tmp_path))
+    (found,) = compared(tmp_path)
     assert (found.mean, found.p_groups, found.p_folds) == (0, 1, 1)
 
 
@@ -110,7 +115,7 @@ def test_methods_are_compared_at_their_own_share_of_labels(tmp_path):
     for labels, gain in ((0.05, GAIN), (0.2, [[-x for x in row] for row in GAIN])):
         write(tmp_path, "plain", BASE, labels=labels, role="lower")
         write(tmp_path, "other", added(gain), labels=labels)
-    few, more = differences(read_results(tmp_path))
+    few, more = compared(tmp_path)
     assert (few.labels, more.labels) == (0.05, 0.2)
     assert few.mean == pytest.approx(-more.mean)
     assert few.mean > 0
@@ -123,4 +128,23 @@ def test_the_table_states_every_difference_and_is_left_out_without_a_lower_bound
     write(tmp_path, "better", added(GAIN))
     table = next(table for table in all_tables(read_results(tmp_path)) if table.name == "differences")
     assert table.title == "Difference to Plain in Dice points"
-    assert table.rows == [["5 %", "Better", "+4.67", "-7.22 to +16.55", "3 of 3", "0.233", "0.233", "0.062", "0.062"]]
+    assert table.rows == [
+        ["5 %", "Better", "+4.67", "-7.22 to +16.55", "3 of 3", "0.233", "0.233", "5 of 6", "0.062", "0.062"]
+    ]
+
+
+def test_a_second_lower_bound_is_compared_with_the_first(tmp_path):
+    write(tmp_path, "plain", BASE, role="lower")
+    write(tmp_path, "plainer", added(GAIN), role="lower")
+    assert [found.method for found in compared(tmp_path)] == ["plainer"]
+
+
+def test_a_patient_may_be_called_na_and_a_score_may_not(tmp_path):
+    write(tmp_path, "plain", BASE, role="lower")
+    write(tmp_path, "better", added(GAIN))
+    for file in tmp_path.glob("runs/*/*/fold-0/*/cases.csv"):
+        file.write_text(file.read_text().replace(",a0,", ",NA,"))
+    assert compared(tmp_path)[0].groups == 6
+    damaged = tmp_path / "runs/better/labels-05/fold-1/seed-0/cases.csv"
+    pd.read_csv(damaged).assign(dice=["", 0.5]).to_csv(damaged, index=False)
+    assert [(run.method, run.fold) for run in read_results(tmp_path).unfinished] == [("better", 1)]

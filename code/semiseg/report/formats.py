@@ -27,6 +27,7 @@ LATEX = {
     "<": r"$<$",
     ">": r"$>$",
 }
+ABSENT = "–"
 WIDE = 7  # columns; a wider LaTeX table is scaled to the width of the text
 
 

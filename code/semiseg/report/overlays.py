@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from semiseg.report.summary import Results, Run
-from semiseg.report.tables import data_title, percent
+from semiseg.report.wording import data_title, percent
 
 PER_ROW = 10  # methods side by side; more continue in further blocks below
 WIDTH = 1.25  # inches of a picture

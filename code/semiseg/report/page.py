@@ -9,7 +9,7 @@ from typing import Any
 from semiseg.report.formats import Table, html
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.summary import Results
-from semiseg.report.tables import budget, data_title, percent
+from semiseg.report.wording import budget, data_title, percent
 
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's
 CSS = """

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from semiseg.report.overlays import overlays
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import KEY, Entry, Results, fold_statistics, lookup
-from semiseg.report.tables import data_title, percent
+from semiseg.report.wording import data_title, percent
 
 DPI = 160
 

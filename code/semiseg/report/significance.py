@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from semiseg.data.splits import FOLDS
-from semiseg.report.summary import Results, fold_scores
+from semiseg.report.summary import Entry, Results, fold_scores
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,24 @@ class Difference:
     folds_above: int
     p_folds: float  # corrected t-test over folds
     groups: int  # of test cases
+    groups_above: int
     p_groups: float  # Wilcoxon's signed-rank test over them
     partial: bool  # some run of either is missing
     p_folds_adjusted: float = nan  # for the number of methods at this fraction
     p_groups_adjusted: float = nan
 
 
-def differences(results: Results) -> list[Difference]:
-    """Every semi-supervised method at every label fraction; empty without a lower bound."""
-    bounds = [entry.name for entry in results.entries if entry.role == "lower bound"]
-    methods = [entry.name for entry in results.entries if entry.role == "semi-supervised"]
+def lower_bound(results: Results) -> Entry | None:
+    """What all other methods are compared with."""
+    return next((entry for entry in results.entries if entry.role == "lower bound"), None)
+
+
+def differences(results: Results, bound: Entry) -> list[Difference]:
+    """Every method but upper bounds against `bound`, at every label fraction that both have."""
+    methods = [e.name for e in results.entries if e.role != "upper bound" and e != bound]
     found: list[Difference] = []
     for labels in results.fractions:
-        block = [d for name in methods if bounds and (d := _difference(results, name, bounds[0], labels))]
+        block = [d for name in methods if (d := _difference(results, name, bound.name, labels))]
         for_folds, for_groups = holm([d.p_folds for d in block]), holm([d.p_groups for d in block])
         found += [
             replace(d, p_folds_adjusted=f, p_groups_adjusted=g)
@@ -98,6 +103,7 @@ def _difference(results: Results, method: str, bound: str, labels: float) -> Dif
         folds_above=int((by_fold > 0).sum()),
         p_folds=p_folds,
         groups=len(by_group),
+        groups_above=int((by_group > 0).sum()),
         p_groups=float(stats.wilcoxon(by_group).pvalue) if by_group.any() else 1.0,
         partial=len(common) < len(folds) * len(seeds),
     )

@@ -87,7 +87,7 @@ def read_results(path: Path) -> Results:
         run = _read_run(file)
         if run.status == "finished":
             try:
-                frame = _read_scores(file.with_name("cases.csv"), ["case", "class", "class_name"])
+                frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"])
                 secondary = file.with_name("predictors.csv")
                 if secondary.exists() and secondary.stat().st_size:
                     predictors.append(_read_scores(secondary, ["predictor", "class"]).assign(**_named(run)))
@@ -215,12 +215,17 @@ def _number(text: str) -> float:
 
 
 def _read_scores(file: Path, needed: list[str]) -> pd.DataFrame:
-    frame = pd.read_csv(file, dtype={"case": str, "group": str, "class_name": str, "predictor": str})
+    words = dict.fromkeys(["case", "group", "class_name", "predictor"], str)
+    frame = pd.read_csv(file, dtype=words, keep_default_na=False)  # a patient may be called NA
     absent = [column for column in (*needed, *METRICS, *COUNTS) if column not in frame]
     if absent:
         raise ValueError(f"{file.name} lacks the columns {', '.join(absent)}")
     if frame.empty and file.name == "cases.csv":
         raise ValueError(f"{file.name} holds no case")
+    for column in METRICS:
+        frame[column] = pd.to_numeric(frame[column])
+    if frame[[*METRICS]].isna().any(axis=None):
+        raise ValueError(f"{file.name} holds scores that are no numbers")
     return frame
 
 

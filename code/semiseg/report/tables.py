@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -10,23 +9,19 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from semiseg.metrics import TABLE
-from semiseg.report.formats import Cell, Score, Table, comma_separated, latex, markdown, text
-from semiseg.report.significance import Difference, differences
+from semiseg.report.comparison import difference_table
+from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
+from semiseg.report.significance import differences, lower_bound
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
-
-ABSENT = "–"
-
-
-def percent(fraction: float) -> str:
-    """A label fraction as people write it: 0.05 is "5 %"."""
-    return f"{100 * fraction:.10g} %"
+from semiseg.report.wording import data_title, notes, percent, share_of
 
 
 def all_tables(results: Results) -> list[Table]:
     """Every table that these results can fill."""
     tables = [main_table(results)]
-    if compared := differences(results):
-        tables.append(difference_table(results, compared))
+    bound = lower_bound(results)
+    if bound and (compared := differences(results, bound)):
+        tables.append(difference_table(results, bound, compared))
     tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
@@ -60,43 +55,6 @@ def main_table(results: Results) -> Table:
         rows,
         notes(results),
         _role_changes(results.entries),
-    )
-
-
-def difference_table(results: Results, compared: list[Difference]) -> Table:
-    """What each method adds to the lower bound, and whether that could be chance."""
-    titles = {entry.name: entry.title for entry in results.entries}
-    bound = next(entry.title for entry in results.entries if entry.role == "lower bound")
-    rows: list[list[Cell]] = [
-        [
-            percent(d.labels),
-            titles[d.method],
-            f"{100 * d.mean:+.2f}{'†' if d.partial else ''}",
-            ABSENT if isnan(d.low) else f"{100 * d.low:+.2f} to {100 * d.high:+.2f}",
-            f"{d.folds_above} of {d.folds}",
-            *map(_probability, (d.p_folds, d.p_folds_adjusted, d.p_groups, d.p_groups_adjusted)),
-        ]
-        for d in compared
-    ]
-    unit = "groups of test cases" if results.record["data"].get("grouping") else "test cases"
-    count = max(d.groups for d in compared)
-    tests = ("p (folds)", "Holm (folds)", "p (cases)", "Holm (cases)")
-    return Table(
-        "differences",
-        f"Difference to {bound} in Dice points",
-        ["Labels", "Method", "Difference", "95 % interval", "Folds above", *tests],
-        rows,
-        [
-            *notes(results, []),
-            f"Difference: mean over the folds, to {bound} with the same labels, in the folds and seeds that both have.",
-            "p (folds) and the interval: t-test over the folds with the variance of Nadeau and Bengio, since folds "
-            "share training cases. It asks whether other trainings on other labels would show the difference.",
-            f"p (cases): Wilcoxon's signed-rank test over {count} {unit}. It asks whether other cases would show the "
-            "difference with these very networks, and says nothing about other trainings.",
-            "Holm: the p-value adjusted for the number of methods at the same share of labels.",
-        ],
-        {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
-        text_columns=2,
     )
 
 
@@ -248,67 +206,12 @@ def terminal_table(results: Results) -> RichTable:
     return rich
 
 
-def data_title(results: Results) -> str:
-    """The data set, and whether it is a made-up one."""
-    data = results.record["data"]
-    return f"{data['title']} (synthetic data)" if data.get("synthetic") else str(data["title"])
-
-
-def budget(results: Results) -> str:
-    """Network and training steps."""
-    spec = results.record["spec"]
-    steps = (spec.get("training") or {}).get("steps")
-    return str(spec["network"]) + (f", {steps} training steps" if steps else "")
-
-
-def notes(results: Results, entries: list[Entry] | None = None) -> list[str]:
-    """What a reader must know to judge a table of these methods (or of all, the best in bold)."""
-    folds, seeds = results.grid()
-    spread = "mean ± standard deviation over the folds" if len(folds) > 1 else "a single fold, hence no ±"
-    seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
-    grouping = results.record["data"].get("grouping")
-    out = [
-        f"{data_title(results)}; {len(folds)} fold{'s' if len(folds) > 1 else ''}, {seed_note}; {spread}.",
-        f"{budget(results)}; "
-        + (
-            f"folds split by {grouping}."
-            if grouping
-            else "groups unknown: images of one patient may lie on both sides of a split."
-        ),
-    ]
-    incomplete = [
-        f"{e.title} at {percent(labels)}: {share}"
-        for labels in results.fractions
-        for e in entries or results.entries
-        if (share := _share(results, e.name, labels))
-    ]
-    if entries is None and any(e.role == "semi-supervised" for e in results.entries):
-        out.append(f"Bold: best semi-supervised method{' among complete cells' if incomplete else ''}.")
-    return [*out, f"† {'; '.join(incomplete)}."] if incomplete else out
-
-
-def _share(results: Results, method: str, labels: float) -> str:
-    """How much of a cell is there, such as "2 of 5 folds"; empty when all of it, or none."""
-    folds, seeds = results.grid()
-    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
-    if not runs or len(runs) >= len(folds) * len(seeds):
-        return ""
-    there = len({run.fold for run in runs})
-    if there < len(folds):
-        return f"{there} of {len(folds)} folds"
-    return f"{len(runs)} of {len(folds) * len(seeds)} runs"
-
-
-def _probability(p: float) -> str:
-    return ABSENT if isnan(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
-
-
 def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, labels: float, *rest: str | int) -> Cell:
     found = lookup(scores, metric, method, labels, *rest)
     if found is None:
         return ABSENT
     scale = 1 if TABLE[metric].unit else 100
-    return Score(found[0] * scale, found[1] * scale, partial=bool(_share(results, method, labels)))
+    return Score(found[0] * scale, found[1] * scale, partial=bool(share_of(results, method, labels)))
 
 
 def _mark_best(rows: list[list[Cell]], column: int, eligible: list[bool], better: str) -> None:

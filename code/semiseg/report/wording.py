@@ -1,0 +1,60 @@
+"""What tables, plots and page say about the data and the runs behind them."""
+
+from semiseg.report.summary import Entry, Results
+
+
+def percent(fraction: float) -> str:
+    """A label fraction as people write it: 0.05 is "5 %"."""
+    return f"{100 * fraction:.10g} %"
+
+
+def data_title(results: Results) -> str:
+    """The data set, and whether it is a made-up one."""
+    data = results.record["data"]
+    return f"{data['title']} (synthetic data)" if data.get("synthetic") else str(data["title"])
+
+
+def budget(results: Results) -> str:
+    """Network and training steps."""
+    spec = results.record["spec"]
+    steps = (spec.get("training") or {}).get("steps")
+    return str(spec["network"]) + (f", {steps} training steps" if steps else "")
+
+
+def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
+    """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
+    folds, seeds = results.grid()
+    deviation = "; mean ± standard deviation over the folds" if len(folds) > 1 else "; a single fold, hence no ±"
+    count = f"{len(folds)} fold{'s' if len(folds) > 1 else ''}"
+    seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
+    grouping = results.record["data"].get("grouping")
+    out = [
+        f"{data_title(results)}; {count}, {seed_note}{deviation if spread else ''}.",
+        f"{budget(results)}; "
+        + (
+            f"folds split by {grouping}."
+            if grouping
+            else "groups unknown: images of one patient may lie on both sides of a split."
+        ),
+    ]
+    incomplete = [
+        f"{e.title} at {percent(labels)}: {share}"
+        for labels in results.fractions
+        for e in entries or results.entries
+        if (share := share_of(results, e.name, labels))
+    ]
+    if entries is None and any(e.role == "semi-supervised" for e in results.entries):
+        out.append(f"Bold: best semi-supervised method{' among complete cells' if incomplete else ''}.")
+    return [*out, f"† {'; '.join(incomplete)}."] if incomplete else out
+
+
+def share_of(results: Results, method: str, labels: float) -> str:
+    """How much of a cell is there, such as "2 of 5 folds"; empty when all of it, or none."""
+    folds, seeds = results.grid()
+    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    if not runs or len(runs) >= len(folds) * len(seeds):
+        return ""
+    there = len({run.fold for run in runs})
+    if there < len(folds):
+        return f"{there} of {len(folds)} folds"
+    return f"{len(runs)} of {len(folds) * len(seeds)} runs"
