@@ -5,7 +5,7 @@ from pathlib import Path
 
 from semiseg.data.formats import read_nifti
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import Download, Recipe
+from semiseg.data.recipe import MadeOnRequest, Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
@@ -32,7 +32,7 @@ class Acdc(Recipe):
     classes = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
     downloads = (
-        Download(
+        MadeOnRequest(
             "https://humanheart-project.creatis.insa-lyon.fr/database/api/v1/folder/637218e573e9f0047faa00fc/download",
             "acdc.zip",
         ),

@@ -1,6 +1,9 @@
 """`art_net`: tools in laparoscopy."""
 
-from semiseg.data.pairs import PairedPictures
+from pathlib import Path
+
+from semiseg.data.pairs import PairedPictures, Picture, matches, visible_files
+from semiseg.errors import UserError
 
 
 class ArtNet(PairedPictures):
@@ -8,8 +11,8 @@ class ArtNet(PairedPictures):
 
     The videos are of several patients, but the names are mere numbers. Frames are read from `TrainPos` and `TestPos`,
     as the authors' repository calls them. What the folders of the tool masks are called could not be verified: a folder
-    with `mask`, `seg` or `tool_gt` in its name counts, unless it is about edges, mid-lines or tips, and it must be the
-    only one for a frame.
+    with `mask`, `seg` or `tool_gt` in its name counts, unless it is about edges, mid-lines, tips or frames without a
+    tool (`neg`), and no other beside it may hold the same frame.
     """
 
     name = "art_net"
@@ -27,4 +30,15 @@ class ArtNet(PairedPictures):
     page = "https://github.com/kamruleee51/ART-Net"
     citation = "Hasan et al., Medical Image Analysis 70 (2021)"
     images = r"(?:train|test)_?pos(?:itive)?/(?P<case>\d+)\.png"
-    masks = ((r"(?![^/]*(?:edge|mid|tip))[^/]*(?:mask|seg|tool_?gt)[^/]*/(?P<case>\d+)[^/]*\.png", 1),)
+    masks = ((r"(?![^/]*(?:edge|mid|tip|neg))[^/]*(?:mask|seg|tool_?gt)[^/]*/(?P<case>\d+)[^/]*\.png", 1),)
+
+    def items(self) -> list[Picture]:
+        """One item per frame with a tool, once it is clear which folders hold the masks."""
+        for masks in matches(visible_files(self.source), self.masks[0][0]).values():
+            folders = sorted({Path(mask.string).parent for mask in masks})
+            if len({folder.parent for folder in folders}) < len(folders):
+                raise UserError(
+                    f"{self.source}: the masks of the tools may be in {' or '.join(map(str, folders))}; "
+                    "keep the folder that shows whole tools, and move the others elsewhere."
+                )
+        return super().items()

@@ -1,6 +1,7 @@
 """`endovis17` and `endovis17_parts`: robotic instruments, as a whole or by their parts."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from semiseg.data.pairs import PairedPictures, Picture, matches, nothing_found, 
 from semiseg.errors import UserError
 
 FRAME = r"instrument_dataset_(?P<video>\d+)/left_frames/(?P<frame>frame\d+)\.png"
-MASK = r"instrument_dataset_(?P<video>\d+)/(?:(?:ground_truth|gt)/)?(?P<kind>[^/]+)/frame\d+\.png"
+MASK = r"instrument_dataset_(?P<video>\d+)/(?:(?:ground_truth|gt)/)?(?P<kind>[^/]+)/(?P<frame>frame\d+)\.png"
+KIND = re.compile(r"PartsSegmentation|(?!Other).*_labels")
 CROP = slice(28, 28 + 1024), slice(320, 320 + 1280)  # the camera's image in a frame of 1080 × 1920
 TRAINING = {0: 0, 10: 1, 20: 2, 30: 3}  # shaft, wrist, claspers
 TEST = {0: 0, 30: 1, 100: 2, 255: 3, 200: 0}  # 200 is an ultrasound probe
@@ -29,7 +31,8 @@ class EndoVis17(PairedPictures):
     task = "robotic instruments in endoscopy frames"
     layout = (
         "DIR/.../instrument_dataset_N/left_frames/frameNNN.png and beside left_frames, for training, "
-        "ground_truth/*_labels/frameNNN.png, for testing, [ground_truth/]PartsSegmentation/frameNNN.png"
+        "ground_truth/*_labels/frameNNN.png, for testing, [ground_truth/]PartsSegmentation/frameNNN.png, "
+        "which may also be below another instrument_dataset_N"
     )
     classes: tuple[str, ...] = ("background", "instrument")
     licence = "see the rules of the challenge"
@@ -41,26 +44,46 @@ class EndoVis17(PairedPictures):
     grouping = "video"
 
     def items(self) -> list[Picture]:
-        """One item per frame of the videos that have masks."""
+        """One item per frame of the videos that have masks, and one per video or mask that lacks its other half."""
         paths = list(visible_files(self.source))
-        kinds: dict[str, set[str]] = {}
-        for mask in each(paths, MASK):
-            if mask["kind"] == "PartsSegmentation" or re.fullmatch(r"(?!Other).*_labels", mask["kind"]):
-                kinds.setdefault(folder(mask), set()).add(Path(mask.string).parent.as_posix())
-        known = set(paths)
-        pictures = []
-        for frame in each(paths, FRAME):
-            masks = [f"{kind}/{frame['frame']}.png" for kind in sorted(kinds.get(folder(frame), ()))]
-            if not masks:
-                continue
-            absent = next((mask for mask in masks if mask not in known), "")
-            image, video = self.source / frame.string, f"video{frame['video']}"
-            problem = f"{image}: {absent} is missing; complete the masks or take the frame away." if absent else ""
-            files = tuple(self.source / mask for mask in masks)
-            pictures.append(Picture(f"{video}_{frame['frame']}", video, image, files, problem))
+        frames = by_video(each(paths, FRAME))
+        masks = by_video(mask for mask in each(paths, MASK) if KIND.fullmatch(mask["kind"]))
+        join_halves(frames, masks)
+        labelled = {Path(video).parent for video in masks}
+        pictures: list[Picture] = []
+        for video in sorted(frames.keys() | masks.keys()):
+            folder = self.source / video
+            if video in frames and video in masks:
+                pictures += self._pictures(frames[video], masks[video])
+            elif video in masks:
+                problem = f"{folder}: has masks, but no left_frames; add these or take the masks away."
+                pictures.append(Picture(folder.name, folder.name, folder, (), problem))
+            elif Path(video).parent in labelled:  # elsewhere no video has masks, as in the test set
+                problem = f"{folder}: has no masks, unlike the videos beside it; add them or take the video away."
+                pictures.append(Picture(folder.name, folder.name, folder, (), problem))
         if not pictures:
             raise UserError(nothing_found(self.source, paths, self.expected()))
         return pictures
+
+    def _pictures(self, frames: list[re.Match[str]], masks: list[re.Match[str]]) -> Iterator[Picture]:
+        """One item per frame of a video, each with a mask of every kind that the video has."""
+        images = {frame["frame"]: self.source / frame.string for frame in frames}
+        drawn: dict[str, dict[Path, Path]] = {}
+        for mask in masks:
+            path = self.source / mask.string
+            drawn.setdefault(mask["frame"], {})[path.parent] = path
+        kinds = sorted({kind for files in drawn.values() for kind in files})
+        for frame in sorted(images.keys() | drawn.keys()):
+            files = tuple(drawn.get(frame, {}).values())
+            image = images.get(frame) or files[0]
+            absent = next((kind / f"{frame}.png" for kind in kinds if kind not in drawn.get(frame, {})), None)
+            problem = ""
+            if frame not in images:
+                problem = f"{image}: there is no left_frames/{frame}.png for it; add it or take the mask away."
+            elif absent:
+                problem = f"{image}: {absent} is missing; complete the masks or take the frame away."
+            video = f"video{frames[0]['video']}"
+            yield Picture(f"{video}_{frame}", video, image, files, problem)
 
     def read_image(self, path: Path) -> np.ndarray:
         """The camera's image, without the black around it."""
@@ -87,9 +110,22 @@ class EndoVis17Parts(EndoVis17):
     title = "EndoVis 2017 robotic instruments, parts"
 
 
-def folder(match: re.Match[str]) -> str:
-    """The folder of a video; training and test have one each."""
-    return match.string[: match.end("video")]
+def by_video(files: Iterable[re.Match[str]]) -> dict[str, list[re.Match[str]]]:
+    """The files by the folder of their video; training and test have one each."""
+    videos: dict[str, list[re.Match[str]]] = {}
+    for file in files:
+        videos.setdefault(file.string[: file.end("video")], []).append(file)
+    return videos
+
+
+def join_halves(frames: dict[str, list[re.Match[str]]], masks: dict[str, list[re.Match[str]]]) -> None:
+    """Give masks the folder of their frames: the test set comes as an archive of frames and one of masks."""
+    for video, half in list(frames.items()):
+        number = half[0]["video"]
+        alone = [other for other in frames if other not in masks and frames[other][0]["video"] == number]
+        halves = [other for other in masks if other not in frames and masks[other][0]["video"] == number]
+        if alone == [video] and len(halves) == 1:
+            masks[video] = masks.pop(halves[0])
 
 
 def each(paths: list[str], pattern: str) -> list[re.Match[str]]:

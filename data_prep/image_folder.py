@@ -79,11 +79,17 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             f"{source / images}: holds no {', '.join(suffixes)} file; put the images there "
             f"and their masks into {source / masks}."
         )
-    groups = read_groups(source)
+    table = source / "groups.csv"
+    groups: dict[str, str] = {}
     pairs = []
+    try:
+        groups = read_groups(source)
+    except UserErrors as errors:
+        pairs += [Pair("", "", table, table, problem) for problem in errors.messages]
+    except UserError as error:
+        pairs.append(Pair("", "", table, table, str(error)))
     if unknown := sorted(groups.keys() - found[images].keys() - found[masks].keys()):
         listed = f"{', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}"
-        table = source / "groups.csv"
         problem = f"{table}: names {listed}, but {source / images} holds no such case; correct or delete that."
         pairs.append(Pair(unknown[0], "", table, table, problem))
     alone = [
@@ -111,7 +117,7 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             if problem:
                 break
         if not problem and groups and stem not in groups:
-            problem = f"{source / 'groups.csv'}: has no line for the case {stem!r}; add one with its group."
+            problem = f"{table}: has no line for the case {stem!r}; add one with its group."
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
         pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
     return pairs

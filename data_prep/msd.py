@@ -43,9 +43,13 @@ class Msd(NiftiFolder):
         for key, kind in (("labels", dict), ("modality", dict), ("training", list)):
             if not isinstance(self.description.get(key), kind) or not self.description[key]:
                 raise UserError(f'{path}: has no "{key}" as the Decathlon writes it; restore the original file.')
-        named, known = len(self.classes), len(type(self).classes)
-        if known and named != known:
-            raise UserError(f"{path}: names {named} classes, {self.name} has {known}; name the folder of that task.")
+        known = type(self).classes
+        if known and [*map(_spelled, self.classes)] != [*map(_spelled, known)]:
+            task = self.downloads[0].file.removesuffix(".tar")
+            raise UserError(
+                f"{path}: names the classes {', '.join(self.classes)}, but those of {self.name} are "
+                f"{', '.join(known)}; name the folder of that task, {task}, or prepare this one as `msd`."
+            )
 
     def info(self) -> DatasetInfo:
         """Named after the recipe; the general one after its folder."""
@@ -97,6 +101,11 @@ def _case(entry: Any) -> str:
     return image if image == label else ""
 
 
+def _spelled(name: str) -> str:
+    """A class name in one spelling: copies differ in capitals, in hyphens, and in how they write tumor."""
+    return re.sub(r"[\W_]+", " ", name).strip().casefold().replace("tumour", "tumor")
+
+
 class MsdBrainTumour(Msd):
     """Task 1."""
 
@@ -128,7 +137,11 @@ class MsdLiver(Msd):
 
 
 class MsdHippocampus(Msd):
-    """Task 4."""
+    """Task 4.
+
+    The left and the right hippocampus of a person are volumes of their own, and the Decathlon does not tell which
+    belong together; so a split may separate them.
+    """
 
     name = "msd_hippocampus"
     summary = "MR of the Decathlon's task 4 (NIfTI)"

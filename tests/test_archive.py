@@ -234,7 +234,7 @@ def test_the_earlier_folder_returns_if_the_new_one_cannot_take_its_place(
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
-        if path.suffix == ".partial":
+        if path.name == "made":
             raise PermissionError(13, "Permission denied", str(target))
         return rename(path, target)
 
@@ -243,3 +243,31 @@ def test_the_earlier_folder_returns_if_the_new_one_cannot_take_its_place(
         unpack([write_zip(tmp_path / "set.zip", FILES)], folder, "now")
     assert content(folder) == {"old.txt": b"old"}
     assert os.listdir(folder.parent) == [folder.name]
+
+
+def test_what_a_killed_process_left_does_not_fill_the_disk_forever(folder: Path, tmp_path: Path) -> None:
+    left, running, other = (
+        folder.parent / f".{name}" for name in ("set.partial-1", "set.partial-2", "set.x.partial-1")
+    )
+    for place in (left, running, other):
+        (place / "made").mkdir(parents=True)
+    for place in (left, other):
+        os.utime(place, (0, 0))
+    unpack([write_zip(tmp_path / "new.zip", {"new.txt": b"new"})], folder, "later")
+    assert sorted(folder.parent.iterdir()) == sorted([folder, running, other])
+
+
+def test_the_earlier_folder_returns_after_a_process_was_killed_while_it_was_replaced(
+    folder: Path, tmp_path: Path
+) -> None:
+    left = folder.parent / ".set.partial-1"
+    left.mkdir()
+    folder.rename(left / "replaced")
+    os.utime(left, (0, 0))
+    (tmp_path / "damaged.zip").write_bytes(b"damaged")
+    complaint(tmp_path / "damaged.zip", folder)
+
+
+def test_others_may_read_what_was_unpacked(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    assert folder.stat().st_mode == (tmp_path / "plain").stat().st_mode

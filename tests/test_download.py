@@ -2,9 +2,11 @@
 
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import threading
+import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,18 @@ import pytest
 
 from semiseg.data import download as downloading
 from semiseg.data.download import download
-from semiseg.data.recipe import Download
+from semiseg.data.recipe import Download, MadeOnRequest
 from semiseg.errors import UserError
 
-CONTENT = os.urandom(3 * 2**16)
+
+def archive() -> bytes:
+    """A zip archive that is unlike any other."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as packed:
+        packed.writestr("image.png", os.urandom(3 * 2**16))
+    return file.getvalue()
+
+
+CONTENT = archive()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -26,6 +36,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     content: bytes = CONTENT
     ranges = True
+    tells_length = True
     tag = '"1"'
     kind = "application/zip"
     answers: tuple[int, ...] = ()  # status codes to begin with, instead of the content
@@ -35,8 +46,8 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[dict[str, str]] = []
 
-    def item(self, **known: Any) -> Download:
-        return Download(f"http://127.0.0.1:{self.server_port}/set.zip", "set.zip", **known)
+    def item(self, kind: type[Download] = Download, **known: Any) -> Download:
+        return kind(f"http://127.0.0.1:{self.server_port}/set.zip", "set.zip", **known)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -53,10 +64,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not server.ranges or self.headers.get("If-Range", server.tag) != server.tag:
             begin = 0
         if begin >= len(server.content):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(server.content)}")
+            self.end_headers()
             return
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(server.content) - begin))
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(server.content) - begin))
         self.send_header("Content-Type", server.kind)
         if server.tag:
             self.send_header("ETag", server.tag)
@@ -156,6 +170,13 @@ def test_a_partial_file_longer_than_the_whole_is_dropped(server: Server, tmp_pat
     assert download(server.item(sha256=SHA256), tmp_path).read_bytes() == CONTENT
 
 
+def test_a_download_interrupted_while_it_was_verified_is_not_repeated(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.partial").write_bytes(CONTENT)
+    assert download(server.item(sha256=SHA256), tmp_path).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert os.listdir(tmp_path) == ["set.zip"]
+
+
 @pytest.mark.parametrize("known", [{"sha256": "0" * 64}, {"md5": "0" * 32}, {"size": 5}])
 def test_a_wrong_file_is_not_kept(server: Server, tmp_path: Path, known: dict[str, Any]) -> None:
     message = complaint(server.item(**known), tmp_path)
@@ -172,11 +193,27 @@ def test_a_file_damaged_since_is_named_but_not_deleted(server: Server, tmp_path:
 def test_without_a_published_checksum_the_first_download_is_remembered(server: Server, tmp_path: Path) -> None:
     download(server.item(), tmp_path).unlink()
     assert (tmp_path / "set.zip.sha256").read_text() == f"{SHA256}  set.zip\n"
-    server.content = CONTENT[::-1]
+    server.content = archive()
     message = complaint(server.item(), tmp_path)
     assert SHA256 in message
-    assert "remembers" in message
+    assert f"delete {tmp_path / 'set.zip.sha256'}" in message
     assert not (tmp_path / "set.zip").exists()
+
+
+def test_an_archive_made_on_request_can_be_downloaded_twice(server: Server, tmp_path: Path) -> None:
+    download(server.item(MadeOnRequest), tmp_path).unlink()
+    server.content = archive()
+    (tmp_path / "set.zip.partial").write_bytes(CONTENT[:1000])
+    assert download(server.item(MadeOnRequest), tmp_path).read_bytes() == server.content, "two were glued together"
+    assert os.listdir(tmp_path) == ["set.zip"]
+
+
+def test_an_archive_cut_short_is_not_remembered_as_the_right_one(server: Server, tmp_path: Path) -> None:
+    server.tells_length, server.breaks = False, (70_000,)
+    message = complaint(server.item(), tmp_path)
+    assert "it is no zip archive, or its end is missing; download it again" in message
+    assert os.listdir(tmp_path) == []
+    assert download(server.item(), tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])

@@ -1,5 +1,6 @@
 """From a recipe to a data set file."""
 
+import importlib
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 import semiseg.data_prep
 from semiseg.data import prepare as preparation
 from semiseg.data.discovery import recipe, recipes
-from semiseg.data.prepare import prepare
+from semiseg.data.prepare import code_of, prepare
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, Dataset, DatasetInfo
 from semiseg.errors import UserError, UserErrors
@@ -75,6 +76,34 @@ def test_changed_inputs_are_noticed(source: Path, tmp_path: Path, change: str, m
         path.write_bytes(path.read_bytes()[:500])
     assert prepare(make(), tmp_path) == (path, True)
     Dataset(path)
+
+
+@pytest.mark.parametrize(
+    "statement", ["from .shared import VALUE", "import semiseg.data_prep.shared", "from . import shared"]
+)
+def test_a_change_in_what_recipes_share_is_noticed(
+    tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from semiseg.data.prepare import Recipe\nfrom .between import VALUE\nclass Own(Recipe):\n    'Own.'\n"
+    )
+    (tmp_path / "between.py").write_text(f"def late():\n    {statement}\nVALUE = 1\n")
+    (tmp_path / "shared.py").write_text("VALUE = 1\n")
+    monkeypatch.setattr(semiseg.data_prep, "__path__", [*semiseg.data_prep.__path__, str(tmp_path)])
+    kind = importlib.import_module("semiseg.data_prep.own").Own
+    before = code_of(kind)
+    (tmp_path / "shared.py").write_text("VALUE = 2\n")
+    after = code_of(kind)
+    for file in ("own", "between"):
+        sys.modules.pop(f"semiseg.data_prep.{file}")
+    assert {name for name in after if before[name] != after[name]} == {"semiseg.data_prep.shared"}
+
+
+def test_a_change_elsewhere_is_no_reason_to_prepare_everything_again() -> None:
+    volumes, pictures = code_of(recipe("acdc")), code_of(recipe("image_folder"))
+    assert {f"semiseg.{name}" for name in ("data.itk", "data.formats", "data_prep.volumes")} <= volumes.keys()
+    assert all(name.startswith("semiseg.data") for name in volumes)
+    assert not {"semiseg.data_prep.acdc", "semiseg.data_prep.volumes"} & pictures.keys()
 
 
 def test_a_file_written_into_its_own_source_is_not_a_change(source: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from semiseg.data.prepare import prepare
+from semiseg.data.recipe import MadeOnRequest
 from semiseg.data.store import Dataset
 from semiseg.data_prep.acdc import Acdc
 from semiseg.errors import UserError, UserErrors
@@ -55,6 +56,10 @@ def test_both_phases_of_a_patient_stay_together(source: Path) -> None:
         f"patient{number}_frame{frame}": f"patient{number}" for number in ("001", "101") for frame in ("01", "12")
     }
     assert data.info.grouping == "patient"
+
+
+def test_a_second_download_need_not_equal_the_first_to_the_byte() -> None:
+    assert all(isinstance(item, MadeOnRequest) for item in Acdc.downloads)
 
 
 def test_the_voxel_size_is_the_one_that_was_measured(source: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pictures import COLOR, GREY, LEFT, RIGHT, complaints, prepared, save
+from pictures import COLOR, GREY, LEFT, RIGHT, prepared, save
 from semiseg.data_prep.art_net import ArtNet
+from semiseg.errors import UserError
 
 
 @pytest.mark.parametrize("folder", ["TrainPos_ToolMask", "TrainSeg", "Train_Tool_GT"])
@@ -15,6 +16,7 @@ def test_tools_are_read_and_other_annotations_are_not(tmp_path: Path, folder: st
     save(train / "TrainPos/001.png", COLOR)
     save(train / f"{folder}/001.png", LEFT)
     save(train / "TrainNeg/1000.png", COLOR)
+    save(train / "TrainNegMask/1000.png", 0 * GREY)
     for other in ("TrainPos_EdgeMask", "Train_MidLine_GT", "TrainPos_ToolTipMask"):
         save(train / f"{other}/001.png", GREY)
     data = prepared(ArtNet(tmp_path / "raw"))
@@ -27,4 +29,12 @@ def test_two_folders_that_could_be_the_masks_are_not_mixed_up(tmp_path: Path) ->
     save(train / "TrainPos/001.png", COLOR)
     save(train / "ToolMask/001.png", LEFT)
     save(train / "SegMask/001.png", RIGHT)
-    assert "would be the same case" in complaints(ArtNet(tmp_path / "raw"))[0]
+    with pytest.raises(UserError, match="may be in Train/SegMask or Train/ToolMask; keep"):
+        prepared(ArtNet(tmp_path / "raw"))
+
+
+def test_masks_of_training_and_test_frames_may_lie_side_by_side(tmp_path: Path) -> None:
+    for part, case in (("Train", "001"), ("Test", "002")):
+        save(tmp_path / f"raw/{part}Pos/{case}.png", COLOR)
+        save(tmp_path / f"raw/{part}Mask/{case}.png", LEFT)
+    assert set(prepared(ArtNet(tmp_path / "raw")).records) == {"001", "002"}

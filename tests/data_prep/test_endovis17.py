@@ -60,6 +60,21 @@ def test_test_masks_number_the_parts_differently(source: Path, folder: str) -> N
     np.testing.assert_array_equal(prepared(EndoVis17Parts(source)).label("video1_frame225")[0], [0, 1, 2, 3, 0, 0])
 
 
+def test_test_frames_and_their_masks_may_be_two_archives_side_by_side(source: Path) -> None:
+    save(source / "truth/instrument_dataset_1/gt/PartsSegmentation/frame225.png", FORCEPS * 0)
+    assert "video1_frame225" in prepared(EndoVis17(source)).records
+
+
+def test_nothing_that_lacks_its_other_half_is_dropped_silently(source: Path) -> None:
+    (source / "train/instrument_dataset_1/left_frames/frame000.png").unlink()
+    save(source / "train/instrument_dataset_3/left_frames/frame000.png", FRAME)
+    save(source / "truth/instrument_dataset_4/gt/PartsSegmentation/frame225.png", FORCEPS * 0)
+    lost, bare, masks = complaints(EndoVis17(source))
+    assert "frame000.png: there is no left_frames/frame000.png for it" in lost
+    assert "train/instrument_dataset_3: has no masks" in bare
+    assert "truth/instrument_dataset_4: has masks, but no left_frames" in masks
+
+
 def test_the_black_around_the_camera_image_is_cut_off(tmp_path: Path) -> None:
     folder = tmp_path / "raw/instrument_dataset_3"
     frame = np.zeros((1080, 1920, 3), np.uint8)

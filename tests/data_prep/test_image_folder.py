@@ -76,6 +76,15 @@ def test_unusable_groups_are_refused(source: Path, text: str) -> None:
     assert "groups.csv" in complaint(source)
 
 
+def test_a_bad_table_and_bad_images_are_reported_in_one_round(source: Path) -> None:
+    (source / "groups.csv").write_text("case,group\na,\nb,p1\nb,p2\n")
+    (source / "images/a.png").write_bytes(b"")
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    named = [Path(message.partition(": ")[0]).name for message in caught.value.messages]
+    assert named == ["groups.csv", "groups.csv", "a.png"]
+
+
 def test_named_classes_allow_further_mask_values(source: Path) -> None:
     save(source / "masks/a.png", MASK * 2)
     save(source / "masks/b.png", MASK)

@@ -11,7 +11,7 @@ import pytest
 from semiseg.data.discovery import recipes
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
-from semiseg.data_prep.msd import Msd, MsdHeart, MsdProstate
+from semiseg.data_prep.msd import Msd, MsdHeart, MsdHepaticVessel, MsdLiver, MsdProstate
 from semiseg.errors import UserError, UserErrors
 
 IMAGE = np.random.default_rng(0).normal(100, 20, (5, 6, 4, 2)).astype(np.float32)
@@ -97,8 +97,18 @@ def test_every_task_says_beforehand_how_many_classes_it_has() -> None:
 
 
 def test_the_folder_of_another_task_is_refused(source: Path) -> None:
-    with pytest.raises(UserError, match="names 3 classes, msd_heart has 2; name the folder of that task"):
+    with pytest.raises(UserError, match="background, left atrium; name the folder of that task, Task02_Heart"):
         MsdHeart(source)
+
+
+def test_the_folder_of_a_task_with_as_many_classes_is_refused_too(source: Path) -> None:
+    with pytest.raises(UserError, match="names the classes background, PZ, TZ, but those of msd_liver"):
+        MsdLiver(source)
+
+
+def test_a_copy_that_spells_the_classes_otherwise_is_accepted(source: Path) -> None:
+    describe(source, [], labels={"0": "Background", "1": "vessel", "2": "tumor"}, training=[{}])
+    assert MsdHepaticVessel(source).classes == ("Background", "vessel", "tumor")
 
 
 def test_list_and_folders_must_agree(source: Path) -> None:

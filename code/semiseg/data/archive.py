@@ -1,22 +1,27 @@
 """Unpacks archives that come from anywhere: all of it, and only below its folder, or nothing."""
 
+import contextlib
 import errno
-import os
+import glob
 import shutil
 import stat
 import tarfile
+import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
+from semiseg.data.store import ABANDONED
 from semiseg.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # Medical images shrink to a third, masks perhaps to a hundredth; an archive of nothing but zeros to a thousandth.
 MOST_RATIO = 200
 HARMLESS = 100 * 2**20  # in bytes; no ratio makes less than this a bomb
+REPLACED = "replaced"  # where the earlier folder waits while the new one takes its place
 LEFT_BY_SYSTEMS = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -48,33 +53,51 @@ def unpack(files: Iterable[Path], folder: Path, origin: str) -> None:
     Raises:
         UserError: an archive is damaged, encrypted, or would harm; `folder` is left as it was.
     """
-    made = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    prefix = f".{folder.name}.partial-"
     try:
-        made.mkdir(parents=True)
-        for file in files:
-            if is_archive(file):
-                _unpack(file, made)
-                for inner in [path for path in made.rglob("*") if path.is_file() and is_archive(path)]:
-                    _unpack(inner, inner.parent)  # as in Kvasir-Instrument, whose images and masks are archives
-                    inner.unlink()
-            else:
-                _require_space(file, file.stat().st_size, made)
-                shutil.copyfile(file, made / file.name)
-        (made / ".unpacked").write_text(origin, encoding="utf-8")
-        if folder.exists():
-            folder.rename(replaced)
-        made.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy_up(folder, prefix)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as place:
+            made, replaced = Path(place, "made"), Path(place, REPLACED)
+            made.mkdir()  # unlike the place itself, with the permissions that folders have here
+            _fill(made, files)
+            (made / ".unpacked").write_text(origin, encoding="utf-8")
+            try:
+                if folder.exists():
+                    folder.rename(replaced)
+                made.rename(folder)
+            finally:
+                if replaced.exists() and not folder.exists():
+                    replaced.rename(folder)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); "
             "free some space or choose another folder with --raw."
         ) from error
-    finally:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        for leftover in (made, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _fill(made: Path, files: Iterable[Path]) -> None:
+    """Unpack archives, those in them too, and copy the other files."""
+    for file in files:
+        if is_archive(file):
+            _unpack(file, made)
+            for inner in [path for path in made.rglob("*") if path.is_file() and is_archive(path)]:
+                _unpack(inner, inner.parent)  # as in Kvasir-Instrument, whose images and masks are archives
+                inner.unlink()
+        else:
+            _require_space(file, file.stat().st_size, made)
+            shutil.copyfile(file, made / file.name)
+
+
+def _tidy_up(folder: Path, prefix: str) -> None:
+    """Put back, and remove, what is left of processes that were killed while they made the folder."""
+    for place in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):  # gone by now, or another user's
+            abandoned = time.time() - place.stat().st_mtime > ABANDONED
+            if (place / REPLACED).exists() and not folder.exists():
+                (place / REPLACED).rename(folder)
+            if abandoned:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def unpacked_from(folder: Path) -> str | None:

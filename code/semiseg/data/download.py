@@ -7,10 +7,11 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from semiseg.data.recipe import Download
+from semiseg.data.recipe import Download, MadeOnRequest
 from semiseg.errors import UserError
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds to wait before each attempt that follows one without any progress
@@ -26,7 +27,8 @@ def download(item: Download, folder: Path, progress: Progress | None = None) -> 
 
     What arrived before an interruption is kept in `FILE.partial`, and the next call goes on from there.
     Where the owner publishes no checksum, the SHA-256 of the first complete download is kept in `FILE.sha256`:
-    it shows that a later one is the same file, not that the first was the right one.
+    it shows that a later one is the same file, not that the first was the right one. Of archives that the server
+    makes on request nothing is remembered, nor is a partial one continued.
 
     Args:
         progress: called with the number of bytes there are and that of all, if the server tells it.
@@ -59,7 +61,9 @@ def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
                 return
             reason = "the connection was lost"
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # what is there is not a beginning of what the server has now
+            if error.code == 416:  # there is nothing after what is there, which may mean that it is all
+                if error.headers.get("Content-Range") == f"bytes */{before}":
+                    return
                 partial.unlink(missing_ok=True)
             elif error.code not in WORTH_RETRYING:
                 raise UserError(
@@ -76,7 +80,7 @@ def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
 
 def _request(item: Download, partial: Path, progress: Progress | None) -> bool:
     """Append what one connection brings; whether the file is complete then."""
-    there = _size(partial)
+    there = 0 if isinstance(item, MadeOnRequest) else _size(partial)
     # A server that compressed on the way would make sizes and ranges meaningless.
     headers = {"User-Agent": "semiseg", "Accept-Encoding": "identity"}
     if there:
@@ -107,11 +111,14 @@ def _request(item: Download, partial: Path, progress: Progress | None) -> bool:
 def _verify(item: Download, file: Path, target: Path) -> None:
     """Compare a complete download with what is known of it; a wrong one is deleted, it cannot be resumed."""
     remembered = target.with_name(f"{target.name}.sha256")
+    lasting = not isinstance(item, MadeOnRequest)
     kind, expected, authority = "sha256", item.sha256, "the owner publishes"
+    remedy = "the owner has changed it"
     if item.md5 and not item.sha256:
         kind, expected = "md5", item.md5
-    elif not item.sha256 and remembered.exists():
+    elif not item.sha256 and lasting and remembered.exists():
         expected, authority = remembered.read_text(encoding="utf-8").split()[0], f"{remembered} remembers"
+        remedy = f"the first was damaged or the owner has changed it: delete {remembered}"
     with file.open("rb") as content:
         found = hashlib.file_digest(content, kind).hexdigest()
     wrong = ""
@@ -119,13 +126,15 @@ def _verify(item: Download, file: Path, target: Path) -> None:
         wrong = f"its size is {file.stat().st_size} bytes, but should be {item.size}"
     elif expected and found != expected.lower():
         wrong = f"its {kind} is {found}, but {authority} {expected}"
+    elif not expected and target.suffix == ".zip" and not zipfile.is_zipfile(file):
+        wrong = "it is no zip archive, or its end is missing"
     if wrong:
         if file != target:
             file.unlink()
             _validator(file).unlink(missing_ok=True)
-        again = "download it again; if that does not help, the owner has changed it"
+        again = f"download it again; if that does not help, {remedy}"
         raise UserError(f"{target}: {wrong}; {again if file != target else f'delete it and {again}'}.")
-    if not expected:
+    if lasting and not expected:
         remembered.write_text(f"{found}  {target.name}\n", encoding="utf-8")
 
 

@@ -1,16 +1,18 @@
 """Prepares a data set: loads a recipe's cases, in parallel where it pays, and writes them as one file."""
 
+import ast
 import hashlib
-import inspect
 import json
 import multiprocessing
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from semiseg.errors import UserError, UserErrors
 
 # A spawned process needs about a second to import what loading takes; less work than this is done here.
 WORTH_PROCESSES = 3.0
+OWN = re.compile(r"semiseg\.(?:data|data_prep)\.\w+")  # modules that have a say in what a prepared file holds
 Progress = Callable[[int, int], None]
 
 
@@ -59,10 +62,33 @@ def fingerprint(recipe: Recipe, info: DatasetInfo, ignore: Path) -> str:
     unchanged would take as long as preparing it. `ignore` is the prepared file, should it lie in the source.
     """
     files = _listing(recipe.source, ignore) if recipe.layout else []
-    files_of_code = {inspect.getfile(kind) for kind in type(recipe).__mro__ if kind.__module__.startswith("semiseg")}
-    code = [Path(file).read_text(encoding="utf-8") for file in sorted(files_of_code)]
+    code = code_of(type(recipe))
     content = {"format": FORMAT, "recipe": recipe.name, "code": code, "info": asdict(info), "files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(kind: type[Recipe]) -> dict[str, str]:
+    """The text of the modules that define a recipe, and of all that these import for it, by name."""
+    code: dict[str, str] = {}
+    waiting = [base.__module__ for base in kind.__mro__]
+    while waiting:
+        name = waiting.pop()
+        # What is imported from a package may also be something else than a module, which has no file.
+        if name in code or not OWN.fullmatch(name) or not (spec := find_spec(name)) or not spec.origin:
+            continue
+        code[name] = Path(spec.origin).read_text(encoding="utf-8")
+        waiting += _imports(code[name], spec.parent or "")
+    return code
+
+
+def _imports(text: str, package: str) -> Iterator[str]:
+    """What a module of a package imports, wherever in its text: modules, and names that may be modules."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
 
 
 def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:

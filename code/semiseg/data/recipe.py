@@ -20,6 +20,10 @@ class Download:
     md5: str = ""
 
 
+class MadeOnRequest(Download):
+    """An archive that the server makes anew at every request, with other time stamps: no two are equal."""
+
+
 class Recipe(ABC):
     """Lists the cases of a source and loads them one by one.
 
