@@ -1,5 +1,6 @@
 """What the README shows works."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -56,3 +57,20 @@ def test_every_method_has_a_row_with_its_paper_networks_and_cost(name):
     paper, networks, _cost = (cell.strip() for cell in row.split("|"))
     assert paper.endswith(method.paper.venue)
     assert networks == str(method.networks)
+
+
+@pytest.mark.parametrize("name", ["kvasir_instrument_118"])
+def test_the_real_results_are_those_of_the_stored_runs(name):
+    """Dice with its deviation, and below the lower bound the difference to it with the p-value over folds."""
+    tables = ROOT / "results" / name / "tables"
+    with (tables / "main.csv").open(encoding="utf-8") as main, (tables / "differences.csv").open(encoding="utf-8") as file:
+        differences = {(row["Method"], row["Labels"]): row for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(main))
+    for row in rows:
+        cells = []
+        for labels in ("5 %", "20 %", "50 %", "100 %"):
+            cell = f"{float(row[labels]):.1f} ± {float(row[f'{labels} sd']):.1f}" if row[labels] else "–"
+            if found := differences.get((row["Method"], labels)):
+                cell += f", {float(found['Difference']):+.1f} (p {found['p (folds)']})"
+            cells.append(cell)
+        assert f"| {row['Method']} | {' | '.join(cells)} |" in README
