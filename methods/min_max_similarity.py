@@ -35,7 +35,8 @@ class MinMaxSimilarity(Method):
     The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The paper's common
     weight of ¼ is kept; it has no effect on Adam, and amounts to a lower learning rate with SGD. The window of the
     structure loss, 31 pixels of 512 × 288, grows and shrinks with the image: 31 pixels of 64 × 64 would weight all of a
-    small structure instead of its boundary, and structures would be drawn too large.
+    small structure instead of its boundary. The paper's frames all show a tool; an image without the structure, such
+    as a slice beyond an organ, adds no overlap term here, which would drive the network to predict nothing at all.
     """
 
     title = "Min-Max Similarity"

@@ -63,7 +63,10 @@ def test_every_method_has_a_row_with_its_paper_networks_and_cost(name):
 def test_the_real_results_are_those_of_the_stored_runs(name):
     """Dice with its deviation, and below the lower bound the difference to it with the p-value over folds."""
     tables = ROOT / "results" / name / "tables"
-    with (tables / "main.csv").open(encoding="utf-8") as main, (tables / "differences.csv").open(encoding="utf-8") as file:
+    with (
+        (tables / "main.csv").open(encoding="utf-8") as main,
+        (tables / "differences.csv").open(encoding="utf-8") as file,
+    ):
         differences = {(row["Method"], row["Labels"]): row for row in csv.DictReader(file)}
         rows = list(csv.DictReader(main))
     for row in rows:

@@ -187,7 +187,8 @@ def structure_loss(logits: Tensor, target: Tensor, window: int) -> Tensor:
     """Cross-entropy plus IoU, both weighted by how close a pixel is to the target's boundary.
 
     ω = 1 + 5 |avgpool(y) − y|; Σ ω BCE / Σ ω + 1 − (Σ ω q y + 1) / (Σ ω (q + y) − Σ ω q y + 1) with
-    q = sigmoid(logits), sums over the pixels of one item and class, mean over items and classes.
+    q = sigmoid(logits), sums over the pixels of one item and class, mean over items and classes. An item without
+    the class has no overlap, and only its cross-entropy counts.
 
     Args:
         logits: (batch, channels, *space) binary logits.
@@ -203,7 +204,8 @@ def structure_loss(logits: Tensor, target: Tensor, window: int) -> Tensor:
 
     overlap = total(q * target)
     iou = 1 - (overlap + 1) / (total(q + target) - overlap + 1)
-    return (total(bce) / weight.flatten(2).sum(2) + iou).mean()
+    present = target.flatten(2).amax(2) > 0
+    return (total(bce) / weight.flatten(2).sum(2) + iou * present).mean()
 
 
 def sample_positions(features: Tensor, number: int) -> Tensor:
