@@ -125,6 +125,18 @@ def test_results_made_with_other_settings_are_refused_by_what_changed(places):
     )  # more runs beside the old ones are welcome
 
 
+def test_results_from_before_a_setting_existed_count_as_made_with_its_default(places):
+    spec, *_ = expand(benchmark(), places)
+    record(places, spec, status="finished")
+    path = places.results / spec.folder / "run.json"
+    stored = json.loads(path.read_text())
+    del stored["spec"]["training"]["turns"]
+    write_json(path, stored)
+    check(benchmark(), expand(benchmark(), places), places)
+    changed = benchmark(training=TRAINING | {"turns": False})
+    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
+
+
 def test_results_made_on_other_data_are_refused(places):
     spec, *_ = expand(benchmark(), places)
     dataset = places.dataset("tiny")

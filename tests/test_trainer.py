@@ -221,6 +221,18 @@ def test_two_draws_of_a_view_differ_and_so_do_those_of_two_steps(tmp_path):
     assert not torch.equal(first.images("strong-2"), second.images("strong-2"))
 
 
+def test_a_benchmark_without_turns_trains_on_none(tmp_path):
+    class Marked(Toy):
+        views = ("plain",)
+
+    upright = trainer(tmp_path / "run", SETTINGS.model_copy(update={"turns": False}), method=Marked)
+    upright.generator = torch.Generator()
+    ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
+    for part in ("labeled", "unlabeled"):
+        views, _ = upright._views(part, 0, ramp, torch.zeros(0, 16, 16, dtype=torch.long))
+        assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
+
+
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):
     dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
     one, other = (labeled_images(name, dataset, tmp_path) for name in ("supervised", "mean_teacher"))

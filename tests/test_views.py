@@ -87,6 +87,17 @@ def test_rotations_stay_within_twenty_degrees_and_use_them():
     assert turned.max() > 15
 
 
+def test_without_turns_the_ends_of_every_organ_stay_where_they_are():
+    """Classes that only direction tells apart, such as left and right, would otherwise look alike."""
+    x = torch.linspace(-1, 1, 33)[None, :].expand(33, 33)
+    marked = torch.stack([0.5 + 0.4 * x, 0.5 + 0.4 * x.T]).repeat(50, 1, 1)[:, None]
+    warped, _ = warp(marked, torch.zeros(1, 33, 33, dtype=torch.long), generator(), turns=False)
+    right = warped[0::2, 0, 16, 26] - warped[0::2, 0, 16, 6]
+    below = warped[1::2, 0, 26, 16] - warped[1::2, 0, 6, 16]
+    assert min(right.min(), below.min()) > 0.4, "neither flipped nor turned"
+    assert right.std() > 0.001, "still rotated a little"
+
+
 def test_what_comes_from_beyond_the_border_is_black_background():
     images, labels = warp(torch.ones(50, 1, 32, 32), torch.ones(50, 32, 32, dtype=torch.long), generator())
     assert 0 < (labels == 0).float().mean() < 0.15

@@ -12,7 +12,7 @@ from semiseg.errors import UserError
 from semiseg.records import read_record
 from semiseg.registry import find_methods
 from semiseg.run import Places, build_method, partition_for
-from semiseg.settings import BenchmarkSettings, RunSpec, validate
+from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, validate
 
 ALL = "all"  # in the list of methods: every method found that is not listed by itself
 
@@ -112,12 +112,17 @@ def _check_earlier(settings: BenchmarkSettings, specs: list[RunSpec], places: Pl
     common = {key: settings.model_dump(mode="json")[key] for key in ("dataset", "network", "weights", "training")}
     for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
         record, folder = read_record(path.parent), path.parent.relative_to(places.results)
-        data, before = record.get("data", {}), record.get("spec", {})
+        data, before = record.get("data", {}), _in_full(record.get("spec", {}))
         if data and (data["hash"], data["split_hash"]) != hashes:
             raise UserError(f"{path.parent}: made from other data or another split; {remedy}")
         changed = [key for key, value in now.get(folder, common).items() if before and before.get(key) != value]
         if changed:
             raise UserError(f"{path.parent}: made with other settings ({', '.join(changed)}); {remedy}")
+
+
+def _in_full(spec: dict[str, Any]) -> dict[str, Any]:
+    """An earlier run's specification, with the defaults of settings that came into being since."""
+    return spec and spec | {"training": TrainingSettings().model_dump(mode="json") | spec["training"]}
 
 
 def state(spec: RunSpec, results: Path) -> tuple[str, str]:

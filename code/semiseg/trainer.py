@@ -119,7 +119,7 @@ class Trainer:
         if not len(images):
             return dict.fromkeys(names, images), labels
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        images, labels = warp(images, labels, self.generator)
+        images, labels = warp(images, labels, self.generator, self.settings.turns)
         views = {}
         for name in names:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor

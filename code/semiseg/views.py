@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from semiseg.errors import UserError
 
 
-def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
     """Give every image its own random geometry, and the labelled ones' masks the same.
 
     Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
-    to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane.
+    to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane. Without
+    `turns` all images are rotated by up to 20°, and none is flipped.
 
     Args:
         images: (batch, channels, *space) within [0, 1].
@@ -30,7 +31,7 @@ def warp(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, 
     def draw(high: int) -> Tensor:
         return torch.randint(high, (count,), generator=generator, device=images.device)
 
-    right_angle, quarter, axis = draw(2).bool(), draw(4), draw(2)
+    right_angle, quarter, axis = draw(2).bool() & turns, draw(4), draw(2)
     if height != width:  # a quarter turn would not fit
         quarter = quarter // 2 * 2
     degrees = torch.rand(count, generator=generator, device=images.device) * 40 - 20
