@@ -17,7 +17,7 @@ from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError, UserErrors
 
-from .image_folder import Pair, grouping, read_classes, read_groups
+from .image_folder import Pair, grouping, read_classes, told_groups, ungrouped
 from .volumes import paired, volume_case, with_problem
 
 SERIES, PATIENT = "0020|000e", "0010|0020"
@@ -62,7 +62,6 @@ class DicomFolder(Recipe):
 
     def items(self) -> list[Pair]:
         """One pair per case: the folder of its slices and its mask."""
-        groups = read_groups(self.source) or self._patients
         found = [(folder.name, False, folder) for folder in self._series] + [
             (path.name.removesuffix(ending), True, path)
             for path in _visible(self.source / "labels")
@@ -71,15 +70,11 @@ class DicomFolder(Recipe):
         ]
         if not found:
             raise UserError(nothing_found(self.source, visible_files(self.source), self.expected()))
+        told, problems = told_groups(self.source, "images", {case for case, *_ in found})
+        groups = told or self._patients
         pairs = paired(found, "images/*", "labels/*.nii.gz", group=lambda case: groups.get(case, case))
-        table = self.source / "groups.csv"
-        if not table.exists():
-            return pairs
-        return [
-            with_problem(
-                pair,
-                "" if pair.id in groups else f"{table}: has no line for the case {pair.id!r}; add one with its group.",
-            )
+        return problems + [
+            with_problem(pair, ungrouped(self.source, pair.id) if told and pair.id not in told else "")
             for pair in pairs
         ]
 

@@ -1,6 +1,7 @@
 """`image_folder`: 2D images and masks of one's own, paired by file name."""
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,19 +80,7 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             f"{source / images}: holds no {', '.join(suffixes)} file; put the images there "
             f"and their masks into {source / masks}."
         )
-    table = source / "groups.csv"
-    groups: dict[str, str] = {}
-    pairs = []
-    try:
-        groups = read_groups(source)
-    except UserErrors as errors:
-        pairs += [Pair("", "", table, table, problem) for problem in errors.messages]
-    except UserError as error:
-        pairs.append(Pair("", "", table, table, str(error)))
-    if unknown := sorted(groups.keys() - found[images].keys() - found[masks].keys()):
-        listed = f"{', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}"
-        problem = f"{table}: names {listed}, but {source / images} holds no such case; correct or delete that."
-        pairs.append(Pair(unknown[0], "", table, table, problem))
+    groups, pairs = told_groups(source, images, found[images].keys() | found[masks].keys())
     alone = [
         {stem.casefold(): stem for stem in found[folder].keys() - found[other].keys()}
         for folder, other in ((images, masks), (masks, images))
@@ -117,7 +106,7 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             if problem:
                 break
         if not problem and groups and stem not in groups:
-            problem = f"{table}: has no line for the case {stem!r}; add one with its group."
+            problem = ungrouped(source, stem)
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
         pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
     return pairs
@@ -164,6 +153,26 @@ def read_classes(source: Path, default: tuple[str, ...] = ("background", "foregr
             "one per line, the background first."
         )
     return names
+
+
+def told_groups(source: Path, images: str, cases: Collection[str]) -> tuple[dict[str, str], list[Pair]]:
+    """The groups that `groups.csv` tells, and what is wrong with it, as pairs to be reported with the others."""
+    table = source / "groups.csv"
+    try:
+        groups, problems = read_groups(source), []
+    except UserErrors as errors:
+        groups, problems = {}, errors.messages
+    except UserError as error:
+        groups, problems = {}, [str(error)]
+    if unknown := sorted(groups.keys() - cases):
+        listed = f"{', '.join(unknown[:5])}{', ...' * (len(unknown) > 5)}"
+        problems = [f"{table}: names {listed}, but {source / images} holds no such case; correct or delete that."]
+    return groups, [Pair("", "", table, table, problem) for problem in problems]
+
+
+def ungrouped(source: Path, case: str) -> str:
+    """What is wrong with a case that `groups.csv` leaves out."""
+    return f"{source / 'groups.csv'}: has no line for the case {case!r}; add one with its group."
 
 
 def read_groups(source: Path) -> dict[str, str]:

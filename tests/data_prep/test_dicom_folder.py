@@ -114,6 +114,24 @@ def test_a_table_of_groups_outranks_the_headers(source: Path) -> None:
     assert [prepared(source).records[case].group for case in "abc"] == ["x", "x", "y"]
 
 
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("case,group\na,x\na,y\nb,x\nc,z\n", "line 3 gives 'a' the group 'y' and 'x' before"),
+        ("case;group\na;x\n", "must be `case,group`"),
+        ("case,group\na,x\nb,x\nc,y\nd,y\n", "names d, but"),
+    ],
+)
+def test_a_bad_table_of_groups_is_reported_beside_a_bad_series(source: Path, table: str, complaint: str) -> None:
+    (source / "groups.csv").write_text(table)
+    (source / "images/b/03_1.2.3.dcm").write_text("no slice")
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    told, damaged = caught.value.messages
+    assert complaint in told
+    assert "not a readable DICOM slice" in damaged
+
+
 def test_files_without_the_ending_are_slices_too(source: Path) -> None:
     for file in list((source / "images/a").iterdir()):
         file.rename(file.with_suffix(""))
