@@ -31,6 +31,8 @@ class Acdc(Recipe):
     )
     classes = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
+    page = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
+    citation = "Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)"
     downloads = (
         MadeOnRequest(
             "https://humanheart-project.creatis.insa-lyon.fr/database/api/v1/folder/637218e573e9f0047faa00fc/download",
@@ -46,9 +48,10 @@ class Acdc(Recipe):
             modality="cine MR",
             classes=self.classes,
             licence=self.licence,
-            source="https://www.creatis.insa-lyon.fr/Challenge/acdc/",
+            source=self.page,
             grouping="patient",
-            citation="Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)",
+            unit="mm",
+            citation=self.citation,
         )
 
     def items(self) -> list[Pair]:

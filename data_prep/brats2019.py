@@ -29,6 +29,10 @@ class Brats2019(Recipe):
     layout = "DIR/.../HGG/PATIENT/PATIENT_flair.nii.gz and PATIENT_seg.nii.gz, the same in LGG/ (or .nii)"
     classes = ("background", "whole tumor")
     licence = "terms of the BraTS 2019 challenge"
+    citation = (
+        "Menze et al., IEEE Transactions on Medical Imaging 34 (2015); "
+        "Bakas et al., Scientific Data 4 (2017); Bakas et al., arXiv:1811.02629 (2018)"
+    )
     registration = "https://www.med.upenn.edu/cbica/brats2019/registration.html"
 
     def info(self) -> DatasetInfo:
@@ -41,8 +45,8 @@ class Brats2019(Recipe):
             licence=self.licence,
             source=self.registration,
             grouping="patient",
-            citation="Menze et al., IEEE Transactions on Medical Imaging 34 (2015); "
-            "Bakas et al., Scientific Data 4 (2017)",
+            unit="mm",
+            citation=self.citation,
         )
 
     def items(self) -> list[Pair]:

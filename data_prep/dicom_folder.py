@@ -58,6 +58,7 @@ class DicomFolder(Recipe):
             licence="unknown",
             source="a folder of DICOM series",
             grouping=grouping(self.source) or ("patient" if self._patients else ""),
+            unit="mm",
         )
 
     def items(self) -> list[Pair]:

@@ -22,7 +22,8 @@ class ImageFolder(Recipe):
     summary = "2D images and masks of your own (PNG, JPEG, BMP, TIFF)"
     task = "what you drew in your 2D images"
     layout = (
-        "DIR/images/*.png (or .jpg, .bmp, .tif) and DIR/masks/ with the same names; optional: "
+        "DIR/images/*.png (or .jpg, .bmp, .tif) and DIR/masks/ with the same names "
+        "(a palette's indices are the classes); optional: "
         "DIR/classes.txt (one class name per line, background first), "
         "DIR/groups.csv (columns case,group)"
     )
@@ -42,6 +43,7 @@ class ImageFolder(Recipe):
             licence="unknown",
             source="a folder of images and masks",
             grouping=grouping(self.source),
+            unit="pixels",
         )
 
     def items(self) -> list["Pair"]:
@@ -209,7 +211,15 @@ def grouping(source: Path) -> str:
 
 def read_mask(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     """A mask image as class indices, (height, width); a palette's indices are the classes."""
-    mask = np.asarray(open_picture(path))
+    picture = open_picture(path)
+    mask = np.asarray(picture)
+    if picture.mode == "P" and len(classes) == 2:
+        brightness = np.asarray(picture.convert("L"))
+        if brightness[mask == 0].max(initial=0) > brightness[mask != 0].min(initial=255):
+            raise UserError(
+                f"{path}: its palette shows class 0, the background, brighter than class 1; "
+                "save it as a black and white image with a black background."
+            )
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             raise UserError(f"{path}: a color mask; save it as a grey image of class indices, or black and white.")
@@ -224,12 +234,12 @@ def class_indices(mask: np.ndarray, classes: tuple[str, ...], path: Path) -> np.
         return (mask == 255).astype(np.uint8)
     unknown = [value for value in values if value not in range(len(classes))]
     if unknown:
-        listed = f"{', '.join(f'{value:g}' for value in unknown[:6])}{', ...' * (len(unknown) > 6)}"
+        listed = f"{', '.join(f'{value:.9g}' for value in unknown[:6])}{', ...' * (len(unknown) > 6)}"
         named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
         raise UserError(
             f"{path}: the mask holds the values {listed}, but the classes are {named}; name "
-            "every class in classes.txt, or, if smooth edges or JPEG made these values, "
-            "save the mask without smoothing, a picture as PNG."
+            "every class in classes.txt, or, if smooth edges, JPEG or resampling made these values, "
+            "save the mask without smoothing in whole numbers, a picture as PNG."
         )
     return mask.astype(np.uint8)
 

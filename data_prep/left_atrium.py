@@ -31,6 +31,7 @@ class LeftAtrium(Recipe):
     layout = "DIR/.../CASE/lgemri.nrrd and laendo.nrrd, in Training Set/ and Testing Set/ or one of them"
     classes = ("background", "left atrium")
     licence = "terms of the 2018 Atrial Segmentation Challenge"
+    citation = "Xiong et al., Medical Image Analysis 67 (2021)"
     registration = "https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/"
 
     def info(self) -> DatasetInfo:
@@ -43,7 +44,8 @@ class LeftAtrium(Recipe):
             licence=self.licence,
             source=self.registration,
             grouping="",
-            citation="Xiong et al., Medical Image Analysis 67 (2021)",
+            unit="mm",
+            citation=self.citation,
         )
 
     def items(self) -> list[Pair]:

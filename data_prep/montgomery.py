@@ -28,7 +28,10 @@ class Montgomery(PairedPictures):
     title = "Montgomery County X-ray Set"
     modality = "chest X-ray"
     page = "https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets"
-    citation = "Jaeger et al., Quantitative Imaging in Medicine and Surgery 4 (2014)"
+    citation = (
+        "Jaeger et al., Quantitative Imaging in Medicine and Surgery 4 (2014); "
+        "Jaeger et al. and Candemir et al., both IEEE Transactions on Medical Imaging 33 (2014)"
+    )
     images = r"CXR_png/(?P<case>MCUCXR_\d{4}_[01])\.png"
     masks = (
         (r"leftMask/(?P<case>MCUCXR_\d{4}_[01])\.png", 1),

@@ -13,8 +13,6 @@ from .image_folder import Pair
 from .nifti_folder import NiftiFolder
 from .volumes import with_problem
 
-PAGE = "http://medicaldecathlon.com"
-
 
 def archive(task: str, md5: str) -> tuple[Download]:
     """The archive of a task in the open-data bucket; the checksums are those that MONAI publishes."""
@@ -34,6 +32,8 @@ class Msd(NiftiFolder):
     task = "what dataset.json names"
     layout = 'DIR/dataset.json with "labels", "modality" and "training", DIR/imagesTr/*.nii.gz, DIR/labelsTr/*.nii.gz'
     licence = "CC BY-SA 4.0"
+    page = "http://medicaldecathlon.com"
+    citation = "Antonelli et al., Nature Communications 13 (2022)"
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -59,8 +59,8 @@ class Msd(NiftiFolder):
             name=info.name if self.name == "msd" else self.name,
             title=f"MSD {info.title}",
             licence=self.licence,
-            source=PAGE,
-            citation="Antonelli et al., Nature Communications 13 (2022)",
+            source=self.page,
+            citation=self.citation,
         )
 
     def items(self) -> list[Pair]:

@@ -1,6 +1,7 @@
 """`nifti_folder`: volumes of one's own in NIfTI files, laid out like the Medical Segmentation Decathlon."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class NiftiFolder(Recipe):
             source="a folder of NIfTI files",
             citation=str(told.get("reference", "")),
             grouping=grouping(self.source),
+            unit="mm",
         )
 
     def items(self) -> list[Pair]:
@@ -73,14 +75,13 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _class_names(labels: Any, source: Path) -> tuple[str, ...]:
     """Class names in order, from `{"0": "background", ...}` or nnU-Net's `{"background": 0, ...}`."""
     try:
-        pairs = [
-            (int(key), str(value)) if str(key).isdigit() else (int(value), str(key)) for key, value in labels.items()
-        ]
+        pairs = [(int(key), value) if str(key).isdigit() else (int(value), str(key)) for key, value in labels.items()]
     except (AttributeError, TypeError, ValueError):
         pairs = []
-    if len(pairs) < 2 or sorted(index for index, _ in pairs) != list(range(len(pairs))):
+    names = {index: name for index, name in pairs if isinstance(name, str)}
+    if not 2 <= len(set(names.values())) == len(pairs) <= 256 or sorted(names) != list(range(len(pairs))):
         raise UserError(
-            f'{source / "dataset.json"}: "labels" is {labels}; it must name the values '
-            '0, 1, ... without a gap, as in {"0": "background", "1": "liver"}.'
+            f'{source / "dataset.json"}: "labels" is {textwrap.shorten(str(labels), 200)}; it must give the values '
+            '0, 1, ... up to at most 255 different names without a gap, as in {"0": "background", "1": "liver"}.'
         )
-    return tuple(name for _, name in sorted(pairs))
+    return tuple(names[index] for index in sorted(names))

@@ -28,6 +28,8 @@ class Promise12(Recipe):
     layout = "DIR/.../CaseNN.mhd and CaseNN_segmentation.mhd, each with its .raw"
     classes = ("background", "prostate")
     licence = "free for research that cites the challenge's paper"
+    page = "https://doi.org/10.5281/zenodo.8026660"
+    citation = "Litjens et al., Medical Image Analysis 18 (2014)"
     downloads = (
         Download(
             "https://zenodo.org/records/8026660/files/training_data.zip",
@@ -45,9 +47,10 @@ class Promise12(Recipe):
             modality="T2-weighted MR",
             classes=self.classes,
             licence=self.licence,
-            source="https://doi.org/10.5281/zenodo.8026660",
+            source=self.page,
             grouping="patient",
-            citation="Litjens et al., Medical Image Analysis 18 (2014)",
+            unit="mm",
+            citation=self.citation,
         )
 
     def items(self) -> list[Pair]:

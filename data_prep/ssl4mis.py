@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +15,7 @@ from semiseg.errors import UserError
 
 from .image_folder import class_indices, read_classes, read_text
 
+ACDC = re.compile(r"patient\d+_frame\d+")
 LISTS = ("train.list", "val.list", "test.list")
 
 
@@ -29,42 +30,59 @@ class Volume:
 
 
 class Ssl4misFolder(Recipe):
-    """Cardiac MR of the ACDC challenge as SSL4MIS distributes it."""
+    """Cardiac MR of the ACDC challenge as SSL4MIS distributes it; other data in its format with `classes.txt`."""
 
     name = "ssl4mis_folder"
-    summary = "the ACDC folder of SSL4MIS (HDF5 volumes or slices)"
+    summary = "the ACDC folder of SSL4MIS, or one of its kind (HDF5 volumes or slices)"
     task = "both ventricles and the myocardium in cine MR, from the HDF5 folder of SSL4MIS"
     layout = (
-        "DIR/data/*.h5 (volumes) or DIR/data/slices/*_slice_N.h5, each with image and label; optional: "
-        "DIR/train.list, val.list, test.list, which say what belongs to the data set, DIR/classes.txt"
+        "DIR/data/*.h5 (volumes, slices first) or DIR/data/slices/*_slice_N.h5, each with image and label; optional: "
+        "DIR/train.list, val.list, test.list, which say what belongs to the data set; for other data than ACDC's: "
+        "DIR/classes.txt (one class name per line, background first)"
     )
 
     classes: tuple[str, ...] = ("background", "right ventricle", "myocardium", "left ventricle")
-    licence = "terms of the ACDC challenge"
+    licence = "CC BY-NC-SA 4.0"
+    page = "https://github.com/HiLab-git/SSL4MIS"
+    citation = "Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)"
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
+        self.named = (self.source / "classes.txt").exists()
         self.classes = read_classes(self.source, default=self.classes)
 
     def info(self) -> DatasetInfo:
-        """Named after the source folder."""
-        return DatasetInfo(
-            name=self.source.resolve().name,
+        """Named after the source folder; what is known of ACDC is not claimed of data that name their own classes."""
+        name = self.source.resolve().name
+        info = DatasetInfo(
+            name=name,
             title="ACDC (SSL4MIS)",
             modality="cine MR",
             classes=self.classes,
             licence=self.licence,
-            source="github.com/HiLab-git/SSL4MIS",
+            source=self.page,
             grouping="patient",
-            citation="Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)",
+            unit="pixels",
+            citation=self.citation,
         )
+        if not self.named:
+            return info
+        return replace(info, title=f"{name} (SSL4MIS)", modality="unknown", licence="unknown", citation="", grouping="")
 
     def items(self) -> list[Volume]:
         """Whole volumes where there are any: they are complete, and are the same voxels as the slices."""
         data = self.source / "data"
         volumes = [Volume(file.stem, (file,)) for file in _visible(data.glob("*.h5"))]
         volumes = volumes or _stacks(_visible(data.glob("slices/*.h5")))
-        return _listed(self.source, volumes, data)
+        listed = _listed(self.source, volumes, data, self.expected())
+        strange = [] if self.named else [item.id for item in listed if not (item.problem or ACDC.fullmatch(item.id))]
+        if not strange:
+            return listed
+        problem = (
+            f"{data}: holds {', '.join(strange[:5])}{', ...' * (len(strange) > 5)}, not named like cases of ACDC "
+            f"(patient001_frame01); write the class names of other data into {self.source / 'classes.txt'}."
+        )
+        return [Volume("", (), problem), *listed]
 
     def load(self, item: Volume) -> Case:
         """A volume, (1, depth, height, width); names such as patient001_frame01 say whose it is."""
@@ -93,6 +111,8 @@ class UaMtFolder(Recipe):
     )
     classes = ("background", "left atrium")
     licence = "terms of the 2018 Atrial Segmentation Challenge"
+    page = "https://github.com/yulequan/UA-MT"
+    citation = "Xiong et al., Medical Image Analysis 67 (2021)"
 
     def info(self) -> DatasetInfo:
         """Named after the source folder."""
@@ -103,9 +123,10 @@ class UaMtFolder(Recipe):
             modality="LGE MR",
             classes=self.classes,
             licence=self.licence,
-            source="github.com/yulequan/UA-MT",
+            source=self.page,
             grouping="",
-            citation="Xiong et al., Medical Image Analysis 67 (2021)",
+            unit="pixels",
+            citation=self.citation,
         )
 
     def items(self) -> list[Volume]:
@@ -124,7 +145,7 @@ class UaMtFolder(Recipe):
                     else f"{file}: {first[case]} is case {case!r} too; rename one of the folders.",
                 )
             )
-        return _listed(self.source, volumes, self.source)
+        return _listed(self.source, volumes, self.source, self.expected())
 
     def load(self, item: Volume) -> Case:
         """A volume, (1, depth, height, width); the files hold x, y, z."""
@@ -166,12 +187,10 @@ def _stacks(files: list[Path]) -> list[Volume]:
     return volumes
 
 
-def _listed(source: Path, volumes: list[Volume], folder: Path) -> list[Volume]:
+def _listed(source: Path, volumes: list[Volume], folder: Path, expected: str) -> list[Volume]:
     """The volumes that the lists name, each that has no file with a problem; all where there is no list."""
     if not volumes:
-        raise UserError(
-            f"{folder}: holds no HDF5 volumes where they are expected; see the layout that `semiseg datasets` shows."
-        )
+        raise UserError(f"{folder}: holds no HDF5 volumes where they are expected. {expected}")
     lists = [source / name for name in LISTS if (source / name).exists()]
     names = {line.strip().removesuffix(".h5"): path for path in lists for line in read_text(path).splitlines()}
     names.pop("", None)

@@ -306,6 +306,7 @@ class Source:
                 nifti(mask, LABELS)
             else:
                 hdf5(image, image=VOLUME, label=(VOLUME > 0.5).astype(np.uint8))
+                (self.folder / "classes.txt").write_text("background\nRV\nmyocardium\nLV\n")
         self.path = self.prepare()
         self.before = self.path.read_bytes()
 

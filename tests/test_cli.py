@@ -364,7 +364,10 @@ def test_lists_for_scripts(root, capfd):
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert datasets["tiny"] | {"licence": "", "page": ""} == {
         "name": "tiny", "state": "ready", "cases": 10, "classes": 3, "licence": "", "task": "Tiny boxes", "page": "",
+        "citation": "", "layout": "", "groups": "case",
     }  # fmt: skip
+    assert "Antonelli" in datasets["msd_heart"]["citation"]
+    assert "dataset.json" in datasets["msd_heart"]["layout"]
     assert datasets["phantom_endoscopy"]["state"] == "generated"
     assert call("datasets") == 0
     lines = capfd.readouterr().out.splitlines()

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -224,6 +225,19 @@ def test_the_order_of_items_is_the_order_of_writing(tmp_path: Path) -> None:
     assert sorted(offsets, key=offsets.__getitem__) == ["c", "a", "b"]
 
 
+def test_another_folder_of_the_same_name_does_not_replace_what_was_prepared(source: Path, tmp_path: Path) -> None:
+    path, _ = prepare(recipe("image_folder")(source), tmp_path)
+    before = path.read_bytes()
+    other = tmp_path / "elsewhere" / source.name
+    shutil.copytree(source, other)
+    os.utime(other / "images/0.png", ns=(0, 0))
+    with pytest.raises(UserError, match=r"was made of other files .*image_folder, .*rename the folder"):
+        prepare(recipe("image_folder")(other), tmp_path)
+    assert path.read_bytes() == before
+    os.utime(source / "images/0.png", ns=(0, 0))
+    assert prepare(recipe("image_folder")(source), tmp_path)[1], "the same folder may change"
+
+
 def test_a_broken_file_does_not_hide_the_other_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_one.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "importer.py").write_text("from semiseg.data_prep.image_folder import ImageFolder\n")
@@ -231,6 +245,8 @@ def test_a_broken_file_does_not_hide_the_other_recipes(tmp_path: Path, monkeypat
         "from semiseg.data_prep.image_folder import ImageFolder\n"
         "class Again(ImageFolder):\n    '''Same name.'''\n"
         "class Other(ImageFolder):\n    '''New name.'''\n    name = 'other'\n"
+        "from semiseg.data.pairs import PairedPictures\n"
+        "class Shared(PairedPictures):\n    '''What two recipes share has no name.'''\n    licence = 'CC0'\n"
     )
     monkeypatch.setattr(semiseg.data_prep, "__path__", [*semiseg.data_prep.__path__, str(tmp_path)])
     found = recipes()

@@ -196,6 +196,29 @@ def test_a_distance_is_best_when_it_is_smallest(results):
     assert best == {"Dice ↑ (%)", "Jaccard ↑ (%)", "NSD ↑ (%)", "Precision ↑ (%)", "Recall ↑ (%)"}
 
 
+def retell(results, **told):
+    """Let every run say more about its data."""
+    for path in results.rglob("run.json"):
+        record = json.loads(path.read_text())
+        record["data"] |= told
+        path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(("unit", "said"), [("pixels", "pixels"), ("mm", "mm"), ("", "mm or pixels")])
+def test_a_distance_in_pixels_is_not_called_one_in_millimetres(results, unit, said):
+    retell(results, unit=unit)
+    full = next(t for t in all_tables(read_results(results)) if t.name == "full")
+    assert {f"HD95 ↓ ({said})", f"ASD ↓ ({said})", "NSD ↑ (%)"} <= set(full.columns)
+    assert any(f"tolerance of 1 ({said})" in note for note in full.notes)
+
+
+def test_whom_to_cite_for_the_data_stands_below_the_methods_papers(results):
+    retell(results, citation="Who et al., Where 1 (2020)", source="https://where.example", licence="CC0")
+    papers = next(t for t in all_tables(read_results(results)) if t.name == "papers")
+    (note,) = papers.notes
+    assert note.endswith("; Who et al., Where 1 (2020); from https://where.example; licence: CC0.")
+
+
 def test_what_is_missing_is_named_on_the_page(results):
     write_run(results, "ghost", 0.05, 0, 0.0, status="failed", reason="out of memory")
     damaged = write_run(results, "plain", 0.05, 2, 0.0)

@@ -59,16 +59,22 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
             "licence": "",
             "task": "",
             "page": "",
+            "citation": "",
+            "layout": "",
+            "groups": "",
         }
         if kind := known.get(name):
             about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
             row |= {"state": kind.access(), "classes": len(about.classes) or None, "licence": about.licence}
-            row |= {"task": kind.task or kind.summary, "page": kind.registration}
+            row |= {"task": kind.task or kind.summary, "page": kind.page or kind.registration}
+            row |= {"citation": kind.citation, "layout": kind.layout}
         if (data_dir / f"{name}.h5").exists():
             try:
                 dataset = Dataset(data_dir / f"{name}.h5")
                 row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
                 row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
+                row |= {"page": dataset.info.source, "citation": dataset.info.citation}
+                row |= {"groups": dataset.info.grouping or "unknown"}
             except UserError:
                 row |= {"state": "damaged, prepare it again"}
         rows.append(row)

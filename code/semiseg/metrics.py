@@ -29,7 +29,7 @@ class Metric:
     name: str
     title: str
     better: Literal["higher", "lower"]
-    unit: str = ""  # "mm" means pixels where the data set knows no spacing
+    distance: bool = False  # in the unit of the data set's spacing, rather than a share
 
 
 TABLE = {
@@ -37,9 +37,9 @@ TABLE = {
     for m in (
         Metric("dice", "Dice", "higher"),
         Metric("jaccard", "Jaccard", "higher"),
-        Metric("hd95", "HD95", "lower", "mm"),
-        Metric("hd95_max", "HD95 max", "lower", "mm"),
-        Metric("asd", "ASD", "lower", "mm"),
+        Metric("hd95", "HD95", "lower", distance=True),
+        Metric("hd95_max", "HD95 max", "lower", distance=True),
+        Metric("asd", "ASD", "lower", distance=True),
         Metric("nsd", "NSD", "higher"),
         Metric("precision", "Precision", "higher"),
         Metric("recall", "Recall", "higher"),
@@ -64,7 +64,7 @@ def case_metrics(
     Args:
         prediction: (*space), non-zero inside the structure; 2D or 3D.
         reference: (*space), likewise.
-        spacing: size of a pixel along each axis, in mm (1.0 where unknown).
+        spacing: size of a pixel along each axis; distances are in its unit.
         tolerance: surface deviation that NSD forgives, in the unit of `spacing`.
     """
     if prediction.shape != reference.shape or len(spacing) != reference.ndim:
@@ -82,7 +82,9 @@ def case_metrics(
     if not predicted or not expected:
         score = float(predicted == expected)
         distance = 0.0 if predicted == expected else float(np.linalg.norm(np.multiply(shape, spacing)))
-        return {name: mae if name == "mae" else distance if metric.unit else score for name, metric in TABLE.items()}
+        return {
+            name: mae if name == "mae" else distance if metric.distance else score for name, metric in TABLE.items()
+        }
 
     forth, back = _surface_distances(prediction, reference, spacing)
     return {

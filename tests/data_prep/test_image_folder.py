@@ -101,6 +101,19 @@ def test_unusable_class_names_are_refused(source: Path, text: str) -> None:
     assert "classes.txt" in complaint(source)
 
 
+def test_a_palette_that_shows_the_background_white_is_not_taken_for_the_object(source: Path) -> None:
+    mask = next((source / "masks").iterdir())
+    for palette, good in (([0, 0, 0, 255, 255, 255], True), ([255, 255, 255, 0, 0, 0], False)):
+        picture = Image.fromarray(np.eye(6, 8, dtype=np.uint8)).convert("P")
+        picture.putpalette(palette)
+        picture.save(mask)
+        if good:
+            assert prepared(source).label(mask.stem).sum() == 6
+        else:
+            with pytest.raises(UserError, match="its palette shows class 0, the background, brighter than class 1"):
+                prepared(source)
+
+
 def test_a_photo_held_sideways_is_turned_as_its_viewer_would(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees

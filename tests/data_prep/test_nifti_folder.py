@@ -62,7 +62,10 @@ def test_how_a_scanner_stored_the_axes_does_not_turn_the_patient(source: Path) -
     assert data.records["a"].spacing == data.records["b"].spacing
 
 
-def test_depth_is_the_coarsest_axis() -> None:
+def test_depth_is_the_axis_whose_spacing_stands_out() -> None:
+    assert slices_first((0.8, 0.8, 0.7)) == (2, 1, 0), "thin slices are slices, too"
+    assert slices_first((0.7, 0.8, 0.8)) == (0, 2, 1)
+    assert slices_first((1.0, 3.0, 2.0)) == (1, 2, 0)
     assert slices_first((5.0, 1.0, 1.0)) == (0, 2, 1)
     assert slices_first((1.0, 5.0, 1.0)) == (1, 2, 0)
     assert slices_first((1.0, 1.0, 5.0)) == (2, 1, 0)
@@ -104,6 +107,9 @@ def test_classes_are_named_by_dataset_json(source: Path, labels: dict[str, objec
         "[]",
         '{"labels": {"0": "background", "2": "head"}}',
         '{"labels": {"background": 0, "whole": [1, 2]}}',
+        '{"labels": {"0": "background", "1": "tumor", "2": "tumor"}}',
+        '{"labels": {"0": "background", "1": {"name": "tumor"}}}',
+        json.dumps({"labels": {str(value): f"part {value}" for value in range(300)}}),
         '{"labels": ["a", "b"]}',
     ],
 )

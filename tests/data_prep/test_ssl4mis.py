@@ -80,7 +80,19 @@ def test_lists_say_what_belongs_to_the_data_set(source: Path) -> None:
         prepared(Ssl4misFolder(source))
 
 
+def test_what_is_known_of_acdc_is_not_claimed_of_other_data(source: Path) -> None:
+    for case in ("patient001_frame01", "BraTS19_1", "BraTS19_2"):
+        save(source / f"data/{case}.h5")
+    with pytest.raises(UserError, match=r"holds BraTS19_1, BraTS19_2, not named like cases of ACDC .*classes\.txt"):
+        prepared(Ssl4misFolder(source))
+    (source / "classes.txt").write_text("background\nedema\ncore\nenhancing\n")
+    info = prepared(Ssl4misFolder(source)).info
+    assert info.classes[1] == "edema"
+    assert (info.modality, info.licence, info.grouping, info.citation) == ("unknown", "unknown", "", "")
+
+
 def test_every_bad_volume_is_reported_at_once(source: Path) -> None:
+    (source / "classes.txt").write_text("background\nRV\nmyocardium\nLV\n")
     cut = save(source / "data/cut.h5")
     cut.write_bytes(cut.read_bytes()[:-100])
     with h5py.File(source / "data/keyless.h5", "w") as file:

@@ -82,7 +82,12 @@ def _fill(made: Path, files: Iterable[Path]) -> None:
         if is_archive(file):
             _unpack(file, made)
             for inner in [path for path in made.rglob("*") if path.is_file() and is_archive(path)]:
-                _unpack(inner, inner.parent)  # as in Kvasir-Instrument, whose images and masks are archives
+                try:
+                    _unpack(inner, inner.parent)  # as in Kvasir-Instrument, whose images and masks are archives
+                except UserError as error:  # it is gone when the message is read
+                    raise UserError(
+                        str(error).replace(str(inner), f"{file}, in it {inner.relative_to(made)}")
+                    ) from error
                 inner.unlink()
         else:
             _require_space(file, file.stat().st_size, made)
@@ -126,7 +131,12 @@ def _unpack(archive: Path, folder: Path) -> None:
         target = folder.joinpath(*parts)
         if target.exists():
             raise UserError(f"{archive}: holds {member.name} twice; unpack it yourself and keep the right one.")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(
+                f"{archive}: holds both a file and a folder on the way to {member.name}; unpack it yourself."
+            ) from error
         with target.open("wb") as out:
             for block in _blocks(archive, member):
                 out.write(block)

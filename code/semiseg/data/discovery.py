@@ -37,8 +37,8 @@ def _scan() -> tuple[dict[str, type[Recipe]], dict[str, str]]:
         for kind in vars(module).values():
             if not (inspect.isclass(kind) and issubclass(kind, Recipe)) or inspect.isabstract(kind):
                 continue
-            if kind.__module__ != module.__name__:
-                continue  # imported from the file that defines it
+            if kind.__module__ != module.__name__ or not hasattr(kind, "name"):
+                continue  # imported from the file that defines it, or what several recipes of a file share
             if kind.name in found:
                 broken[file] = f"{found[kind.name].__module__} also defines {kind.name!r}, rename one"
             else:

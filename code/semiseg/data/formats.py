@@ -142,8 +142,15 @@ def _unpacked(path: Path) -> nib.Nifti1Image:
 def slices_first(spacing: tuple[float, ...]) -> tuple[int, int, int]:
     """The order of the axes x, y, z that makes them depth, height, width.
 
-    Slices were taken along the axis of the coarsest spacing, or axially (z) if none stands out by 1 %.
+    Pixels are square, so slices lie one behind the other along the axis whose spacing differs from that of the other
+    two, be it coarser or finer; along the coarsest where all differ, and along z where all agree to 1 %.
     """
-    depth = max(range(3), key=lambda axis: (spacing[axis] > 0.99 * max(spacing), axis))
+    across = [axis for axis in range(3) if _agree(*(size for other, size in enumerate(spacing) if other != axis))]
+    coarsest = max(range(3), key=lambda axis: spacing[axis])
+    depth = 2 if _agree(*spacing) else max(across, default=coarsest)
     height, width = (axis for axis in (2, 1, 0) if axis != depth)
     return depth, height, width
+
+
+def _agree(*sizes: float) -> bool:
+    return max(sizes) <= 1.01 * min(sizes)

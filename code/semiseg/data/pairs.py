@@ -40,8 +40,6 @@ class PairedPictures(Recipe):
 
     title: ClassVar[str]
     modality: ClassVar[str]
-    page: ClassVar[str]
-    citation: ClassVar[str]
     grouping: ClassVar[str] = ""
     images: ClassVar[str]
     masks: ClassVar[tuple[tuple[str, int], ...]]  # patterns, each with the class that its masks show
@@ -59,6 +57,7 @@ class PairedPictures(Recipe):
             source=self.page,
             citation=self.citation,
             grouping=self.grouping,
+            unit="pixels" if self.spacing == (1.0, 1.0) else "mm",
         )
 
     def items(self) -> list[Picture]:

@@ -44,10 +44,17 @@ def prepare(recipe: Recipe, out: Path, progress: Progress | None = None, jobs: i
     info = recipe.info()
     path = out / f"{info.name}.h5"
     inputs = fingerprint(recipe, info, ignore=path)
-    if _fingerprint_of_file(path) == inputs:
+    earlier, origin = _attributes(path), _origin(recipe, info)
+    if earlier.get("inputs") == inputs:
         return path, False
+    if earlier.get("origin", origin) != origin:
+        raise UserError(
+            f"{path}: was made of other files ({earlier['origin']}); rename the folder {recipe.source}, which names "
+            "the data set, choose another --out, or delete that file."
+        )
+    attributes = {"inputs": inputs, "origin": origin}
     try:
-        write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), {"inputs": inputs})
+        write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), attributes)
     except OSError as error:
         # HDF5 describes an error in many lines; the system's word for it is enough.
         reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
@@ -109,12 +116,18 @@ def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:
     return sorted(listing)
 
 
-def _fingerprint_of_file(path: Path) -> str | None:
+def _origin(recipe: Recipe, info: DatasetInfo) -> str:
+    """What must not change unnoticed beneath a name: the recipe, and the folder where that gives the name."""
+    return recipe.name if info.name == recipe.name else f"{recipe.name}, {recipe.source.resolve()}"
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """What is told of a prepared file's making; nothing if it is absent or damaged, each a reason to prepare it."""
     try:
         with h5py.File(path, "r") as file:
-            return str(file.attrs["inputs"])
-    except (OSError, KeyError):  # absent, damaged or written otherwise: each a reason to prepare it
-        return None
+            return dict(file.attrs)
+    except OSError:
+        return {}
 
 
 def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: int) -> Iterator[PackedCase]:

@@ -40,6 +40,8 @@ class Recipe(ABC):
     layout: ClassVar[str] = ""  # what the source folder must look like; empty when the data are generated
     classes: tuple[str, ...] = ()  # background first; empty where each source has its own
     licence: ClassVar[str] = ""  # empty where each source has its own
+    page: ClassVar[str] = ""  # where the owner describes the data
+    citation: ClassVar[str] = ""  # of the paper to cite with them
     downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
     registration: ClassVar[str] = ""  # the page where the owner hands out the files, if only to people who sign up
 

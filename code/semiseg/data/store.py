@@ -34,6 +34,7 @@ class DatasetInfo:
     citation: str = ""
     version: str = "1"
     grouping: str = ""  # what a group is ("patient", "scene"); empty when the source does not say
+    unit: str = ""  # of spacings: "mm", or "pixels" where the source gives none and 1 stands for a pixel
     synthetic: bool = False
 
 
@@ -45,7 +46,7 @@ class Case:
     group: str  # cases of one group (a patient, a video) never fall on two sides of a split
     image: np.ndarray  # (channels, *space), uint8, or float32 within [0, 1]
     label: np.ndarray  # (*space), uint8 class indices
-    spacing: tuple[float, ...]  # size of a pixel along each axis of space, in mm (1.0 when unknown)
+    spacing: tuple[float, ...]  # size of a pixel along each axis of space, in the unit of its data set
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ def pack(case: Case, info: DatasetInfo) -> PackedCase:
 def check_case(case: Case, info: DatasetInfo) -> None:
     """Refuse a case that would fail, or mislead, later."""
     where = f"{info.name}, case {case.id!r}"
-    if not case.id or "/" in case.id or case.id.startswith("."):
-        raise UserError(f"{where}: cannot be the name of a case; use a name without / that does not begin with a dot.")
+    if not case.id or "/" in case.id or case.id.startswith(".") or not case.id.isprintable():
+        raise UserError(
+            f"{where}: cannot be the name of a case; use a readable name without / that does not begin with a dot."
+        )
     space = case.image.shape[1:]
     if len(space) not in (2, 3) or 0 in case.image.shape:
         raise UserError(

@@ -13,7 +13,7 @@ from semiseg.report.comparison import difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
 from semiseg.report.significance import differences, lower_bound
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
-from semiseg.report.wording import data_title, notes, percent, share_of
+from semiseg.report.wording import data_source, data_title, notes, percent, share_of, unit_of_distances
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -61,6 +61,7 @@ def main_table(results: Results) -> Table:
 def full_table(results: Results) -> Table:
     """Every metric, one block of rows per label fraction."""
     scores = fold_statistics(results.cases)
+    unit = unit_of_distances(results)
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for labels in results.fractions:
@@ -78,7 +79,9 @@ def full_table(results: Results) -> Table:
             _mark_best(block, column, [e.role == "semi-supervised" for e in entries], metric.better)
         rules |= {len(rows)} - {0}
         rows += block
-    columns = [f"{m.title} {'↑' if m.better == 'higher' else '↓'} ({m.unit or '%'})" for m in TABLE.values()]
+    columns = [
+        f"{m.title} {'↑' if m.better == 'higher' else '↓'} ({unit if m.distance else '%'})" for m in TABLE.values()
+    ]
     return Table(
         "full",
         "All metrics",
@@ -88,7 +91,7 @@ def full_table(results: Results) -> Table:
             *notes(results),
             "HD95: 95th percentile of both directions' surface distances, pooled; HD95 max: the larger of the "
             "two directed percentiles; ASD: directed, prediction to reference; NSD: surface Dice at a tolerance "
-            "of 1 mm. Distances are in pixels where the data set gives no spacing.",
+            f"of 1 ({unit}).",
             "Missed: structures that were not predicted at all, over all runs. Each scores 0, and its distances "
             "are the image diagonal.",
         ],
@@ -181,7 +184,7 @@ def paper_table(results: Results) -> Table:
         "Methods and their papers",
         columns,
         rows,
-        [],
+        data_source(results),
         _role_changes(results.entries),
         text_columns=len(columns),
     )
@@ -210,7 +213,7 @@ def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, lab
     found = lookup(scores, metric, method, labels, *rest)
     if found is None:
         return ABSENT
-    scale = 1 if TABLE[metric].unit else 100
+    scale = 1 if TABLE[metric].distance else 100
     return Score(found[0] * scale, found[1] * scale, partial=bool(share_of(results, method, labels)))
 
 

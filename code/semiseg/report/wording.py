@@ -14,6 +14,19 @@ def data_title(results: Results) -> str:
     return f"{data['title']} (synthetic data)" if data.get("synthetic") else str(data["title"])
 
 
+def data_source(results: Results) -> list[str]:
+    """Whom to cite for the data, and on what terms; empty where runs do not tell."""
+    data = results.record["data"]
+    told = {"": data.get("citation"), "from ": data.get("source"), "licence: ": data.get("licence")}
+    facts = "; ".join(f"{what}{value}" for what, value in told.items() if value)
+    return [f"Data: {data_title(results)}; {facts}."] if facts else []
+
+
+def unit_of_distances(results: Results) -> str:
+    """Millimetres or pixels; runs from before that was recorded do not tell."""
+    return results.record["data"].get("unit") or "mm or pixels"
+
+
 def budget(results: Results) -> str:
     """Network and training steps."""
     spec = results.record["spec"]
