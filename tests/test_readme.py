@@ -59,21 +59,25 @@ def test_every_method_has_a_row_with_its_paper_networks_and_cost(name):
     assert networks == str(method.networks)
 
 
+def table(name, file):
+    with (ROOT / "results" / name / file).open(encoding="utf-8") as rows:
+        return list(csv.DictReader(rows))
+
+
 @pytest.mark.parametrize("name", ["kvasir_instrument_118"])
 def test_the_real_results_are_those_of_the_stored_runs(name):
     """Dice with its deviation, and below the lower bound the difference to it with the p-value over folds."""
-    tables = ROOT / "results" / name / "tables"
-    with (
-        (tables / "main.csv").open(encoding="utf-8") as main,
-        (tables / "differences.csv").open(encoding="utf-8") as file,
-    ):
-        differences = {(row["Method"], row["Labels"]): row for row in csv.DictReader(file)}
-        rows = list(csv.DictReader(main))
-    for row in rows:
+    p = {(row["Method"], row["Labels"]): row["p (folds)"] for row in table(name, "tables/differences.csv")}
+    found = {(row["title"], f"{100 * float(row['labels']):g} %"): row for row in table(name, "summary.csv")}
+    for title in {title for title, _ in found}:
         cells = []
         for labels in ("5 %", "20 %", "50 %", "100 %"):
-            cell = f"{float(row[labels]):.1f} ± {float(row[f'{labels} sd']):.1f}" if row[labels] else "–"
-            if found := differences.get((row["Method"], labels)):
-                cell += f", {float(found['Difference']):+.1f} (p {found['p (folds)']})"
-            cells.append(cell)
-        assert f"| {row['Method']} | {' | '.join(cells)} |" in README
+            if not (row := found.get((title, labels))):
+                cells.append("–")
+                continue
+            dice, deviation = 100 * float(row["dice"]), 100 * float(row["dice_sd"])
+            cells.append(f"{dice:.1f} ± {deviation:.1f}")
+            if (title, labels) in p:
+                bound = 100 * float(found["Supervised", labels]["dice"])
+                cells[-1] += f", {dice - bound:+.1f} (p {p[title, labels]})"
+        assert f"| {title} | {' | '.join(cells)} |" in README
