@@ -64,7 +64,7 @@ def table(name, file):
         return list(csv.DictReader(rows))
 
 
-@pytest.mark.parametrize("name", ["kvasir_instrument_118"])
+@pytest.mark.parametrize("name", ["kvasir_instrument_118", "hippocampus_130"])
 def test_the_real_results_are_those_of_the_stored_runs(name):
     """Dice with its deviation, and below the lower bound the difference to it with the p-value over folds."""
     p = {(row["Method"], row["Labels"]): row["p (folds)"] for row in table(name, "tables/differences.csv")}
