@@ -6,7 +6,7 @@ from pathlib import Path
 from semiseg.data.formats import read_nifti
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.recipe import MadeOnRequest, Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair, read_text
@@ -31,6 +31,10 @@ class Acdc(Recipe):
     )
     classes = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
+    title = "ACDC"
+    modality = "cine MR"
+    grouping = "patient"
+    unit = "mm"
     page = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
     citation = "Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)"
     downloads = (
@@ -39,20 +43,6 @@ class Acdc(Recipe):
             "acdc.zip",
         ),
     )
-
-    def info(self) -> DatasetInfo:
-        """What the challenge tells."""
-        return DatasetInfo(
-            name=self.name,
-            title="ACDC",
-            modality="cine MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.page,
-            grouping="patient",
-            unit="mm",
-            citation=self.citation,
-        )
 
     def items(self) -> list[Pair]:
         """One pair per patient and phase; phases that `Info.cfg` names and nobody finds are pairs with a problem."""

@@ -7,7 +7,7 @@ import numpy as np
 from semiseg.data.formats import read_nifti
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair
@@ -29,25 +29,15 @@ class Brats2019(Recipe):
     layout = "DIR/.../HGG/PATIENT/PATIENT_flair.nii.gz and PATIENT_seg.nii.gz, the same in LGG/ (or .nii)"
     classes = ("background", "whole tumor")
     licence = "terms of the BraTS 2019 challenge"
+    title = "BraTS 2019, whole tumor"
+    modality = "FLAIR MR"
+    grouping = "patient"
+    unit = "mm"
     citation = (
         "Menze et al., IEEE Transactions on Medical Imaging 34 (2015); "
         "Bakas et al., Scientific Data 4 (2017); Bakas et al., arXiv:1811.02629 (2018)"
     )
     registration = "https://www.med.upenn.edu/cbica/brats2019/registration.html"
-
-    def info(self) -> DatasetInfo:
-        """What the challenge tells."""
-        return DatasetInfo(
-            name=self.name,
-            title="BraTS 2019, whole tumor",
-            modality="FLAIR MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.registration,
-            grouping="patient",
-            unit="mm",
-            citation=self.citation,
-        )
 
     def items(self) -> list[Pair]:
         """One pair per patient."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from semiseg.data.itk import Volume, read_itk
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair
@@ -31,22 +31,11 @@ class LeftAtrium(Recipe):
     layout = "DIR/.../CASE/lgemri.nrrd and laendo.nrrd, in Training Set/ and Testing Set/ or one of them"
     classes = ("background", "left atrium")
     licence = "terms of the 2018 Atrial Segmentation Challenge"
+    title = "Left atrium (2018 challenge)"
+    modality = "LGE MR"
+    unit = "mm"
     citation = "Xiong et al., Medical Image Analysis 67 (2021)"
     registration = "https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/"
-
-    def info(self) -> DatasetInfo:
-        """What the challenge tells."""
-        return DatasetInfo(
-            name=self.name,
-            title="Left atrium (2018 challenge)",
-            modality="LGE MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.registration,
-            grouping="",
-            unit="mm",
-            citation=self.citation,
-        )
 
     def items(self) -> list[Pair]:
         """One pair per folder, named after it."""

@@ -37,7 +37,7 @@ class Montgomery(PairedPictures):
         (r"leftMask/(?P<case>MCUCXR_\d{4}_[01])\.png", 1),
         (r"rightMask/(?P<case>MCUCXR_\d{4}_[01])\.png", 1),
     )
-    spacing = (0.0875, 0.0875)
+    spacing, unit = (0.0875, 0.0875), "mm"
 
     def read_image(self, path: Path) -> np.ndarray:
         """One channel in 8 bits, whatever the file has: as float32 the radiographs would take 11 GB."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from semiseg.data.itk import read_itk
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.recipe import Download, Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair, read_text
@@ -28,6 +28,10 @@ class Promise12(Recipe):
     layout = "DIR/.../CaseNN.mhd and CaseNN_segmentation.mhd, each with its .raw"
     classes = ("background", "prostate")
     licence = "free for research that cites the challenge's paper"
+    title = "PROMISE12"
+    modality = "T2-weighted MR"
+    grouping = "patient"
+    unit = "mm"
     page = "https://doi.org/10.5281/zenodo.8026660"
     citation = "Litjens et al., Medical Image Analysis 18 (2014)"
     downloads = (
@@ -38,20 +42,6 @@ class Promise12(Recipe):
             md5="f6d23994117c989daf07e5291edd0aea",
         ),
     )
-
-    def info(self) -> DatasetInfo:
-        """What the challenge tells."""
-        return DatasetInfo(
-            name=self.name,
-            title="PROMISE12",
-            modality="T2-weighted MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.page,
-            grouping="patient",
-            unit="mm",
-            citation=self.citation,
-        )
 
     def items(self) -> list[Pair]:
         """One pair per patient; a header without its voxels is a problem of the pair."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from semiseg.data.formats import PICTURES, check_turned_alike, open_picture, read_image
 from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z")
@@ -38,27 +38,11 @@ class PairedPictures(Recipe):
     folders an archive has around everything. Each mask is painted over those before it.
     """
 
-    title: ClassVar[str]
-    modality: ClassVar[str]
-    grouping: ClassVar[str] = ""
+    unit = "pixels"
     images: ClassVar[str]
     masks: ClassVar[tuple[tuple[str, int], ...]]  # patterns, each with the class that its masks show
     unlabeled: ClassVar[str] = "(?!)"  # images for which the owner may have published no mask; by default none
-    spacing: ClassVar[tuple[float, float]] = (1.0, 1.0)
-
-    def info(self) -> DatasetInfo:
-        """What the recipe's attributes say."""
-        return DatasetInfo(
-            name=self.name,
-            title=self.title,
-            modality=self.modality,
-            classes=self.classes,
-            licence=self.licence,
-            source=self.page,
-            citation=self.citation,
-            grouping=self.grouping,
-            unit="pixels" if self.spacing == (1.0, 1.0) else "mm",
-        )
+    spacing: ClassVar[tuple[float, float]] = (1.0, 1.0)  # in the unit
 
     def items(self) -> list[Picture]:
         """One item per case, by name; a file without partner becomes an item with a problem."""

@@ -40,6 +40,10 @@ class Recipe(ABC):
     layout: ClassVar[str] = ""  # what the source folder must look like; empty when the data are generated
     classes: tuple[str, ...] = ()  # background first; empty where each source has its own
     licence: ClassVar[str] = ""  # empty where each source has its own
+    title: ClassVar[str] = ""  # as people know the data set; this and the next are for `info`
+    modality: ClassVar[str] = ""
+    grouping: ClassVar[str] = ""  # what a group of cases is, as in `DatasetInfo`; likewise the next
+    unit: ClassVar[str] = ""
     page: ClassVar[str] = ""  # where the owner describes the data
     citation: ClassVar[str] = ""  # of the paper to cite with them
     downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
@@ -67,9 +71,19 @@ class Recipe(ABC):
             return "needs registration"
         return "your own files" if cls.layout else "generated"
 
-    @abstractmethod
     def info(self) -> DatasetInfo:
-        """Name, classes, licence and origin of the data set."""
+        """What the recipe's attributes say; a source that tells more, such as its name, overrides this."""
+        return DatasetInfo(
+            name=self.name,
+            title=self.title,
+            modality=self.modality,
+            classes=self.classes,
+            licence=self.licence,
+            source=self.page or self.registration,
+            citation=self.citation,
+            grouping=self.grouping,
+            unit=self.unit,
+        )
 
     @abstractmethod
     def items(self) -> list[Any]:
