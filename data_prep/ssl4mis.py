@@ -43,6 +43,10 @@ class Ssl4misFolder(Recipe):
 
     classes: tuple[str, ...] = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
+    title = "ACDC (SSL4MIS)"
+    modality = "cine MR"
+    grouping = "patient"
+    unit = "pixels"
     page = "https://github.com/HiLab-git/SSL4MIS"
     citation = "Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)"
 
@@ -54,17 +58,7 @@ class Ssl4misFolder(Recipe):
     def info(self) -> DatasetInfo:
         """Named after the source folder; what is known of ACDC is not claimed of data that name their own classes."""
         name = self.source.resolve().name
-        info = DatasetInfo(
-            name=name,
-            title="ACDC (SSL4MIS)",
-            modality="cine MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.page,
-            grouping="patient",
-            unit="pixels",
-            citation=self.citation,
-        )
+        info = replace(super().info(), name=name)
         if not self.named:
             return info
         return replace(info, title=f"{name} (SSL4MIS)", modality="unknown", licence="unknown", citation="", grouping="")
@@ -111,23 +105,16 @@ class UaMtFolder(Recipe):
     )
     classes = ("background", "left atrium")
     licence = "terms of the 2018 Atrial Segmentation Challenge"
+    title = "Left atrium (UA-MT)"
+    modality = "LGE MR"
+    grouping = ""  # some patients were scanned more than once, but the published names do not tell which
+    unit = "pixels"
     page = "https://github.com/yulequan/UA-MT"
     citation = "Xiong et al., Medical Image Analysis 67 (2021)"
 
     def info(self) -> DatasetInfo:
         """Named after the source folder."""
-        # Some patients were scanned more than once, but the published names do not tell which.
-        return DatasetInfo(
-            name=self.source.resolve().name,
-            title="Left atrium (UA-MT)",
-            modality="LGE MR",
-            classes=self.classes,
-            licence=self.licence,
-            source=self.page,
-            grouping="",
-            unit="pixels",
-            citation=self.citation,
-        )
+        return replace(super().info(), name=self.source.resolve().name)
 
     def items(self) -> list[Volume]:
         """One item per folder that holds a volume."""

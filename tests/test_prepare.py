@@ -238,6 +238,14 @@ def test_another_folder_of_the_same_name_does_not_replace_what_was_prepared(sour
     assert prepare(recipe("image_folder")(source), tmp_path)[1], "the same folder may change"
 
 
+def test_generated_data_may_be_made_again_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(Generated(), tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(Generated, "version", "2")
+    assert prepare(Generated(), tmp_path)[1]
+
+
 def test_a_broken_file_does_not_hide_the_other_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_one.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "importer.py").write_text("from semiseg.data_prep.image_folder import ImageFolder\n")

@@ -118,7 +118,8 @@ def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:
 
 def _origin(recipe: Recipe, info: DatasetInfo) -> str:
     """What must not change unnoticed beneath a name: the recipe, and the folder where that gives the name."""
-    return recipe.name if info.name == recipe.name else f"{recipe.name}, {recipe.source.resolve()}"
+    named_by_folder = recipe.layout and info.name != recipe.name
+    return f"{recipe.name}, {recipe.source.resolve()}" if named_by_folder else recipe.name
 
 
 def _attributes(path: Path) -> dict[str, Any]:
