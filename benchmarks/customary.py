@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from semiseg.data.sampling import Stream
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
-from semiseg.trainer import Trainer
+from semiseg.training.trainer import Trainer
 
 
 class CustomaryLoop:

@@ -27,7 +27,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from customary import CustomaryLoop
-from semiseg.compute import autocast
 from semiseg.data.discovery import recipe
 from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, make_splits
@@ -35,11 +34,12 @@ from semiseg.data.store import Dataset, write_dataset
 from semiseg.errors import UserError
 from semiseg.method import Method, Progress
 from semiseg.networks import EncoderDecoder
-from semiseg.records import environment
 from semiseg.registry import find_methods, get_method
-from semiseg.run import build_method, partition_for
 from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
-from semiseg.trainer import Trainer
+from semiseg.training.assembly import build_method, partition_for
+from semiseg.training.environment import environment
+from semiseg.training.precision import autocast
+from semiseg.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 BENCHMARKS = {2: HERE / "quick.yaml", 3: HERE / "phantom_cardiac_3d.yaml"}

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiseg.components import largest_components
+from semiseg.connected_components import largest_components
 from semiseg.losses import one_hot, soft_supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress
 

@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semiseg.compute import place, save_tensors
 from semiseg.data.splits import make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
-from semiseg.evaluation import predict_case
 from semiseg.method import Method, Progress, Task
-from semiseg.run import build_trainer, partition_for
 from semiseg.settings import RunSpec, TrainingSettings
-from semiseg.trainer import Trainer
+from semiseg.training.assembly import build_trainer, partition_for
+from semiseg.training.evaluation import predict_case
+from semiseg.training.files import save_tensors
+from semiseg.training.precision import place
+from semiseg.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semiseg.components import largest_components
+from semiseg.connected_components import largest_components
 from semiseg.method import Batch, Progress, Task
 from semiseg.methods.bcp import BidirectionalCopyPaste, halves
 

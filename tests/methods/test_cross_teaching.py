@@ -12,8 +12,8 @@ from semiseg.losses import dice_loss, one_hot
 from semiseg.method import Progress
 from semiseg.methods.cross_teaching import CrossTeaching
 from semiseg.networks.swin_unet import SwinUNet
-from semiseg.optimization import Optimization
 from semiseg.settings import TrainingSettings
+from semiseg.training.optimization import Optimization
 
 
 def test_a_small_network_gets_a_small_transformer_and_each_its_own_optimizer(task):

@@ -10,7 +10,7 @@ from semiseg.data.splits import make_splits
 from semiseg.errors import UserError
 from semiseg.method import Batch, Progress, Task
 from semiseg.methods.mutual_exemplar import MutualExemplar
-from semiseg.run import partition_for
+from semiseg.training.assembly import partition_for
 
 
 def built(task: Task, **config) -> MutualExemplar:

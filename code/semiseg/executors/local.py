@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from semiseg.errors import UserError
-from semiseg.records import read_record, write_json
-from semiseg.run import Places, execute
 from semiseg.settings import RunSpec
+from semiseg.training.files import read_record, write_json
+from semiseg.training.places import Places
+from semiseg.training.run import execute
 
 MOST_JOBS = 8
 OnStep = Callable[[RunSpec, int, int, float], None]  # run, step, steps, loss

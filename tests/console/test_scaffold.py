@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 
+from semiseg.console.scaffold import write_scaffold
 from semiseg.contract import MethodContract
 from semiseg.errors import UserError
 from semiseg.registry import find_methods, get_method
-from semiseg.scaffold import write_scaffold
 
 
 def imported(path):

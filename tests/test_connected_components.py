@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from semiseg import components
-from semiseg.components import component_roots, largest_components
+from semiseg import connected_components
+from semiseg.connected_components import component_roots, largest_components
 
 
 def by_scipy(labels, classes):
@@ -43,7 +43,7 @@ def spiral(side):
 def rounds(request, monkeypatch):
     """All rounds are what an accelerator computes."""
     if request.param:
-        monkeypatch.setattr(components, "_settled", lambda new, old: False)
+        monkeypatch.setattr(connected_components, "_settled", lambda new, old: False)
 
 
 @pytest.mark.usefixtures("rounds")

@@ -10,11 +10,11 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semiseg.compute import autocast
 from semiseg.data.sampling import resize
 from semiseg.data.store import Dataset
 from semiseg.method import Method, Task, predict
 from semiseg.metrics import class_metrics
+from semiseg.training.precision import autocast
 
 SLICES_AT_ONCE = 64
 EXAMPLES = 4

@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from semiseg.compute import place
 from semiseg.data.formats import PICTURES, VOLUMES, read_image, read_nifti, slices_first, unit_range
 from semiseg.errors import UserError
-from semiseg.evaluation import predict_case
 from semiseg.method import Task
-from semiseg.records import read_record
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec, validate
+from semiseg.training.evaluation import predict_case
+from semiseg.training.files import read_record
+from semiseg.training.precision import place
 
 
 @dataclass(frozen=True)

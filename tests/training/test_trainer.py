@@ -14,9 +14,11 @@ from semiseg.data.splits import make_splits
 from semiseg.method import Method, Paper, Progress, Task
 from semiseg.networks import Output
 from semiseg.registry import find_methods
-from semiseg.run import Places, execute, partition_for
 from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings
-from semiseg.trainer import Diverged, Trainer
+from semiseg.training.assembly import partition_for
+from semiseg.training.places import Places
+from semiseg.training.run import execute
+from semiseg.training.trainer import Diverged, Trainer
 
 SETTINGS = TrainingSettings(
     steps=8, size=(16, 16), labeled_batch=2, unlabeled_batch=2, learning_rate=0.1, precision="float32", log_every=2,

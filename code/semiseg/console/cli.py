@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from semiseg.console.terminal import console, print_rows
 from semiseg.errors import UserError, UserErrors
-from semiseg.terminal import console, print_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -98,7 +98,7 @@ def prepare(
     ] = None,
 ) -> None:
     """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
-    from semiseg.actions import prepare_dataset
+    from semiseg.console.commands import prepare_dataset
 
     prepare_dataset(name, source, out, jobs, raw)
 
@@ -119,11 +119,11 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Carry out what is left of a benchmark, then write its report."""
-    from semiseg.actions import carry_out
-    from semiseg.benchmark import Selection
-    from semiseg.run import Places
+    from semiseg.benchmarks.expansion import Selection
+    from semiseg.console.commands import carry_out
+    from semiseg.console.terminal import show_report
     from semiseg.settings import fraction, load_benchmark
-    from semiseg.terminal import show_report
+    from semiseg.training.places import Places
 
     if executor != "local":
         raise UserError(f"--executor {executor}: only local is available in this version.")
@@ -162,10 +162,10 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train and evaluate one method on one fold."""
-    from semiseg.actions import carry_out
-    from semiseg.benchmark import Selection
-    from semiseg.run import Places
+    from semiseg.benchmarks.expansion import Selection
+    from semiseg.console.commands import carry_out
     from semiseg.settings import BenchmarkSettings, validate
+    from semiseg.training.places import Places
 
     content: dict[str, Any] = {
         "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
@@ -194,9 +194,10 @@ def status(
     methods_dir: MethodsDir = None,
 ) -> None:
     """Count finished, running, failed and left runs, with the reason for each failure."""
-    from semiseg.benchmark import expand, state
-    from semiseg.run import Places
+    from semiseg.benchmarks.expansion import expand
+    from semiseg.benchmarks.state import state
     from semiseg.settings import load_benchmark
+    from semiseg.training.places import Places
 
     settings = load_benchmark(results / "benchmark.yaml", {})
     runs = expand(settings, Places(results, Path(), Path(), methods_dir))
@@ -214,8 +215,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
+    from semiseg.console.terminal import show_report
     from semiseg.report import report as write_report
-    from semiseg.terminal import show_report
 
     write_report(results, out)
     show_report(results, out or results)
@@ -233,7 +234,7 @@ def predict(
     from rich.progress import track
 
     from semiseg.executors.local import choose_devices
-    from semiseg.prediction import image_files, load_predictor, write_mask
+    from semiseg.training.prediction import image_files, load_predictor, write_mask
 
     predictor = load_predictor(run, choose_devices(device, 1)[0][0], methods_dir)
     files = image_files(images, predictor.volumetric)
@@ -248,7 +249,7 @@ def new_method(
     directory: Annotated[Path, typer.Option("--dir", help="Where to put the file.")] = Path("methods"),
 ) -> None:
     """Write a working method to start from, with its test."""
-    from semiseg.scaffold import write_scaffold
+    from semiseg.console.scaffold import write_scaffold
 
     for path in write_scaffold(name, directory):
         console.print(f"{path}: written", highlight=False)

@@ -4,43 +4,23 @@ import os
 import socket
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from semiseg.compute import save_tensors
-from semiseg.data.sampling import TrainingSet
-from semiseg.data.splits import Partition, Splits, load_or_freeze
-from semiseg.data.store import Dataset
 from semiseg.errors import UserError
-from semiseg.evaluation import Evaluation, evaluate
-from semiseg.method import Method, Task
+from semiseg.method import Method
 from semiseg.metrics import METRICS
-from semiseg.records import environment, forget_peak_memory, git_commit, peak_memory, write_json, write_rows
 from semiseg.registry import get_method
-from semiseg.settings import RunSpec, validate
-from semiseg.trainer import Diverged, Report, Trainer
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a benchmark reads and writes."""
-
-    results: Path
-    data: Path
-    splits: Path
-    methods_dir: Path | None = None
-
-    def dataset(self, name: str) -> Dataset:
-        """A prepared data set by name."""
-        return Dataset(self.data / f"{name}.h5")
-
-    def frozen_splits(self, dataset: Dataset) -> Splits:
-        """The frozen splits of a data set; the first use freezes them."""
-        return load_or_freeze(self.splits / f"{dataset.info.name}.json", dataset)
+from semiseg.settings import RunSpec
+from semiseg.training.assembly import build_trainer, partition_for
+from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory
+from semiseg.training.evaluation import Evaluation, evaluate
+from semiseg.training.files import save_tensors, write_json, write_rows
+from semiseg.training.places import Places
+from semiseg.training.trainer import Diverged, Report
 
 
 def execute(spec: RunSpec, places: Places, device: torch.device, report: Report) -> dict[str, Any]:
@@ -112,62 +92,6 @@ def _train_and_evaluate(
         "peak_memory_mb": peak_memory(device),
         "metrics": mean_metrics(result.cases),
     }
-
-
-def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
-    """The cases of a run; a method that ignores unlabelled images does not get any."""
-    groups = {r.id: r.group for r in dataset.records.values()}
-    partition = splits.partition(spec.fold, spec.labels, groups)
-    return partition if method.uses_unlabeled else replace(partition, unlabeled=())
-
-
-def build_trainer(
-    method_class: type[Method],
-    spec: RunSpec,
-    dataset: Dataset,
-    partition: Partition,
-    device: torch.device,
-    folder: Path,
-) -> Trainer:
-    """Everything that a run needs to begin."""
-    training = spec.training
-    data = TrainingSet(
-        dataset,
-        partition,
-        training.size,
-        device,
-        spec.seed,
-        training.labeled_batch,
-        training.unlabeled_batch,
-        method_class.labeled_parts,
-    )
-    method = build_method(method_class, spec, dataset, data.unlabeled_steps)
-    return Trainer(method, data, training, spec.seed, device, folder)
-
-
-def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1) -> Method:
-    """A method ready to be trained, or a message that says why it cannot be."""
-    training = spec.training
-    if training.labeled_batch % method.labeled_parts:
-        raise UserError(
-            f"{spec.implementation} needs a labeled_batch that {method.labeled_parts} divides, "
-            f"not {training.labeled_batch}."
-        )
-    if len(training.size) == 3 and not dataset.is_volumetric:
-        raise UserError(
-            f"{dataset.info.name} holds 2D images; training.size should be [height, width], not {list(training.size)}."
-        )
-    config = validate(method.Config, spec.config, f"settings of method {spec.method}")
-    task = Task(
-        dataset.channels,
-        len(dataset.info.classes),
-        training.size,
-        spec.network,
-        spec.seed,
-        Path(spec.weights) if spec.weights else None,
-        unlabeled_steps,
-    )
-    return method(task, config)
 
 
 def describe(method: Method, spec: RunSpec) -> dict[str, Any]:

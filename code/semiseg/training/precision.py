@@ -1,10 +1,7 @@
-"""How tensors are placed, calculated with and stored, the same for training and prediction."""
-
-from pathlib import Path
+"""Where and how precisely networks are calculated, the same for training and prediction."""
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from semiseg.errors import UserError
 
@@ -27,10 +24,3 @@ def autocast(precision: str, device: torch.device, dims: int) -> torch.autocast:
         return torch.autocast("cpu", enabled=False)
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, precision == "bfloat16" or (precision == "auto" and native))
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors atomically."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
-    partial.replace(path)

@@ -6,14 +6,16 @@ import socket
 
 import pytest
 
-from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
+from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
+from semiseg.benchmarks.readiness import check
+from semiseg.benchmarks.state import state
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
 from semiseg.executors.local import carry_out, choose_devices
-from semiseg.records import write_json
 from semiseg.registry import find_methods
-from semiseg.run import Places
 from semiseg.settings import BenchmarkSettings, load_benchmark
+from semiseg.training.files import write_json
+from semiseg.training.places import Places
 
 TRAINING = {
     "steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "log_every": 1, "precision": "float32",

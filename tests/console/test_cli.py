@@ -19,10 +19,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from semiseg import cli
+from semiseg.console import cli
 from semiseg.contract import CPU, tiny_dataset
 from semiseg.executors import local
-from semiseg.run import execute
+from semiseg.training.run import execute
 
 BENCHMARK = {
     "name": "quick",
@@ -409,7 +409,7 @@ def test_an_interrupt_says_how_to_go_on(how, root, capfd, monkeypatch):
 def test_help_answers_at_once_and_loads_nothing_heavy():
     code = """
 import sys
-from semiseg.cli import main
+from semiseg.console.cli import main
 sys.argv = ["semiseg", "--help"]
 try:
     main()

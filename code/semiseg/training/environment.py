@@ -1,9 +1,7 @@
-"""The files of a run that are not weights, and what they say about machine and code."""
+"""The machine and the code that a run is carried out with."""
 
 import contextlib
-import csv
 import functools
-import json
 import platform
 import re
 import subprocess
@@ -14,41 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semiseg.errors import UserError
-
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The run.json of a run; empty if it has not begun."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if not isinstance(record, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise UserError(f"{path}: not the record of a run ({error}); delete the folder to repeat the run.") from error
-    return record
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file atomically; no rows, no file."""
-    if not rows:
-        return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

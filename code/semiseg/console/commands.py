@@ -7,17 +7,19 @@ from pathlib import Path
 import typer
 from rich.progress import Progress, TaskID
 
-from semiseg.benchmark import Selection, check, expand, resolve, state, write_benchmark
+from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
+from semiseg.benchmarks.readiness import check
+from semiseg.benchmarks.state import state
+from semiseg.console.terminal import console
+from semiseg.console.watch import Watch
 from semiseg.data.discovery import recipe, recipes
 from semiseg.data.prepare import prepare
 from semiseg.data.source import open_recipe
 from semiseg.errors import UserError
 from semiseg.executors import local
 from semiseg.report import report
-from semiseg.run import Places
 from semiseg.settings import BenchmarkSettings
-from semiseg.terminal import console
-from semiseg.watch import Watch
+from semiseg.training.places import Places
 
 
 def prepare_dataset(

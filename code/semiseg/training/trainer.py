@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from semiseg.compute import autocast, place, save_tensors
 from semiseg.data.sampling import TrainingSet
 from semiseg.errors import UserError
 from semiseg.method import Batch, Method, MovingAverage, Progress, predict
-from semiseg.optimization import Optimization
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
+from semiseg.training.files import save_tensors
+from semiseg.training.optimization import Optimization
+from semiseg.training.precision import autocast, place
 from semiseg.views import view, warp
 
 Report = Callable[[int, int, float], None]  # step, steps, loss

@@ -15,9 +15,10 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Task
 from semiseg.networks import Output
-from semiseg.prediction import Predictor, image_files, load_predictor, write_mask
-from semiseg.run import Places, execute
 from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.training.places import Places
+from semiseg.training.prediction import Predictor, image_files, load_predictor, write_mask
+from semiseg.training.run import execute
 
 
 class Brightness(nn.Module):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from semiseg.method import Batch, Method, Paper, Progress, Task
-from semiseg.optimization import Optimization
 from semiseg.settings import TrainingSettings
+from semiseg.training.optimization import Optimization
 
 SETTINGS = TrainingSettings(steps=10, learning_rate=0.5, momentum=0.0, weight_decay=0.0, poly_power=1.0)
 BATCH = Batch({"plain": torch.zeros(2, 1, 4, 4)}, torch.zeros(1, 4, 4, dtype=torch.long))

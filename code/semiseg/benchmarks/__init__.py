@@ -1,0 +1,1 @@
+"""From a benchmark file to its runs, and how they stand."""

@@ -1,0 +1,70 @@
+"""Everything that a run needs to begin: its cases, its method, its trainer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from semiseg.data.sampling import TrainingSet
+from semiseg.data.splits import Partition, Splits
+from semiseg.data.store import Dataset
+from semiseg.errors import UserError
+from semiseg.method import Method, Task
+from semiseg.settings import RunSpec, validate
+from semiseg.training.trainer import Trainer
+
+
+def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
+    """The cases of a run; a method that ignores unlabelled images does not get any."""
+    groups = {r.id: r.group for r in dataset.records.values()}
+    partition = splits.partition(spec.fold, spec.labels, groups)
+    return partition if method.uses_unlabeled else replace(partition, unlabeled=())
+
+
+def build_trainer(
+    method_class: type[Method],
+    spec: RunSpec,
+    dataset: Dataset,
+    partition: Partition,
+    device: torch.device,
+    folder: Path,
+) -> Trainer:
+    """Everything that a run needs to begin."""
+    training = spec.training
+    data = TrainingSet(
+        dataset,
+        partition,
+        training.size,
+        device,
+        spec.seed,
+        training.labeled_batch,
+        training.unlabeled_batch,
+        method_class.labeled_parts,
+    )
+    method = build_method(method_class, spec, dataset, data.unlabeled_steps)
+    return Trainer(method, data, training, spec.seed, device, folder)
+
+
+def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1) -> Method:
+    """A method ready to be trained, or a message that says why it cannot be."""
+    training = spec.training
+    if training.labeled_batch % method.labeled_parts:
+        raise UserError(
+            f"{spec.implementation} needs a labeled_batch that {method.labeled_parts} divides, "
+            f"not {training.labeled_batch}."
+        )
+    if len(training.size) == 3 and not dataset.is_volumetric:
+        raise UserError(
+            f"{dataset.info.name} holds 2D images; training.size should be [height, width], not {list(training.size)}."
+        )
+    config = validate(method.Config, spec.config, f"settings of method {spec.method}")
+    task = Task(
+        dataset.channels,
+        len(dataset.info.classes),
+        training.size,
+        spec.network,
+        spec.seed,
+        Path(spec.weights) if spec.weights else None,
+        unlabeled_steps,
+    )
+    return method(task, config)

@@ -1,0 +1,25 @@
+"""Where a benchmark reads and writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semiseg.data.splits import Splits, load_or_freeze
+from semiseg.data.store import Dataset
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of results, data and splits, and one of further methods."""
+
+    results: Path
+    data: Path
+    splits: Path
+    methods_dir: Path | None = None
+
+    def dataset(self, name: str) -> Dataset:
+        """A prepared data set by name."""
+        return Dataset(self.data / f"{name}.h5")
+
+    def frozen_splits(self, dataset: Dataset) -> Splits:
+        """The frozen splits of a data set; the first use freezes them."""
+        return load_or_freeze(self.splits / f"{dataset.info.name}.json", dataset)
