@@ -130,7 +130,7 @@ class Bench:
         row = {
             "method": name,
             "milliseconds": 1000 * step / BLOCK,
-            "images_per_second": trainer.batch_size * BLOCK / step,
+            "images_per_second": trainer.data.batch_size * BLOCK / step,
             "images_with_gradient": images[True],
             "images_without_gradient": images[False],
         }

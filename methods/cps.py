@@ -23,6 +23,7 @@ class CrossPseudoSupervision(Method):
         "CVPR 2021",
     )
     networks = 2
+    divisible = True
 
     class Config(Method.Config):
         cross: float = Field(0.1, ge=0)  # weight of the cross supervision at full ramp

@@ -30,6 +30,7 @@ class EntropyMinimization(Supervised):
         "CVPR 2019",
     )
     uses_unlabeled = True
+    divisible = True
 
     class Config(Method.Config):
         entropy: float = Field(0.1, ge=0)  # weight at full ramp

@@ -33,6 +33,7 @@ class FixMatch(Method):
         "NeurIPS 2020",
     )
     views: Sequence[str] = ("weak", "strong")
+    divisible = True
 
     class Config(Method.Config):
         ema_decay: float = Field(0.99, ge=0, lt=1)

@@ -24,6 +24,7 @@ class MeanTeacher(Method):
         "Tarvainen and Valpola",
         "NeurIPS 2017",
     )
+    divisible = True
 
     class Config(Method.Config):
         ema_decay: float = Field(0.99, ge=0, lt=1)

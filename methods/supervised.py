@@ -16,6 +16,7 @@ class Supervised(Method):
         "MICCAI 2015",
     )
     uses_unlabeled = False
+    divisible = True
 
     def build(self) -> None:
         self.model = self.network()

@@ -120,7 +120,7 @@ class MethodContract:
     def check_an_interrupted_run_resumes_bit_for_bit(self) -> None:
         first = self.trainer("interrupted", self.spec())
 
-        def interrupt(step: int, steps: int, loss: float) -> None:
+        def interrupt(step: int, steps: int, loss: float | None) -> None:
             if step == STEPS - 1:
                 raise Interrupted
 

@@ -93,6 +93,14 @@ class Batch:
         """The unlabelled images, (U, channels, *space)."""
         return self._views[view][len(self.labels) :]
 
+    def part(self, number: int, parts: int) -> "Batch":
+        """One of several equal parts, with as many labelled and unlabelled images as every other."""
+        views = {}
+        for name, images in self._views.items():
+            labeled, unlabeled = self.split(images)
+            views[name] = torch.cat([labeled[number::parts], unlabeled[number::parts]])
+        return Batch(views, self.labels[number::parts])
+
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Cut anything computed for all images into its labelled and its unlabelled part."""
         return values[: len(self.labels)], values[len(self.labels) :]
@@ -207,6 +215,7 @@ class Method(nn.Module, ABC):
     views: Sequence[str] = ("plain",)  # see semiseg.views
     uses_unlabeled: ClassVar[bool] = True
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
+    divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
 
     class Config(BaseModel):

@@ -2,21 +2,22 @@
 
 import json
 import os
-import socket
 
 import pytest
 
 from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
+from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
-from semiseg.benchmarks.state import state
+from semiseg.benchmarks.state import Standing, keep, strays, survey
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
-from semiseg.executors.local import carry_out, choose_devices
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings, load_benchmark
-from semiseg.training.files import write_json
+from semiseg.training.lease import claim
 from semiseg.training.places import Places
+from semiseg.training.results import checksums
 
+FOUND = find_methods()
 TRAINING = {
     "steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "log_every": 1, "precision": "float32",
 }  # fmt: skip
@@ -43,7 +44,7 @@ def refusal(call):
 
 
 def test_every_combination_is_one_run_in_a_folder_of_its_own(places):
-    specs = expand(benchmark(seeds=[0, 1]), places)
+    specs = expand(benchmark(seeds=[0, 1]), FOUND)
     assert len({spec.folder for spec in specs}) == len(specs) == 2 * 2 * 2 * 2
     first = [(s.method, s.labels) for s in specs[:4]]
     assert first == [("supervised", 0.25), ("mean_teacher", 0.25), ("supervised", 0.5), ("mean_teacher", 0.5)]
@@ -52,28 +53,28 @@ def test_every_combination_is_one_run_in_a_folder_of_its_own(places):
 
 def test_the_upper_bound_is_trained_once_per_fold_with_all_labels(places):
     specs = [
-        s for s in expand(benchmark(methods=["fully_supervised", "supervised"]), places) if s.method != "supervised"
+        s for s in expand(benchmark(methods=["fully_supervised", "supervised"]), FOUND) if s.method != "supervised"
     ]
     assert [(s.labels, s.fold) for s in specs] == [(1.0, 0), (1.0, 1)]
-    selected = expand(benchmark(methods=["fully_supervised"]), places, Selection(labels=(0.5,)))
+    selected = expand(benchmark(methods=["fully_supervised"]), FOUND, Selection(labels=(0.5,)))
     assert [s.labels for s in selected] == [1.0, 1.0]
 
 
 def test_all_means_every_method_found(places):
-    resolved = resolve(benchmark(methods=["all", {"slow": {"method": "mean_teacher", "ema_decay": 0.9}}]), places)
-    assert {s.method for s in expand(resolved, places)} == {*find_methods(), "slow"}
-    slow = next(s for s in expand(resolved, places) if s.method == "slow")
+    resolved = resolve(benchmark(methods=["all", {"slow": {"method": "mean_teacher", "ema_decay": 0.9}}]), FOUND)
+    assert {s.method for s in expand(resolved, FOUND)} == {*find_methods(), "slow"}
+    slow = next(s for s in expand(resolved, FOUND) if s.method == "slow")
     assert (slow.implementation, slow.config["ema_decay"]) == ("mean_teacher", 0.9)
-    assert resolve(resolved, places) == resolved
+    assert resolve(resolved, FOUND) == resolved
 
 
 def test_methods_can_be_added_from_the_command_line(places):
-    resolved = resolve(benchmark(methods=["supervised"]), places, ("cps",))
-    assert {s.method for s in expand(resolved, places, Selection(methods=("cps",)))} == {"cps"}
+    resolved = resolve(benchmark(methods=["supervised"]), FOUND, ("cps",))
+    assert {s.method for s in expand(resolved, FOUND, Selection(methods=("cps",)))} == {"cps"}
 
 
 def test_a_record_names_every_hyper_parameter_even_those_left_at_their_default(places):
-    spec = next(s for s in expand(benchmark(), places) if s.method == "mean_teacher")
+    spec = next(s for s in expand(benchmark(), FOUND) if s.method == "mean_teacher")
     assert set(spec.config) == set(find_methods()["mean_teacher"].Config.model_fields)
 
 
@@ -82,11 +83,15 @@ def test_a_record_names_every_hyper_parameter_even_those_left_at_their_default(p
     (Selection(folds=(4,)), "no folds 4"), (Selection(seeds=(7,)), "no seeds 7"),
 ])  # fmt: skip
 def test_a_selection_of_what_is_not_there_is_refused(places, selection, message):
-    assert message in refusal(lambda: expand(benchmark(), places, selection))
+    assert message in refusal(lambda: expand(benchmark(), FOUND, selection))
+
+
+def ready(settings, places):
+    return check(expand(settings, FOUND), FOUND, places)
 
 
 def test_unknown_names_are_refused_before_anything_is_written(places):
-    assert "unknown method 'nothing'" in refusal(lambda: resolve(benchmark(methods=["nothing"]), places))
+    assert "unknown method 'nothing'" in refusal(lambda: resolve(benchmark(methods=["nothing"]), FOUND))
     for changes, message in [
         ({"dataset": "nothing"}, "semiseg prepare nothing"),
         ({"network": "nothing"}, "network 'nothing'"),
@@ -95,163 +100,163 @@ def test_unknown_names_are_refused_before_anything_is_written(places):
         ({"training": TRAINING | {"size": [8, 8, 8]}}, "2D images"),
         ({"methods": ["min_max_similarity"], "training": TRAINING | {"labeled_batch": 3}}, "labeled_batch"),
     ]:
-        assert message in refusal(lambda c=changes: check(benchmark(**c), expand(benchmark(**c), places), places))
-    assert "unknown key 'ema'" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema": 1}}]), places))
-    assert "ema_decay" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema_decay": 2}}]), places))
+        assert message in refusal(lambda c=changes: ready(benchmark(**c), places))
+    assert "unknown key 'ema'" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema": 1}}]), FOUND))
+    assert "ema_decay" in refusal(lambda: expand(benchmark(methods=[{"mean_teacher": {"ema_decay": 2}}]), FOUND))
     assert not places.results.exists()
 
 
 def test_labels_that_leave_nothing_unlabeled_are_refused(places):
-    refusal(lambda: check(benchmark(labels=[1.0]), expand(benchmark(labels=[1.0]), places), places))
+    refusal(lambda: ready(benchmark(labels=[1.0]), places))
 
 
 def test_a_refused_benchmark_freezes_no_splits(places):
-    refusal(lambda: check(benchmark(network="nothing"), expand(benchmark(network="nothing"), places), places))
+    refusal(lambda: ready(benchmark(network="nothing"), places))
     assert not places.splits.exists()
 
 
-def record(places, spec, **content):
-    folder = places.results / spec.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", {"spec": spec.model_dump(mode="json"), **content})
+def stored(places, spec, **content):
+    """The run.json of a run, made up."""
+    path = places.results / spec.folder / "run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"spec": spec.model_dump(mode="json"), **content}))
+    return path
 
 
-def test_results_made_with_other_settings_are_refused_by_what_changed(places):
-    spec, *_ = expand(benchmark(), places)
-    record(places, spec, status="finished")
-    check(benchmark(), expand(benchmark(), places), places)
-    changed = benchmark(training=TRAINING | {"steps": 3})
-    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
-    check(
-        benchmark(folds=[1, 2]), expand(benchmark(folds=[1, 2]), places), places
-    )  # more runs beside the old ones are welcome
+def standings(settings, places):
+    """The standing of every run of a benchmark by its folder."""
+    specs = expand(settings, FOUND)
+    return {run.spec.folder: run for run in survey(specs, places, FOUND, check(specs, FOUND, places))}
+
+
+def first(settings, places):
+    return next(iter(standings(settings, places).values()))
+
+
+def finished(places, settings=None):
+    """A run that counts as finished; gives the path of its record."""
+    run = first(settings or benchmark(), places)
+    return stored(places, run.spec, status="finished", identity=run.identity.record())
+
+
+def test_a_finished_run_of_the_same_identity_is_finished_and_one_made_otherwise_is_stale(places):
+    finished(places)
+    assert first(benchmark(), places).status == "finished"
+    now = first(benchmark(training=TRAINING | {"steps": 3}), places)
+    assert (now.status, now.reason) == ("stale", "made with other settings (training.steps)")
+
+
+def test_how_often_a_training_is_looked_at_does_not_matter(places):
+    finished(places)
+    assert first(benchmark(training=TRAINING | {"log_every": 7, "checkpoint_every": 9}), places).status == "finished"
 
 
 def test_results_from_before_a_setting_existed_count_as_made_with_its_default(places):
-    spec, *_ = expand(benchmark(), places)
-    record(places, spec, status="finished")
-    path = places.results / spec.folder / "run.json"
-    stored = json.loads(path.read_text())
-    del stored["spec"]["training"]["turns"]
-    write_json(path, stored)
-    check(benchmark(), expand(benchmark(), places), places)
-    changed = benchmark(training=TRAINING | {"turns": False})
-    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
+    path = finished(places)
+    content = json.loads(path.read_text())
+    del content["identity"]["settings"]["training"]["turns"]
+    path.write_text(json.dumps(content))
+    assert first(benchmark(), places).status == "finished"
+    assert "training.turns" in first(benchmark(training=TRAINING | {"turns": False}), places).reason
 
 
-def test_results_made_on_other_data_are_refused(places):
-    spec, *_ = expand(benchmark(), places)
-    dataset = places.dataset("tiny")
-    record(places, spec, status="finished", data={"hash": "0" * 64, "split_hash": places.frozen_splits(dataset).hash})
-    refusal(lambda: check(benchmark(), expand(benchmark(), places), places))
+def test_a_setting_that_a_method_gains_later_does_not_make_its_results_those_of_other_settings(places):
+    settings = benchmark(methods=["mean_teacher"])
+    path = finished(places, settings)
+    content = json.loads(path.read_text())
+    del content["identity"]["settings"]["config"]["noise"]
+    path.write_text(json.dumps(content))
+    assert first(settings, places).status == "finished"
 
 
-def test_the_state_of_a_run_is_what_its_record_and_process_say(places):
-    spec, *_ = expand(benchmark(), places)
-    assert state(spec, places.results) == ("left", "")
-    host = socket.gethostname()
+def test_results_made_on_other_data_or_another_split_are_stale(places):
+    finished(places)
+    tiny_dataset(places.data / "tiny.h5", 2, mirrored=set())
+    (places.splits / "tiny.json").unlink()
+    assert first(benchmark(), places).reason == "made with other data"
+    splits = json.loads((places.splits / "tiny.json").read_text())
+    splits["folds"][0]["train"].reverse()
+    (places.splits / "tiny.json").write_text(json.dumps(splits))
+    assert first(benchmark(), places).reason == "made with other data, another split"
+
+
+def test_results_from_before_runs_had_an_identity_are_stale(places):
+    spec = first(benchmark(), places).spec
+    stored(places, spec, status="finished")
+    assert first(benchmark(), places).reason == "made before runs recorded their code"
+
+
+def test_stale_runs_that_were_kept_are_finished_until_something_else_changes(places):
+    finished(places)
+    changed = benchmark(training=TRAINING | {"steps": 3})
+    keep([first(changed, places)], places.results)
+    assert first(changed, places).status == "finished"
+    assert first(benchmark(training=TRAINING | {"steps": 4}), places).status == "stale"
+
+
+def test_scores_that_were_changed_after_the_run_are_not_reported_but_made_again(places):
+    path = finished(places)
+    path.with_name("cases.csv").write_text("case\n")
+    content = json.loads(path.read_text()) | {"checksums": checksums(path.parent)}
+    path.write_text(json.dumps(content))
+    assert first(benchmark(), places).status == "finished"
+    path.with_name("cases.csv").write_text("cas")
+    assert first(benchmark(), places).reason == "will be carried out again, because cases.csv was changed after the run"
+
+
+def test_the_state_of_a_run_is_what_its_record_and_lease_say(places):
+    spec = first(benchmark(), places).spec
+    assert (first(benchmark(), places).status, first(benchmark(), places).reason) == ("left", "")
     for content, expected in [
-        ({"status": "finished"}, ("finished", "")),
         ({"status": "failed", "reason": "no luck"}, ("failed", "no luck")),
-        ({"status": "running", "process": {"host": host, "pid": os.getpid()}}, ("running", "")),
-        ({"status": "running", "process": {"host": host, "pid": 2**22 + 1}}, ("left", "interrupted, will resume")),
-        ({"status": "running", "process": {"host": "elsewhere", "pid": 2**22 + 1}}, ("running", "")),
+        ({"status": "running"}, ("left", "interrupted, will begin anew")),
     ]:
-        record(places, spec, **content)
-        assert state(spec, places.results) == expected
+        stored(places, spec, **content)
+        assert (first(benchmark(), places).status, first(benchmark(), places).reason) == expected
+    (places.results / spec.folder / "checkpoint.safetensors").touch()
+    assert first(benchmark(), places).reason == "interrupted, will resume"
+    with claim(places.results / spec.folder):
+        run = first(benchmark(), places)
+        assert run.status == "running"
+        assert f"process {os.getpid()}" in run.reason
 
 
 @pytest.mark.parametrize("content", ["{", "", "[]"])
-def test_a_damaged_record_is_named(places, content):
-    spec, *_ = expand(benchmark(), places)
-    record(places, spec)
-    (places.results / spec.folder / "run.json").write_text(content)
-    assert "run.json" in refusal(lambda: state(spec, places.results))
+def test_a_damaged_record_costs_its_run_and_no_more(places, content):
+    spec = first(benchmark(), places).spec
+    stored(places, spec).write_text(content)
+    assert first(benchmark(), places).status == "left"
+    assert "run.json is damaged" in first(benchmark(), places).reason
+
+
+def test_runs_beside_those_that_were_asked_for_are_judged_by_what_all_runs_share(places):
+    """Tables would average them."""
+    finished(places)
+    for settings, expected in [
+        (benchmark(folds=[1]), "finished"),
+        (benchmark(folds=[1], training=TRAINING | {"steps": 3}), "stale"),
+        (benchmark(methods=["cps"], network="enet_small"), "stale"),
+    ]:
+        specs = expand(settings, FOUND)
+        data = check(specs, FOUND, places)
+        assert [run.status for run in strays(settings, specs, places, FOUND, data)] == [expected]
+
+
+def test_long_runs_begin_first_within_a_fold_so_that_the_last_ones_are_short(places):
+    specs = expand(benchmark(methods=["supervised", "cps", "mutual_exemplar"], labels=[0.25]), FOUND)
+    ordered = [(spec.fold, spec.method) for spec in longest_first(specs, None, FOUND)]
+    names = ["mutual_exemplar", "cps", "supervised"]
+    assert ordered == [(fold, name) for fold in (0, 1) for name in names]
+    measured = [Standing(spec, None, "finished", seconds=s) for spec, s in zip(specs, (9.0, 5.0, 1.0), strict=False)]
+    seconds = expected_seconds(specs, measured, FOUND)
+    assert [spec.method for spec in longest_first(specs, seconds, FOUND)[:3]] == [
+        "supervised",
+        "cps",
+        "mutual_exemplar",
+    ]
 
 
 def test_what_was_asked_for_is_kept_and_can_be_read_again(places):
-    settings = resolve(benchmark(methods=["all"]), places)
+    settings = resolve(benchmark(methods=["all"]), FOUND)
     write_benchmark(settings, places.results)
     assert load_benchmark(places.results / "benchmark.yaml", {}) == settings
-
-
-def test_devices_are_shared_out(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    assert choose_devices("cpu", 2) == (["cpu"] * 2, 3)
-    assert choose_devices("auto", 100) == (["cpu"] * 100, 1)
-    for device, jobs in [("tpu", None), ("cuda", None), ("cpu", 0), ("cpu", -1)]:
-        refusal(lambda d=device, j=jobs: choose_devices(d, j))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert choose_devices("auto", None) == (["cuda:0", "cuda:1"], 3)
-    assert choose_devices("cuda", 3) == (["cuda:0", "cuda:1", "cuda:0"], 2)
-
-
-DEADLY = '''
-import os, time
-from pathlib import Path
-from semiseg.methods.supervised import Supervised
-
-class Plugin(Supervised):
-    """{name}"""
-    def losses(self, batch, progress):
-        {action}
-        return super().losses(batch, progress)
-'''
-DIES = "time.sleep(0.5); os._exit(9)"
-WAITS = "time.sleep(3)"  # long enough to be running still when the other process dies
-
-
-@pytest.fixture
-def plugins(places, tmp_path):
-    """Places with the methods `deadly`, which kills its process, and `slow`."""
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    for name, action in (("deadly", DIES), ("slow", WAITS)):
-        (folder / f"{name}.py").write_text(DEADLY.format(name=name, action=action))
-    return Places(places.results, places.data, places.splits, folder)
-
-
-def finish(settings, places, jobs):
-    """Carry out a benchmark with so many processes; the records by method."""
-    specs = expand(settings, places)
-    check(settings, specs, places)
-    steps = []
-    ended = carry_out(specs, places, ["cpu"] * jobs, 1, lambda *step: steps.append(step))
-    records = {spec.method: record for spec, record in ended}
-    return records, steps
-
-
-def test_a_process_that_dies_fails_its_run_and_not_those_after_it(plugins):
-    settings = benchmark(methods=["deadly", "supervised", "mean_teacher"], labels=[0.25], folds=[0])
-    records, steps = finish(settings, plugins, jobs=1)
-    assert records["deadly"]["status"] == "failed"
-    assert "process died" in records["deadly"]["reason"]
-    assert {records[m]["status"] for m in ("supervised", "mean_teacher")} == {"finished"}
-    assert {(spec.method, step) for spec, step, *_ in steps} >= {("supervised", 1), ("mean_teacher", 2)}
-    for spec in expand(settings, plugins):
-        stored = json.loads((plugins.results / spec.folder / "run.json").read_text())
-        assert stored == json.loads(json.dumps(records[spec.method]))
-        assert state(spec, plugins.results)[0] == records[spec.method]["status"]
-
-
-def test_a_process_that_dies_does_not_fail_the_run_beside_it(plugins):
-    settings = benchmark(methods=["slow", "deadly"], labels=[0.25], folds=[0], training=TRAINING | {"steps": 1})
-    records, _ = finish(settings, plugins, jobs=2)
-    assert records["deadly"]["status"] == "failed"
-    assert records["slow"]["status"] == "finished"
-
-
-def test_runs_of_another_budget_cannot_stand_in_one_table(places):
-    """Not even in other folds: the report would average them."""
-    spec, *_ = expand(benchmark(folds=[0]), places)
-    write_json(made(places, spec), {"spec": spec.model_dump(mode="json"), "status": "finished"})
-    changed = benchmark(folds=[1], training=TRAINING | {"steps": 3})
-    assert "other settings (training)" in refusal(lambda: check(changed, expand(changed, places), places))
-
-
-def made(places, spec):
-    folder = places.results / spec.folder
-    folder.mkdir(parents=True)
-    return folder / "run.json"

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,9 +18,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from semiseg.console import cli
+from semiseg.console import cli, running
 from semiseg.contract import CPU, tiny_dataset
 from semiseg.executors import local
+from semiseg.training.lease import claim
 from semiseg.training.run import execute
 
 BENCHMARK = {
@@ -48,11 +48,11 @@ def call(*arguments):
     return 0
 
 
-def in_this_process(specs, places, devices, threads, on_step):
+def in_this_process(self, specs, places):
     """Stands for the executor, which would spend its time on starting processes."""
-    for spec in specs:
+    for spec in () if self.dry_run else specs:
         carried_out.append(spec.folder.as_posix())
-        yield spec, execute(spec, places, CPU, lambda *step, spec=spec: on_step(spec, *step))
+        yield spec, execute(spec, places, CPU)
 
 
 carried_out: list[str] = []
@@ -73,7 +73,7 @@ def finished_once(tmp_path_factory):
     (root / "quick.yaml").write_text(yaml.safe_dump(BENCHMARK))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(local, "carry_out", in_this_process)
+        patch.setattr(local.Local, "carry_out", in_this_process)
         assert call("run", "quick.yaml", "--device", "cpu") == 0
     return root
 
@@ -84,7 +84,7 @@ def root(finished_once, tmp_path, monkeypatch):
     shutil.copytree(finished_once, tmp_path / "root")
     monkeypatch.chdir(tmp_path / "root")
     monkeypatch.delenv("SEMISEG_DATA", raising=False)
-    monkeypatch.setattr(local, "carry_out", in_this_process)
+    monkeypatch.setattr(local.Local, "carry_out", in_this_process)
     carried_out.clear()
     return tmp_path / "root"
 
@@ -123,7 +123,7 @@ def edited(root, **changes):
     ({"labels": ["some"]}, "no fraction"),
     ({"network": "nothing"}, "network 'nothing'"),
     ({"steps": 5}, "unknown key 'steps'"),
-    ({"training": BENCHMARK["training"] | {"steps": 3}}, "other settings (training)"),
+    ({"training": BENCHMARK["training"] | {"steps": 3}}, "other settings (training.steps)"),
     ({"network": "res2net50_unet_small"}, "other settings (network)"),
 ])  # fmt: skip
 def test_a_bad_benchmark_is_refused_in_one_line(root, refused, changes, message):
@@ -140,14 +140,14 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--set", "training.step=5"], "unknown key 'training.step'"),
     (["--set", "training.steps"], "key=value"),
     (["--set", "dataset.x=1"], "not a group"),
-    (["--set", "training.steps=9"], "other settings (training)"),
+    (["--set", "training.steps=9"], "other settings (training.steps)"),
     (["--methods", "nothing"], "nothing"),
     (["--labels", "0%"], "above 0"),
     (["--labels", "50%"], "no labels 0.5"),
     (["--folds", "a"], "--folds"),
     (["--folds", "3"], "no folds 3"),
     (["--seeds", "5"], "no seeds 5"),
-    (["--jobs", "0"], "--jobs 0"),
+    (["--jobs", "0"], "jobs"),
     (["--device", "tpu"], "--device tpu"),
     (["--methods-dir", "absent"], "--methods-dir absent"),
     (["--data-dir", "absent"], "semiseg prepare tiny"),
@@ -277,7 +277,7 @@ def test_results_have_the_layout_that_scripts_rely_on(root):
     assert not list(folder.glob("*checkpoint*"))
     record = json.loads((folder / "run.json").read_text())
     wanted = {"spec", "status", "environment", "git_commit", "data", "seconds", "images_per_second", "peak_memory_mb",
-              "metrics"}  # fmt: skip
+              "metrics", "identity", "checksums"}  # fmt: skip
     assert wanted <= set(record)
     assert {"hash", "split_hash"} <= set(record["data"])
 
@@ -289,7 +289,7 @@ def test_status_counts(root, capfd):
     next(runs.glob("fully_supervised/*/*/*/run.json")).unlink()
     assert call("status", "results/quick") == 0
     out = capfd.readouterr().out
-    for line in ("finished  0", "running   0", "failed    1", "left      1", "seed-0: no luck"):
+    for line in ("finished  0", "stale     0", "running   0", "failed    1", "left      1", "seed-0: no luck"):
         assert line in out
 
 
@@ -386,12 +386,21 @@ def test_a_new_method_is_listed_and_joins_a_benchmark(root, capfd):
     assert "My Idea" in capfd.readouterr().out
 
 
-def test_a_run_that_another_process_carries_out_is_left_to_it(root):
+def test_a_run_that_another_process_carries_out_is_waited_for_and_named(root, capfd, monkeypatch):
     record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
-    process = {"host": socket.gethostname(), "pid": os.getppid()}
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running", "process": process}))
-    call("run", "quick.yaml", "--device", "cpu")
-    assert carried_out == []
+    content = record.read_text()
+    monkeypatch.setattr(running, "POLL", 0.05)
+    with claim(record.parent):
+        record.write_text(json.dumps(json.loads(content) | {"status": "running"}))
+
+        def finish_it(seconds):
+            record.write_text(content)
+            lease = next(record.parent.glob(".lease-*"))
+            lease.unlink(missing_ok=True)
+
+        monkeypatch.setattr(time, "sleep", finish_it)
+        assert call("run", "quick.yaml", "--device", "cpu") == 0
+    assert f"held by process {os.getpid()}" in capfd.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
@@ -401,7 +410,7 @@ def test_an_interrupt_says_how_to_go_on(how, root, capfd, monkeypatch):
     def interrupt(*arguments):
         signal.raise_signal(how)
 
-    monkeypatch.setattr(local, "carry_out", interrupt)
+    monkeypatch.setattr(local.Local, "carry_out", interrupt)
     assert call("run", "quick.yaml", "--out", "elsewhere", "--device", "cpu") == 130
     assert "goes on from the last checkpoint" in capfd.readouterr().err
 

@@ -53,7 +53,7 @@ def method():
 def test_every_parameter_is_updated_by_one_optimizer_at_its_own_rate(method):
     optimization = Optimization(method.train(), SETTINGS)
     optimization.schedule(Progress(5, 10))
-    optimization.step(method.losses(BATCH, Progress(5, 10)))
+    optimization.step([method.losses(BATCH, Progress(5, 10))])
     assert weights(method) == pytest.approx([1 - 0.25, 1 - 0.05, 1])  # both rates have decayed by half
     with optimization.adversaries_turn():
         assert method.opponent.training
@@ -77,7 +77,7 @@ def test_a_checkpoint_keeps_the_counters_of_adaptive_optimizers(method):
     settings = SETTINGS.model_copy(update={"momentum": 0.9})
     first = Optimization(method, settings)
     for _ in range(3):
-        first.step(method.losses(BATCH, Progress(0, 10)))
+        first.step([method.losses(BATCH, Progress(0, 10))])
         with first.adversaries_turn():
             first.adversarial_step(method.adversary_losses(BATCH, Progress(0, 10)))
     state = {k: v.clone() for k, v in first.state_dict().items()}

@@ -286,7 +286,7 @@ def failed(tmp_path):
         settings = BenchmarkSettings(name="b", dataset="tiny", methods=("broken",), training=SETTINGS)
         spec = RunSpec(benchmark="b", dataset="tiny", method="broken", implementation="broken", config={}, labels=0.25,
                        fold=0, seed=0, network="unet_small", weights=None, training=settings.training)  # fmt: skip
-        return places.results / spec.folder, execute(spec, places, CPU, lambda step, steps, loss: None)
+        return places.results / spec.folder, execute(spec, places, CPU)
 
     return carry_out
 

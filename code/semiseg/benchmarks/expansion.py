@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 
 from semiseg.errors import UserError
-from semiseg.registry import find_methods
+from semiseg.method import Method
 from semiseg.settings import BenchmarkSettings, RunSpec, validate
-from semiseg.training.places import Places
 
 ALL = "all"  # in the list of methods: every method found that is not listed by itself
 
@@ -24,9 +23,10 @@ class Selection:
     seeds: tuple[int, ...] = ()
 
 
-def resolve(settings: BenchmarkSettings, places: Places, extra: tuple[str, ...] = ()) -> BenchmarkSettings:
+def resolve(
+    settings: BenchmarkSettings, found: dict[str, type[Method]], extra: tuple[str, ...] = ()
+) -> BenchmarkSettings:
     """Replace `all` by names, add the methods in `extra`, and refuse names that do not exist."""
-    found = find_methods(places.methods_dir)
     variants = settings.variants()
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
@@ -44,9 +44,10 @@ def resolve(settings: BenchmarkSettings, places: Places, extra: tuple[str, ...] 
     return settings.model_copy(update={"methods": tuple(methods)})
 
 
-def expand(settings: BenchmarkSettings, places: Places, selection: Selection = Selection()) -> list[RunSpec]:
+def expand(
+    settings: BenchmarkSettings, found: dict[str, type[Method]], selection: Selection = Selection()
+) -> list[RunSpec]:
     """Every run of a resolved benchmark, ordered so that complete columns of the table come first."""
-    found = find_methods(places.methods_dir)
 
     def chosen(kind: str, available: tuple[Any, ...], wanted: tuple[Any, ...]) -> tuple[Any, ...]:
         missing = [str(w) for w in wanted if w not in available]

@@ -1,19 +1,19 @@
 """Whether the runs of a benchmark can start, found out before any does."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from semiseg.data.splits import Splits
+from semiseg.data.store import Dataset
 from semiseg.errors import UserError
-from semiseg.registry import find_methods
-from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings
+from semiseg.method import Method
+from semiseg.settings import RunSpec
 from semiseg.training.assembly import build_method, partition_for
-from semiseg.training.files import read_record
 from semiseg.training.places import Places
 
 
-def check(settings: BenchmarkSettings, specs: list[RunSpec], places: Places) -> None:
-    """Find out before anything starts whether data, splits, methods and earlier results fit together."""
-    dataset = places.dataset(settings.dataset)
-    found = find_methods(places.methods_dir)
+def check(specs: Sequence[RunSpec], found: dict[str, type[Method]], places: Places) -> tuple[Dataset, Splits]:
+    """Refuse what could not be trained, before splits are frozen or anything is written; returns the data."""
+    dataset = places.dataset(specs[0].dataset)
     for spec in {s.method: s for s in specs}.values():
         build_method(found[spec.implementation], spec, dataset)
     splits = places.frozen_splits(dataset)
@@ -25,24 +25,4 @@ def check(settings: BenchmarkSettings, specs: list[RunSpec], places: Places) -> 
                 f"benchmark {spec.benchmark}: with {100 * spec.labels:g} % labels nothing is left "
                 f"unlabeled for {spec.method}; choose a smaller fraction."
             )
-    _check_earlier(settings, specs, places, (dataset.hash, splits.hash))
-
-
-def _check_earlier(settings: BenchmarkSettings, specs: list[RunSpec], places: Places, hashes: tuple[str, str]) -> None:
-    """Refuse to put runs beside others that they cannot be compared with."""
-    remedy = "choose another --out, or move the old results away."
-    now = {spec.folder: spec.model_dump(mode="json") for spec in specs}
-    common = {key: settings.model_dump(mode="json")[key] for key in ("dataset", "network", "weights", "training")}
-    for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
-        record, folder = read_record(path.parent), path.parent.relative_to(places.results)
-        data, before = record.get("data", {}), _in_full(record.get("spec", {}))
-        if data and (data["hash"], data["split_hash"]) != hashes:
-            raise UserError(f"{path.parent}: made from other data or another split; {remedy}")
-        changed = [key for key, value in now.get(folder, common).items() if before and before.get(key) != value]
-        if changed:
-            raise UserError(f"{path.parent}: made with other settings ({', '.join(changed)}); {remedy}")
-
-
-def _in_full(spec: dict[str, Any]) -> dict[str, Any]:
-    """An earlier run's specification, with the defaults of settings that came into being since."""
-    return spec and spec | {"training": TrainingSettings().model_dump(mode="json") | spec["training"]}
+    return dataset, splits

@@ -1,31 +1,118 @@
-"""How far each run of a benchmark has come."""
+"""How far each run of a benchmark has come, and whether what is there was made as it would be made today."""
 
-import os
-import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from semiseg.settings import RunSpec
-from semiseg.training.files import read_record
+from semiseg.data.splits import Splits
+from semiseg.data.store import Dataset
+from semiseg.method import Method
+from semiseg.settings import BenchmarkSettings, RunSpec
+from semiseg.training.assembly import partition_for
+from semiseg.training.checkpoint import NAME as CHECKPOINT
+from semiseg.training.files import write_json
+from semiseg.training.identity import Identity, identify
+from semiseg.training.lease import Holder, holder
+from semiseg.training.places import Places
+from semiseg.training.results import damage
+from semiseg.training.run import earlier_record
+
+Status = Literal["finished", "stale", "running", "failed", "left"]
+STATUSES: tuple[Status, ...] = ("finished", "stale", "running", "failed", "left")
 
 
-def state(spec: RunSpec, results: Path) -> tuple[str, str]:
-    """finished, running, failed or left, and the reason for a failure."""
-    record = read_record(results / spec.folder)
-    status = record.get("status", "left")
-    if status == "running" and not _alive(record["process"]):
-        return "left", "interrupted, will resume"
-    return status, record.get("reason", "")
+@dataclass(frozen=True)
+class Standing:
+    """A run as its folder shows it."""
+
+    spec: RunSpec
+    identity: Identity  # that it would have if it were carried out now
+    status: Status
+    reason: str = ""
+    holder: Holder | None = None  # who carries it out
+    seconds: float | None = None  # that its training took
 
 
-def _alive(process: dict[str, Any]) -> bool:
-    """Whether a process runs; one on another machine is given the benefit of the doubt."""
-    if process["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(process["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def survey(
+    specs: Sequence[RunSpec], places: Places, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None
+) -> list[Standing]:
+    """The standing of every run; without data, what depends on them is not compared."""
+    return [standing(spec, _identity(spec, found, data), places.results) for spec in specs]
+
+
+def strays(
+    settings: BenchmarkSettings,
+    specs: Iterable[RunSpec],
+    places: Places,
+    found: dict[str, type[Method]],
+    data: tuple[Dataset, Splits] | None,
+) -> list[Standing]:
+    """Finished runs that lie in the same folder, and so stand in the same tables, but are none of these.
+
+    They are judged by what the benchmark now says of all its runs: data, network, weights and training.
+    """
+    common = {key: getattr(settings, key) for key in ("dataset", "network", "weights", "training")}
+    known = {places.results / spec.folder for spec in specs}
+    result = []
+    for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
+        record = earlier_record(path.parent)
+        if path.parent in known or record.get("status") != "finished":
+            continue
+        try:
+            spec = RunSpec.model_validate(record["spec"]).model_copy(update=common)
+        except (KeyError, ValueError):
+            continue  # of an older kind; the report judges whether it can be read
+        if spec.implementation in found:
+            result.append(standing(spec, _identity(spec, found, data), places.results, path.parent))
+    return result
+
+
+def _identity(spec: RunSpec, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None) -> Identity:
+    method = found[spec.implementation]
+    if data is None:
+        return identify(spec, method, None, None)
+    dataset, splits = data
+    return identify(spec, method, dataset, partition_for(method, splits, spec, dataset))
+
+
+def standing(spec: RunSpec, identity: Identity, results: Path, folder: Path | None = None) -> Standing:
+    """The standing of a run in its folder."""
+    folder = folder or results / spec.folder
+
+    def stands(status: Status, reason: str = "") -> Standing:
+        return Standing(spec, identity, status, reason, held, record.get("seconds"))
+
+    record = earlier_record(folder)
+    held = holder(folder) if folder.exists() else None
+    if held:
+        return stands("running", str(held))
+    match record.get("status"):
+        case "finished":
+            if what := damage(folder, record):
+                return stands("left", f"will be carried out again, because {what}")
+            reasons = identity.differences(record.get("identity", {}))
+            if not reasons or ("kept" in record and not identity.differences(record["kept"]["as"])):
+                return stands("finished")
+            return stands("stale", _made(reasons))
+        case "failed":
+            return stands("failed", record.get("reason", ""))
+        case None if not (folder / "run.json").exists():
+            return stands("left")
+        case None:
+            return stands("left", "run.json is damaged; the run will be carried out again")
+    resumes = (folder / CHECKPOINT).exists()
+    return stands("left", "interrupted, will resume" if resumes else "interrupted, will begin anew")
+
+
+def _made(reasons: list[str]) -> str:
+    return ", ".join(r if r.startswith("made") else f"made with {r}" if not i else r for i, r in enumerate(reasons))
+
+
+def keep(standings: Iterable[Standing], results: Path) -> None:
+    """Let stale runs count as finished, as what they would be made as now; tables mark them."""
+    for run in standings:
+        folder = results / run.spec.folder
+        write_json(folder / "run.json", earlier_record(folder) | {
+            "kept": {"because": run.reason, "as": run.identity.record()},
+        })  # fmt: skip

@@ -98,7 +98,7 @@ def prepare(
     ] = None,
 ) -> None:
     """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
-    from semiseg.console.commands import prepare_dataset
+    from semiseg.console.preparing import prepare_dataset
 
     prepare_dataset(name, source, out, jobs, raw)
 
@@ -108,7 +108,10 @@ def run(
     benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/quick.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; results/NAME by default.")] = None,
     jobs: Jobs = None,
-    executor: Annotated[str, typer.Option(help="local.")] = "local",
+    executor: Annotated[str, typer.Option(help="Where runs are carried out; `list` lists what there is.")] = "local",
+    executor_options: Annotated[
+        list[str] | None, typer.Option("--executor-set", help="An option of the executor: partition=gpu.")
+    ] = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these, or also these: a,b.")] = "",
     labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
@@ -117,17 +120,24 @@ def run(
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
     overrides: Overrides = None,
+    rerun_stale: Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs made otherwise than now.")] = False,
+    keep_stale: Annotated[bool, typer.Option("--keep-stale", help="Keep them, marked in every table.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the runs that failed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
     """Carry out what is left of a benchmark, then write its report."""
     from semiseg.benchmarks.expansion import Selection
-    from semiseg.console.commands import carry_out
+    from semiseg.console.running import carry_out
     from semiseg.console.terminal import show_report
+    from semiseg.executors import make_executor
     from semiseg.settings import fraction, load_benchmark
     from semiseg.training.places import Places
 
-    if executor != "local":
-        raise UserError(f"--executor {executor}: only local is available in this version.")
-    settings = load_benchmark(benchmark, _overrides(overrides))
+    if rerun_stale and keep_stale:
+        raise UserError("--rerun-stale and --keep-stale: choose one of them.")
+    options = {"device": device, "jobs": jobs, "dry_run": dry_run}
+    carrier = make_executor(executor, options | _pairs(executor_options, "--executor-set"))
+    settings = load_benchmark(benchmark, _pairs(overrides, "--set"))
     results = out or Path("results") / settings.name
     places = Places(results, data_dir, benchmark.parent / "splits", methods_dir)
     try:
@@ -139,11 +149,14 @@ def run(
         )
     except ValueError as error:
         raise UserError(f"--labels, --folds or --seeds: {error}.") from error
-    failures = carry_out(settings, places, selection, device, jobs)
+    stale: Any = "rerun" if rerun_stale else "keep" if keep_stale else "refuse"
+    missing = carry_out(settings, places, selection, carrier, stale, retry_failed)
+    if dry_run:
+        return
     if (results / "index.html").exists():
         show_report(results, results)
-    if failures:
-        console.print(f"{failures} runs did not finish; `semiseg status {results}` says why.", style="red")
+    if missing:
+        console.print(f"{missing} runs did not finish; `semiseg status {results}` says why.", style="red")
         raise typer.Exit(1)
 
 
@@ -163,7 +176,8 @@ def train(
 ) -> None:
     """Train and evaluate one method on one fold."""
     from semiseg.benchmarks.expansion import Selection
-    from semiseg.console.commands import carry_out
+    from semiseg.console.running import carry_out
+    from semiseg.executors import make_executor
     from semiseg.settings import BenchmarkSettings, validate
     from semiseg.training.places import Places
 
@@ -175,7 +189,7 @@ def train(
         "seeds": [seed],
     }
     config: dict[str, Any] = {}
-    for key, value in _overrides(overrides).items():
+    for key, value in _pairs(overrides, "--set").items():
         group, _, rest = key.partition(".")
         if group == "training":
             content.setdefault("training", {})[rest] = value
@@ -184,7 +198,8 @@ def train(
         else:
             (content if key in ("network", "weights") else config)[key] = value
     settings = validate(BenchmarkSettings, {**content, "methods": [{method: config}]}, "semiseg train")
-    if carry_out(settings, Places(out, data_dir, splits, methods_dir), Selection(), device, 1):
+    executor = make_executor("local", {"device": device, "jobs": 1})
+    if carry_out(settings, Places(out, data_dir, splits, methods_dir), Selection(), executor):
         raise typer.Exit(1)
 
 
@@ -192,21 +207,16 @@ def train(
 def status(
     results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
     methods_dir: MethodsDir = None,
+    data_dir: DataDir = Path("data"),
+    splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
 ) -> None:
-    """Count finished, running, failed and left runs, with the reason for each failure."""
-    from semiseg.benchmarks.expansion import expand
-    from semiseg.benchmarks.state import state
+    """Count finished, stale, running, failed and left runs, with the reasons, and the time that is left."""
+    from semiseg.console.standings import print_standings
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
     settings = load_benchmark(results / "benchmark.yaml", {})
-    runs = expand(settings, Places(results, Path(), Path(), methods_dir))
-    states = {spec.folder: state(spec, results) for spec in runs}
-    for wanted in ("finished", "running", "failed", "left"):
-        console.print(f"{wanted:9} {sum(s == wanted for s, _ in states.values())}", highlight=False)
-    for folder, (_, reason) in states.items():
-        if reason:
-            console.print(f"{folder}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    print_standings(settings, Places(results, data_dir, splits, methods_dir))
 
 
 @app.command()
@@ -233,10 +243,10 @@ def predict(
     """Write masks for new images with a finished run."""
     from rich.progress import track
 
-    from semiseg.executors.local import choose_devices
+    from semiseg.training.precision import choose_device
     from semiseg.training.prediction import image_files, load_predictor, write_mask
 
-    predictor = load_predictor(run, choose_devices(device, 1)[0][0], methods_dir)
+    predictor = load_predictor(run, choose_device(device), methods_dir)
     files = image_files(images, predictor.volumetric)
     for path in track(files, "Predicting", console=console, transient=True):
         write_mask(predictor, path, out)
@@ -267,19 +277,19 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _overrides(pairs: list[str] | None) -> dict[str, Any]:
+def _pairs(pairs: list[str] | None, option: str) -> dict[str, Any]:
     import yaml
 
-    overrides = {}
+    values = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"--set {pair}: write key=value, such as training.steps=100.")
+            raise UserError(f"{option} {pair}: write key=value.")
         try:
-            overrides[key] = yaml.safe_load(value)
+            values[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {pair}: {value!r} is not valid YAML; write key=value.") from error
-    return overrides
+            raise UserError(f"{option} {pair}: {value!r} is not valid YAML; write key=value.") from error
+    return values
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Progress of a benchmark on the terminal: all of it, every current run, and the time that is left."""
 
-from threading import Lock
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any, Self
 
 from rich.console import Console
@@ -8,12 +10,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from semiseg.settings import RunSpec
+from semiseg.training.lease import Holder, holder
+
+LOOK = 1.0  # seconds between two looks at the leases
 
 
 class Watch:
-    """A live display; one line stays behind for every run that ends."""
+    """A live display of all runs that somebody holds; one line stays behind for every run that ends.
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
+    It reads the leases in the runs' folders: it shows alike what goes on here, on other nodes, or for another command.
+    """
+
+    def __init__(self, console: Console, results: Path, left: Sequence[RunSpec], total: int) -> None:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -23,32 +31,62 @@ class Watch:
             console=console,
             transient=True,
         )
-        self.overall = self.progress.add_task("All runs", total=total, completed=done, detail="")
+        self.results = results
+        self.overall = self.progress.add_task("All runs", total=total, completed=total - len(left), detail="")
+        self.left = {str(spec.folder): spec for spec in left}
         self.bars: dict[str, TaskID] = {}
-        self.ended: set[str] = set()
-        self.lock = Lock()
+        self.waited_for: set[str] = set()
+        self.lock, self.done = Lock(), Event()
+        self.thread = Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
         self.progress.start()
+        self.thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.done.set()
+        self.thread.join()
         self.progress.stop()
 
-    def step(self, spec: RunSpec, step: int, steps: int, loss: float) -> None:
-        """Show how far a run is."""
+    def _look(self) -> None:
+        while not self.done.wait(LOOK):
+            for spec in list(self.left.values()):
+                if now := holder(self.results / spec.folder):
+                    self._show(spec, now)
+
+    def _show(self, spec: RunSpec, now: Holder) -> None:
         key = str(spec.folder)
-        with self.lock:  # messages arrive in a thread of their own, and possibly late
-            if key in self.ended:
+        with self.lock:
+            if key not in self.left:
                 return
             if key not in self.bars:
-                self.bars[key] = self.progress.add_task(label(spec), total=steps, detail="")
-            self.progress.update(self.bars[key], completed=step, detail=f"loss {loss:.3f}")
+                self.bars[key] = self.progress.add_task(label(spec), total=spec.training.steps, detail="")
+            detail = "" if now.loss is None else f"loss {now.loss:.3f}"
+            self.progress.update(self.bars[key], completed=now.step, detail=detail)
+
+    def free(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        """Those that nobody holds."""
+        free = []
+        for spec in specs:
+            if now := holder(self.results / spec.folder):
+                self.wait_for(spec, f"held by {now}")
+            else:
+                free.append(spec)
+        return free
+
+    def wait_for(self, spec: RunSpec, reason: str) -> None:
+        """Say once who else carries out a run."""
+        if str(spec.folder) not in self.waited_for:
+            self.waited_for.add(str(spec.folder))
+            self.progress.console.print(
+                f"[yellow]…[/] {label(spec)}: {escape(reason)}", highlight=False, soft_wrap=True
+            )
 
     def end(self, spec: RunSpec, record: dict[str, Any]) -> None:
         """Replace a run's bar by one line."""
         with self.lock:
-            self.ended.add(str(spec.folder))
+            self.left.pop(str(spec.folder), None)
             bar = self.bars.pop(str(spec.folder), None)
             if bar is not None:
                 self.progress.remove_task(bar)

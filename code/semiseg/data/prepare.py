@@ -1,6 +1,5 @@
 """Prepares a data set: loads a recipe's cases, in parallel where it pays, and writes them as one file."""
 
-import ast
 import hashlib
 import json
 import multiprocessing
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import h5py
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import FORMAT, DatasetInfo, PackedCase, pack, write_dataset
 from semiseg.errors import UserError, UserErrors
+from semiseg.source_code import follow_imports
 
 # A spawned process needs about a second to import what loading takes; less work than this is done here.
 WORTH_PROCESSES = 3.0
@@ -76,26 +75,7 @@ def fingerprint(recipe: Recipe, info: DatasetInfo, ignore: Path) -> str:
 
 def code_of(kind: type[Recipe]) -> dict[str, str]:
     """The text of the modules that define a recipe, and of all that these import for it, by name."""
-    code: dict[str, str] = {}
-    waiting = [base.__module__ for base in kind.__mro__]
-    while waiting:
-        name = waiting.pop()
-        # What is imported from a package may also be something else than a module, which has no file.
-        if name in code or not OWN.fullmatch(name) or not (spec := find_spec(name)) or not spec.origin:
-            continue
-        code[name] = Path(spec.origin).read_text(encoding="utf-8")
-        waiting += _imports(code[name], spec.parent or "")
-    return code
-
-
-def _imports(text: str, package: str) -> Iterator[str]:
-    """What a module of a package imports, wherever in its text: modules, and names that may be modules."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            origin = resolve_name("." * node.level + (node.module or ""), package)
-            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
+    return follow_imports((base.__module__ for base in kind.__mro__), lambda name: bool(OWN.fullmatch(name)))
 
 
 def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:

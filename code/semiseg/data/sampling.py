@@ -89,6 +89,11 @@ class TrainingSet:
         return list(resize(slices, self.size, is_label).to(device))
 
     @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+        return self.per_part * len(self.parts) + self.unlabeled_batch
+
+    @property
     def unlabeled_steps(self) -> int:
         """Steps per pass over the unlabelled items."""
         return -(-self.unlabeled_count // self.unlabeled_batch) if self.unlabeled_batch else 1

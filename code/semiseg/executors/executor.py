@@ -19,7 +19,7 @@ class Executor(Settings, ABC):
     watches; an executor only has to call `execute` somewhere and to yield what it returns.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"  # auto, cpu or cuda
     jobs: int | None = Field(None, ge=1)  # runs at the same time; by default as many as the machine is good for
     dry_run: bool = False  # print what would be done, and carry out nothing
 

@@ -2,116 +2,187 @@
 
 import multiprocessing
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import Any
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from semiseg.errors import UserError
+from semiseg.executors.executor import Ended, Executor
 from semiseg.settings import RunSpec
-from semiseg.training.files import read_record, write_json
+from semiseg.training.files import write_json
+from semiseg.training.lease import Held, claim
 from semiseg.training.places import Places
-from semiseg.training.run import execute
+from semiseg.training.precision import choose_device
+from semiseg.training.run import earlier_record, execute
+from semiseg.training.stopping import stop_on_signals
 
 MOST_JOBS = 8
-OnStep = Callable[[RunSpec, int, int, float], None]  # run, step, steps, loss
-
-_worker: dict[str, Any] = {}  # what a worker process was told when it started
-
-
-def choose_devices(device: str, jobs: int | None) -> tuple[list[str], int]:
-    """One device per worker, and the number of threads of each."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: choose auto, cpu or cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine offers no CUDA device; use --device cpu.")
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: at least one job is needed.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if device != "cpu" and torch.cuda.is_available():
-        gpus = torch.cuda.device_count()
-        jobs = jobs or gpus
-        return [f"cuda:{i % gpus}" for i in range(jobs)], max(1, cores // jobs)
-    jobs = jobs or min(cores, MOST_JOBS)
-    return ["cpu"] * jobs, max(1, cores // jobs)
+MOST_PER_GPU = 4  # more processes hardly make a GPU busier
+CONTEXT_MB = 600  # of GPU memory that every process needs besides its tensors
+PATIENCE = 60.0  # seconds for a process to write its checkpoint
+DIED = "its process died, probably for lack of memory; use fewer --jobs or a smaller batch"
 
 
-def carry_out(
-    specs: list[RunSpec], places: Places, devices: list[str], threads: int, on_step: OnStep
-) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
-    """Yield every run with its record as it ends. A process that dies fails its run, not the others."""
-    left = list(specs)
-    while left:
+class Local(Executor):
+    """Processes of this machine that live as long as the benchmark, so that each imports once."""
+
+    threads: int | None = Field(None, ge=1)  # of each process; by default the cores are shared out
+
+    @property
+    def device_type(self) -> Literal["cpu", "cuda"]:
+        return choose_device(self.device)
+
+    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
+        pool = Pool(self, places)
+        if self.dry_run:
+            print(f"{min(len(runs), pool.wanted)} processes, {pool.threads} threads each, on {self.device_type}")
+            return
+        yield from pool.carry_out(runs)
+
+
+class Pool:
+    """Worker processes, each with one run at a time, and one device."""
+
+    def __init__(self, options: Local, places: Places) -> None:
+        self.places = places
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.gpus = torch.cuda.device_count() if options.device_type == "cuda" else 0
+        self.grows = bool(self.gpus) and options.jobs is None
+        self.wanted = options.jobs or self.gpus or min(cores, MOST_JOBS)
+        self.threads = options.threads or max(1, cores // self.wanted)
+        self.workers: list[Worker] = []
+
+    def carry_out(self, runs: Sequence[RunSpec]) -> Iterator[Ended]:
+        """Yield every run with its record as it ends."""
+        waiting = deque(runs)
         try:
-            for spec, record in _in_pool(left, places, devices, threads, on_step):
-                left.remove(spec)
-                yield spec, record
-        except BrokenProcessPool:
-            # One process died and took the others with it. Each run that had begun goes on alone, to see which.
-            begun = [s for s in left if read_record(places.results / s.folder).get("status") == "running"]
-            if not begun:
-                raise UserError("the worker processes cannot start; see the first error above.") from None
-            for spec in begun:
-                left.remove(spec)
-                try:
-                    yield from _in_pool([spec], places, devices[:1], threads, on_step)
-                except BrokenProcessPool:
-                    yield spec, _record_death(places.results / spec.folder)
+            while waiting or any(worker.run for worker in self.workers):
+                self._staff(len(waiting))
+                for worker in self.workers:
+                    if waiting and worker.run is None:
+                        worker.begin(waiting.popleft(), self.concurrency)
+                ready = wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)])
+                for worker in [w for w in self.workers if w.pipe in ready or w.process.sentinel in ready]:
+                    ended = worker.collect(self.places)
+                    if not worker.process.is_alive():
+                        self.workers.remove(worker)
+                    if ended:
+                        self._learn(ended[1])
+                        yield ended
+        finally:
+            self.stop()
+
+    @property
+    def concurrency(self) -> int:
+        """How many runs share a device."""
+        return -(-self.wanted // max(1, self.gpus))
+
+    def _staff(self, waiting: int) -> None:
+        """Start processes as long as there is work for them, each on the device with the fewest."""
+        while len(self.workers) < self.wanted and sum(worker.run is None for worker in self.workers) < waiting:
+            devices = [f"cuda:{i}" for i in range(self.gpus)] or ["cpu"]
+            taken = [worker.device for worker in self.workers]
+            self.workers.append(Worker(min(devices, key=taken.count), self.threads, self.places))
+
+    def _learn(self, record: dict[str, Any]) -> None:
+        """Let more processes share a GPU if what a run needed of its memory leaves room for them."""
+        if self.grows and record.get("peak_memory_mb"):
+            total = torch.cuda.get_device_properties(0).total_memory / 2**20
+            self.wanted = max(self.wanted, self.gpus * fitting(total, record["peak_memory_mb"]))
+
+    def stop(self) -> None:
+        """End all processes; those with a run write its checkpoint first."""
+        for worker in self.workers:
+            worker.pipe.close()
+            if worker.run is not None:
+                worker.process.terminate()
+        try:
+            for worker in self.workers:
+                worker.process.join(PATIENCE)
+        finally:
+            for worker in self.workers:
+                worker.process.kill()
 
 
-def _in_pool(
-    specs: list[RunSpec], places: Places, devices: list[str], threads: int, on_step: OnStep
-) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
-    """Yield what worker processes finish, one per device, until all is done or a process dies."""
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    names: Any = context.Queue()
-    for name in devices:
-        names.put(name)
-    done = threading.Event()
-    listener = threading.Thread(target=_listen, args=(messages, on_step, done), daemon=True)
-    listener.start()
-    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (names, messages, threads))
-    futures: dict[Future[dict[str, Any]], RunSpec] = {pool.submit(_work, s, places): s for s in specs}
+def fitting(total_mb: float, peak_mb: float) -> int:
+    """How many runs of a measured peak fit on a GPU, a tenth of which stays free."""
+    return max(1, min(MOST_PER_GPU, int(0.9 * total_mb / (peak_mb + CONTEXT_MB))))
+
+
+class Worker:
+    """A process that carries out one run after the other."""
+
+    def __init__(self, device: str, threads: int, places: Places) -> None:
+        context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock the child
+        self.device = device
+        self.run: RunSpec | None = None
+        self.started = False
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, device, threads, places, os.getpid()), daemon=True)
+        self.process.start()
+        other.close()
+
+    def begin(self, run: RunSpec, concurrency: int) -> None:
+        """Hand the process its next run."""
+        self.run = run
+        with suppress(OSError):  # a process that just died is found out like any other
+            self.pipe.send((run, concurrency))
+
+    def collect(self, places: Places) -> Ended | None:
+        """Take what the process has to say: that it started, or how its run ended; or find that it died."""
+        record: dict[str, Any] | None = None
+        try:
+            if self.pipe.poll():
+                record = self.pipe.recv()
+                if not self.started:  # its first word
+                    self.started = True
+                    return None
+        except (EOFError, OSError):
+            self.process.join(PATIENCE)
+        if record is None and self.process.is_alive():
+            return None
+        if not self.started:
+            raise UserError("the worker processes cannot start; see the first error above.")
+        run, self.run = self.run, None
+        if run is None:
+            return None
+        return run, record or _record_death(run, places)
+
+
+def _record_death(run: RunSpec, places: Places) -> dict[str, Any]:
+    """Keep with a run that its process died, unless somebody else carries it out already."""
+    folder = places.results / run.folder
+    record: dict[str, Any] = {"spec": run.model_dump(mode="json")} | earlier_record(folder)
     try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        if not all(future.done() for future in futures):  # interrupted: runs resume from their checkpoints
-            for process in multiprocessing.active_children():
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
-        done.set()
-        listener.join()
-
-
-def _record_death(folder: Path) -> dict[str, Any]:
-    reason = "its process died, probably for lack of memory; use fewer --jobs or a smaller batch"
-    record = read_record(folder) | {"status": "failed", "reason": reason}
-    write_json(folder / "run.json", record)
+        with claim(folder):
+            record |= {"status": "failed", "reason": DIED}
+            write_json(folder / "run.json", record)
+    except Held as held:
+        record |= {"status": "held", "reason": str(held)}
+    except OSError as error:
+        record |= {"status": "failed", "reason": f"{DIED} ({error.strerror})"}
     return record
 
 
-def _start_worker(names: Any, messages: Any, threads: int) -> None:
+def _serve(pipe: Connection, device: str, threads: int, places: Places, parent: int) -> None:
+    """What a worker process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all; the command tells its processes to stop
+    asked = stop_on_signals([signal.SIGTERM])
     torch.set_num_threads(threads)
-    _worker.update(device=torch.device(names.get()), messages=messages)
-
-
-def _work(spec: RunSpec, places: Places) -> dict[str, Any]:
-    def report(step: int, steps: int, loss: float) -> None:
-        _worker["messages"].put((spec, step, steps, loss))
-
-    return execute(spec, places, _worker["device"], report)
-
-
-def _listen(messages: Any, on_step: OnStep, done: threading.Event) -> None:
-    while not done.is_set():
+    pipe.send({})  # it started
+    while not asked():
         try:
-            on_step(*messages.get(timeout=0.2))
-        except queue.Empty:
-            continue
+            run, concurrency = pipe.recv()
+        except (EOFError, OSError):
+            return
+        record = execute(run, places, torch.device(device), lambda: asked() or os.getppid() != parent, concurrency)
+        try:
+            pipe.send(record)
+        except OSError:
+            return

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import gc
+import os
 import platform
 import re
 import subprocess
@@ -12,33 +14,48 @@ from typing import Any
 import numpy as np
 import torch
 
-CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
+from semiseg.training.identity import engine_hash
+
+CLEAR_REFS, STATUS, CPUINFO = map(Path, ("/proc/self/clear_refs", "/proc/self/status", "/proc/cpuinfo"))  # Linux
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a result may depend on besides the code and the data."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    """What a result or its speed may depend on besides the run's identity."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "semiseg": version("semiseg"),
+        "engine": engine_hash(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "monai": version("monai"),
         "system": f"{platform.system()} {platform.machine()}",
+        "host": platform.node(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 
 @functools.cache
+def _processor() -> str:
+    if CPUINFO.exists() and (model := re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(), re.MULTILINE)):
+        return model[1]
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
 def git_commit() -> str:
-    """The commit of the code, marked if files were changed since; empty outside a checkout."""
+    """The commit of the code, marked if files were changed or added since; empty outside a checkout."""
+    root = Path(__file__).parents[3]
+    code = [name for name in ("code", "methods", "data_prep") if (root / name).is_dir()]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("-modified" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "HEAD") + ("-modified" if git("status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -60,3 +77,10 @@ def peak_memory(device: torch.device) -> float | None:
         return None
     kilobytes = re.search(r"VmHWM:\s*(\d+)", STATUS.read_text())
     return round(int(kilobytes[1]) / 2**10, 1) if kilobytes else None
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what is no longer needed."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
 """How parameters are updated: the benchmark's SGD, a method's own optimizers, and adversaries in turn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -43,13 +43,18 @@ class Optimization:
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * (1 - progress.fraction) ** self.power
 
-    def step(self, losses: dict[str, Tensor]) -> None:
-        """Descend along the gradient of the sum of the losses."""
-        _step(self.own, losses)
+    def step(self, parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
+        """Descend along the gradient of the sum of the losses; returns them, without gradient.
+
+        Args:
+            parts: the losses of each part of a batch; the graph of one is freed before the next is asked for.
+            number: of parts; gradients and losses are their means.
+        """
+        return _step(self.own, parts, number)
 
     def adversarial_step(self, losses: dict[str, Tensor]) -> None:
         """The same for the adversaries, in their turn."""
-        _step(self.adversarial, losses)
+        _step(self.adversarial, [losses])
 
     @contextmanager
     def adversaries_turn(self) -> Iterator[None]:
@@ -88,9 +93,15 @@ def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _step(optimizers: list[Optimizer], losses: dict[str, Tensor]) -> None:
+def _step(optimizers: list[Optimizer], parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
+    means: dict[str, Tensor] = {}
+    for losses in parts:
+        shares = torch.stack(list(losses.values())) / number
+        shares.sum().backward()
+        for name, share in zip(losses, shares.detach(), strict=True):
+            means[name] = means[name] + share if name in means else share
     for optimizer in optimizers:
         optimizer.step()
+    return means

@@ -16,6 +16,11 @@ class Places:
     splits: Path
     methods_dir: Path | None = None
 
+    def absolute(self) -> "Places":
+        """The same folders for a process that works elsewhere."""
+        methods_dir = self.methods_dir and self.methods_dir.resolve()
+        return Places(self.results.resolve(), self.data.resolve(), self.splits.resolve(), methods_dir)
+
     def dataset(self, name: str) -> Dataset:
         """A prepared data set by name."""
         return Dataset(self.data / f"{name}.h5")

@@ -1,129 +1,198 @@
 """One run, one folder: train, evaluate, and leave a record that says how."""
 
-import os
-import socket
+import time
 import traceback
-from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from semiseg.errors import UserError
-from semiseg.method import Method
-from semiseg.metrics import METRICS
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec
+from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, partition_for
-from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory
-from semiseg.training.evaluation import Evaluation, evaluate
-from semiseg.training.files import save_tensors, write_json, write_rows
+from semiseg.training.checkpoint import discard
+from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
+from semiseg.training.evaluation import evaluate
+from semiseg.training.files import read_record, save_tensors, write_json
+from semiseg.training.identity import identify
+from semiseg.training.lease import Held, Lease, claim
 from semiseg.training.places import Places
-from semiseg.training.trainer import Diverged, Report
+from semiseg.training.precision import with_precision
+from semiseg.training.results import (
+    checksums,
+    damage,
+    describe_data,
+    describe_method,
+    forget_results,
+    mean_metrics,
+    write_results,
+)
+from semiseg.training.stopping import Stop, never
+from semiseg.training.trainer import Stopped, Trainer
+
+Record = dict[str, Any]  # what run.json holds
 
 
-def execute(spec: RunSpec, places: Places, device: torch.device, report: Report) -> dict[str, Any]:
-    """Carry out a run, or resume it. A failure is recorded with its reason, not raised."""
+def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = never, concurrency: int = 1) -> Record:
+    """Carry out a run, or resume it, and return its record. A failure is recorded with its reason, not raised.
+
+    The status is "finished", "failed", "left" (stopped as asked, with a checkpoint), or "held" by somebody else.
+
+    Args:
+        stop: asked after every step.
+        concurrency: how many runs share the device, on which its seconds depend.
+    """
     folder = places.results / spec.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
+    spec = spec.model_copy(update={"training": with_precision(spec.training, device.type)})
+    record: Record = {
         "spec": spec.model_dump(mode="json"),
         "status": "running",
         "reason": "",
-        "process": {"host": socket.gethostname(), "pid": os.getpid()},
-        "environment": environment(device),
+        "environment": environment(device) | {"concurrency": concurrency},
         "git_commit": git_commit(),
     }
-    write_json(folder / "run.json", record)
     try:
-        record |= _train_and_evaluate(spec, places, device, folder, report)
-        record["status"] = "finished"
-    except (UserError, Diverged) as error:
-        record |= {"status": "failed", "reason": str(error)}
-    except Exception as error:
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        record |= {"status": "failed", "reason": f"{reason} (see {folder / 'traceback.txt'})"}
-    del record["process"]
-    write_json(folder / "run.json", record)
-    if record["status"] == "finished":
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return record
+        with claim(folder, str(device)) as lease:
+            attempt = _Attempt(spec, places, device, folder, lease, stop, record)
+            return attempt.carry_out()
+    except Held as held:
+        return record | {"status": "held", "reason": str(held)}
+    except Exception as error:  # nothing can be written there, not even this reason
+        return record | {"status": "failed", "reason": failures.reason(error)}
 
 
-def _train_and_evaluate(
-    spec: RunSpec, places: Places, device: torch.device, folder: Path, report: Report
-) -> dict[str, Any]:
-    dataset = places.dataset(spec.dataset)
-    splits = places.frozen_splits(dataset)
-    method_class = get_method(spec.implementation, places.methods_dir)
-    partition = partition_for(method_class, splits, spec, dataset)
-    forget_peak_memory(device)
-    trainer = build_trainer(method_class, spec, dataset, partition, device, folder)
-    trainer.report = report
-    trainer.fit()
-    method = trainer.method
-    save_tensors(folder / "model.safetensors", method.state_dict(), {"method": spec.implementation})
-    result = evaluate(method, dataset, partition.test, device, spec.training.precision)
-    write_results(folder, result)
-    return {
-        "method": describe(method, spec),
-        "data": {
-            "title": dataset.info.title,
-            "classes": dataset.info.classes,
-            "channels": dataset.channels,
-            "volumetric": dataset.is_volumetric,
-            "synthetic": dataset.info.synthetic,
-            "grouping": dataset.info.grouping,
-            "unit": dataset.info.unit,
-            "licence": dataset.info.licence,
-            "source": dataset.info.source,
-            "citation": dataset.info.citation,
-            "hash": dataset.hash,
-            "split_hash": splits.hash,
-            "labeled": len(partition.labeled),
-            "unlabeled": len(partition.unlabeled),
-            "test": len(partition.test),
-        },
-        "warnings": method.concerns(),
-        "seconds": round(trainer.seconds, 2),
-        "images_per_second": round(trainer.images_per_second, 1),
-        "peak_memory_mb": peak_memory(device),
-        "metrics": mean_metrics(result.cases),
-    }
+def earlier_record(folder: Path) -> Record:
+    """What an earlier attempt left; nothing if its record is damaged, since the run is carried out again then."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return {}
 
 
-def describe(method: Method, spec: RunSpec) -> dict[str, Any]:
-    """What a table needs to know about a method."""
-    paper = method.paper
-    return {
-        "title": method.title if spec.method == spec.implementation else spec.method,
-        "paper": {"title": paper.title, "authors": paper.authors, "venue": paper.venue},
-        "networks": method.networks,
-        "uses_unlabeled": method.uses_unlabeled,
-        "uses_all_labels": method.uses_all_labels,
-    }
+class _Attempt:
+    """One attempt at a run by whoever holds its lease."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        places: Places,
+        device: torch.device,
+        folder: Path,
+        lease: Lease,
+        stop: Stop,
+        record: Record,
+    ) -> None:
+        self.spec, self.places, self.device, self.folder = spec, places, device, folder
+        self.lease, self.record = lease, record
+        self.stop: Stop = lambda: stop() or lease.lost
+        self.notes: list[str] = []  # what the user should know, one line each
+
+    def carry_out(self) -> Record:
+        """Do it, and keep the record of what came of it."""
+        try:
+            if earlier := self._prepare():
+                return earlier
+            self._train_and_evaluate()
+        except Stopped as stopped:
+            self.record |= {"status": "left", "reason": str(stopped)}
+        except Exception as error:
+            self._fail(error)
+        if not self.lease.still_held():
+            return self.record | {
+                "status": "held",
+                "reason": "the lease expired; somebody else carries the run out now",
+            }
+        write_json(self.folder / "run.json", self.record)
+        if self.record["status"] == "finished":
+            discard(self.folder)
+        return self.record
+
+    def _prepare(self) -> Record:
+        """Find out what the run is, and begin its record; returns that of an earlier attempt which did it all."""
+        spec, places = self.spec, self.places
+        self.dataset = places.dataset(spec.dataset)
+        splits = places.frozen_splits(self.dataset)
+        self.method_class = get_method(spec.implementation, places.methods_dir)
+        self.partition = partition_for(self.method_class, splits, spec, self.dataset)
+        self.identity = identify(spec, self.method_class, self.dataset, self.partition)
+        earlier = earlier_record(self.folder)
+        if earlier.get("status") == "finished" and not self.identity.differences(earlier.get("identity", {})):
+            if not (what := damage(self.folder, earlier)):
+                return earlier
+            self.notes.append(f"carried out again, because {what}")
+        forget_results(self.folder)
+        self.record |= {
+            "identity": self.identity.record(),
+            "data": describe_data(self.dataset, splits, self.partition),
+            "method": describe_method(self.method_class, spec),
+        }
+        write_json(self.folder / "run.json", self.record)
+        return {}
+
+    def _train_and_evaluate(self) -> None:
+        forget_peak_memory(self.device)
+        trainer = self._train()
+        method = trainer.method
+        save_tensors(self.folder / "model.safetensors", method.state_dict(), {"method": self.spec.implementation})
+        result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
+        write_results(self.folder, result)
+        self.record |= {
+            "status": "finished",
+            "warnings": [*self.notes, *method.concerns()],
+            "seconds": round(trainer.seconds, 2),
+            "images_per_second": round(trainer.images_per_second, 1),
+            "peak_memory_mb": peak_memory(self.device),
+            "metrics": mean_metrics(result.cases),
+            "checksums": checksums(self.folder),
+        }
+
+    def _train(self) -> Trainer:
+        """Train to the end; short of memory, a method that allows it goes on with half of the images at a time."""
+        trainer = self._trainer(1)
+        try:
+            trainer.fit()
+            return trainer
+        except Exception as error:
+            training = self.spec.training
+            halves = training.labeled_batch % 2 == 0 and training.unlabeled_batch % 2 == 0
+            if not (failures.out_of_memory(error) and self.method_class.divisible and halves):
+                raise
+        self.notes.append("out of memory: the images of a step were learned from in two halves")
+        del trainer
+        release_memory(self.device)
+        trainer = self._trainer(2)
+        trainer.fit()
+        return trainer
+
+    def _trainer(self, micro_batches: int) -> Trainer:
+        trainer = build_trainer(self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder)
+        trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
+        trainer.report, trainer.stop = _Pace(self.lease), self.stop
+        return trainer
+
+    def _fail(self, error: Exception) -> None:
+        reason = failures.reason(error)
+        if not failures.is_understood(error):
+            with suppress(OSError):
+                (self.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                reason += f" (see {self.folder / 'traceback.txt'})"
+        self.record |= {"status": "failed", "reason": reason, "warnings": self.notes}
 
 
-def write_results(folder: Path, result: Evaluation) -> None:
-    """Write per-case numbers and example predictions."""
-    write_rows(folder / "cases.csv", result.cases)
-    write_rows(folder / "predictors.csv", result.predictors)
-    ids = np.array(result.examples.pop("ids"))
-    pictures: dict[str, Any] = {key: _stack(values) for key, values in result.examples.items()}
-    np.savez_compressed(folder / "examples.npz", ids=ids, **pictures)
+class _Pace:
+    """Tells with every heartbeat how far a training is, and how long it will take."""
 
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.first, self.began = 0, 0.0
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack pictures, smaller ones padded with zeros at the end."""
-    size = np.max([a.shape for a in arrays], 0)
-    return np.stack([np.pad(a, [(0, n - m) for m, n in zip(a.shape, size, strict=True)]) for a in arrays])
-
-
-def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Mean over the cases of every class, then over classes."""
-    by_class: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_class.setdefault(row["class"], []).append(row)
-    return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
+    def __call__(self, step: int, steps: int, loss: float | None) -> None:
+        now = time.monotonic()
+        if not self.began:
+            self.first, self.began = step, now
+        pace = (now - self.began) / (step - self.first) if step > self.first else None
+        left = None if pace is None else round(pace * (steps - step), 1)
+        self.lease.show(step=step, steps=steps, loss=loss, seconds_left=left)

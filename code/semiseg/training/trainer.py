@@ -1,32 +1,39 @@
 """The one training loop: every method, 2D and 3D. It knows no method by name."""
 
 import csv
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
-from semiseg.errors import UserError
 from semiseg.method import Batch, Method, MovingAverage, Progress, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
-from semiseg.training.files import save_tensors
+from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
+from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.precision import autocast, place
+from semiseg.training.stopping import Stop, never
 from semiseg.views import view, warp
 
-Report = Callable[[int, int, float], None]  # step, steps, loss
+Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
+EXPLODED = 1e6  # no loss of a training that goes well comes near it
+CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
 
 
 class Diverged(Exception):
-    """The loss is no longer a number."""
+    """A loss is no longer a number, or beyond all bounds."""
+
+
+class Stopped(Exception):
+    """Somebody asked the training to stop; a checkpoint was written."""
 
 
 @dataclass
@@ -44,7 +51,11 @@ class Trainer:
     seed: int
     device: torch.device
     folder: Path
+    identity: Identity | None = None  # of the run; checkpoints of any other are not gone on with
+    micro_batches: int = 1  # parts of a batch that are learned from one after the other, to save memory
     report: Report = lambda step, steps, loss: None
+    stop: Stop = never
+    notes: list[str] = field(default_factory=list)  # what a user should know, one line each
 
     def fit(self) -> None:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
@@ -55,9 +66,11 @@ class Trainer:
         self.generator = Generator(self.device)
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
+        self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
         start = self._resume()
         self.began = time.perf_counter() - self.seconds
-        logged_at, logged_step = time.perf_counter(), start
+        logged_at, logged_step, saved_at = time.perf_counter(), start, time.perf_counter()
+        loss: float | None = None
         self.method.train()
         with SummaryWriter(str(self.folder), purge_step=start) as writer:
             for step in range(start, total):
@@ -65,27 +78,30 @@ class Trainer:
                 losses, batch = self.step(progress)
                 if progress.every(settings.log_every) or step + 1 == total:
                     values = self._fetch(losses, step)  # the only place that waits for the device
-                    now = time.perf_counter()
-                    speed = (step + 1 - logged_step) * self.batch_size / (now - logged_at)
+                    now, loss = time.perf_counter(), values["loss"]
+                    speed = (step + 1 - logged_step) * self.data.batch_size / (now - logged_at)
                     logged_at, logged_step = now, step + 1
                     self._log(writer, step, {"images_per_second": speed, **values})
-                    self.report(step + 1, total, values["loss"])
+                self.report(step + 1, total, loss)
                 if progress.every(max(1, total // 4)):
                     self._show(writer, step, batch)
-                if progress.every(settings.checkpoint_every) and step + 1 < total:
+                stop, overdue = self.stop(), time.perf_counter() - saved_at > CHECKPOINT_SECONDS
+                if stop or overdue or progress.every(settings.checkpoint_every) or step + 1 == total:
                     self._save_checkpoint(step + 1)
+                    saved_at = time.perf_counter()
+                if stop and step + 1 < total:
+                    raise Stopped(f"stopped after step {step + 1}")
         self._save_curve()
         self.seconds = time.perf_counter() - self.began
-        self.images_per_second = total * self.batch_size / self.seconds
+        self.images_per_second = total * self.data.batch_size / self.seconds
 
     def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
         """One optimiser step, and one of the adversaries if there are any."""
         batch = self.batch(progress.step)
         self.optimization.schedule(progress)
         torch.manual_seed(derive_seed(self.seed, "step", progress.step))
-        with self._autocast():
-            losses = self.method.losses(batch, progress)
-        self.optimization.step(losses)
+        losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
+        self._history.append(losses)
         for average in self.averages:
             average.update(progress.step)
         if self.optimization.adversaries:
@@ -98,6 +114,14 @@ class Trainer:
         self.method.after_step(progress)
         return losses, batch
 
+    def _losses(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
+        """The losses of each part of a batch, calculated when they are asked for."""
+        for number in range(self.micro_batches):
+            part = batch if self.micro_batches == 1 else batch.part(number, self.micro_batches)
+            with self._autocast():
+                losses = self.method.losses(part, progress)
+            yield losses
+
     def _autocast(self) -> AbstractContextManager[None]:
         return autocast(self.settings.precision, self.device, self.method.task.dims)
 
@@ -108,7 +132,7 @@ class Trainer:
         whether unlabelled ones come with them or not.
         """
         raw, labels = self.data.batch(step)
-        self.batch_size, count = len(raw), len(labels)
+        count = len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
         labeled, labels = self._views("labeled", step, images[:count], labels)
         unlabeled, _ = self._views("unlabeled", step, images[count:], labels[:0])
@@ -133,11 +157,19 @@ class Trainer:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in named.values()])
         values = dict(zip(named, stacked.tolist(), strict=True))
+        self._refuse_divergence(step)
         values["loss"] = sum(values[k] for k in losses)
-        if not abs(values["loss"]) < float("inf"):
-            bad = [k for k in losses if not abs(values[k]) < float("inf")]
-            raise Diverged(f"the loss {', '.join(bad)} is no longer finite at step {step + 1}; lower the learning rate")
         return values
+
+    def _refuse_divergence(self, last: int) -> None:
+        """Name the first of the steps up to the last one in which a loss went astray."""
+        history, self._history = self._history, []
+        values = iter(torch.stack([loss for losses in history for loss in losses.values()]).tolist())
+        for step, losses in enumerate(history, last + 1 - len(history)):
+            for name, value in [(name, next(values)) for name in losses]:
+                if not abs(value) < EXPLODED:
+                    what = f"exploded ({value:.1e})" if math.isfinite(value) else "is no longer finite"
+                    raise Diverged(f"the loss {name} {what} at step {step + 1}; lower the learning rate")
 
     def _log(self, writer: SummaryWriter, step: int, values: dict[str, float]) -> None:
         row = {"step": step + 1, "learning_rate": self.optimization.learning_rate, **values}
@@ -159,31 +191,46 @@ class Trainer:
     def _save_checkpoint(self, step: int) -> None:
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         state |= {f"optimizer.{k}": v for k, v in self.optimization.state_dict().items()}
-        self._save_curve()
-        save_tensors(
-            self.folder / "checkpoint.safetensors",
-            state,
-            {"step": str(step), "seconds": str(time.perf_counter() - self.began)},
-        )
+        identity = self.identity.record() if self.identity else {}
+        noted = {name: float(value) for name, value in self.method.noted.items()}
+        Checkpoint(step, time.perf_counter() - self.began, state, identity, self.curve, noted).save(self.folder)
+        self._save_curve()  # to look at meanwhile
 
     def _resume(self) -> int:
-        """Load the last checkpoint if there is one, and return the step to go on with."""
-        path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
-            return 0
+        """Load the last checkpoint if it belongs to this run, and return the step to go on with."""
         try:
-            with safe_open(str(path), "pt", device=str(self.device)) as file:
-                step, self.seconds = int(file.metadata()["step"]), float(file.metadata()["seconds"])
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged ({error}); delete it to begin the run anew.") from error
-        for part, target in (("method.", self.method), ("optimizer.", self.optimization)):
-            target.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
-        with (self.folder / "curve.csv").open(encoding="utf-8") as rows:
-            for row in csv.DictReader(rows):
-                if int(row["step"]) <= step:
-                    self.curve.append({k: float(v) if k != "step" else int(v) for k, v in row.items() if v})
-        return step
+            checkpoint = load_checkpoint(self.folder, self.device)
+        except ValueError as error:
+            self.notes.append(set_aside(self.folder, f"it is damaged ({error})"))
+            return 0
+        if checkpoint is None:
+            return 0
+        if self.identity and (reasons := self.identity.differences(checkpoint.identity)):
+            self.notes.append(set_aside(self.folder, f"it was made with {', '.join(reasons)}"))
+            return 0
+        if not self._load(checkpoint.state):
+            self.notes.append(set_aside(self.folder, "the names or shapes of its weights no longer fit the method's"))
+            return 0
+        self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
+        self.method.noted |= checkpoint.noted
+        return checkpoint.step
+
+    def _load(self, state: dict[str, Tensor]) -> bool:
+        """Take over all weights and momenta, or none if they do not fit."""
+        method, optimizer = (
+            {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+            for part in ("method.", "optimizer.")
+        )
+        own = self.method.state_dict()
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in method.items()}:
+            return False
+        try:
+            self.optimization.load_state_dict(optimizer)
+        except (IndexError, RuntimeError, ValueError):
+            self.optimization = Optimization(self.method, self.settings)
+            return False
+        self.method.load_state_dict(method)
+        return True
 
     def _save_curve(self) -> None:
         columns = list(dict.fromkeys(key for row in self.curve for key in row))

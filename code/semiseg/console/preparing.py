@@ -1,0 +1,37 @@
+"""Preparing data, with its progress on the terminal."""
+
+from functools import partial
+from pathlib import Path
+
+from rich.progress import Progress, TaskID
+
+from semiseg.console.terminal import console
+from semiseg.data.discovery import recipe, recipes
+from semiseg.data.prepare import prepare
+from semiseg.data.source import open_recipe
+
+
+def prepare_dataset(
+    name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None
+) -> None:
+    """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
+    bars: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True) as progress:
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done, total=total)
+
+        chosen = open_recipe(recipe(name), source, raw or out / "raw", show)
+        path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
+    console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
+
+
+def generate_if_missing(name: str, out: Path) -> None:
+    """Prepare a data set that needs no files, so that a benchmark on it just runs."""
+    if (out / f"{name}.h5").exists():
+        return  # looking for the recipe would import every reader of medical formats
+    known = recipes()
+    if name in known and not known[name].layout:
+        prepare_dataset(name, None, out)

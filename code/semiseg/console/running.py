@@ -1,0 +1,119 @@
+"""Carrying out a benchmark: what is left of it is found out, handed to an executor, watched, and reported."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
+from semiseg.benchmarks.order import expected_seconds, longest_first
+from semiseg.benchmarks.readiness import check
+from semiseg.benchmarks.state import Standing, keep, strays, survey
+from semiseg.console.preparing import generate_if_missing
+from semiseg.console.terminal import console
+from semiseg.console.watch import Watch
+from semiseg.errors import UserError
+from semiseg.executors import Executor
+from semiseg.registry import find_methods
+from semiseg.report import report
+from semiseg.settings import BenchmarkSettings, RunSpec
+from semiseg.training.places import Places
+from semiseg.training.precision import with_precision
+
+Stale = Literal["refuse", "rerun", "keep"]
+POLL = 2.0  # seconds between two looks at a run that another command holds
+
+
+def carry_out(
+    settings: BenchmarkSettings,
+    places: Places,
+    selection: Selection,
+    executor: Executor,
+    stale: Stale = "refuse",
+    only_failed: bool = False,
+) -> int:
+    """Carry out what is left, report what there is, and return the number of runs that are missing."""
+    if places.results.exists() and not places.results.is_dir():
+        raise UserError(f"--out {places.results}: is a file; name a folder.")
+    found = find_methods(places.methods_dir)
+    settings = resolve(settings, found, selection.methods)
+    training = with_precision(settings.training, executor.device_type)
+    settings = settings.model_copy(update={"training": training})
+    runs, all_runs = expand(settings, found, selection), expand(settings, found)
+    generate_if_missing(settings.dataset, places.data)
+    data = check(runs, found, places)
+    standings = survey(runs, places, found, data)
+    asked = {spec.folder for spec in runs}
+    others = [spec for spec in all_runs if spec.folder not in asked]
+    beside = [
+        *survey([s for s in others if (places.results / s.folder).exists()], places, found, data),
+        *strays(settings, all_runs, places, found, data),
+    ]
+    _settle([*standings, *beside], asked, places.results, stale)
+    if stale == "keep":
+        standings = survey(runs, places, found, data)
+    seconds = expected_seconds(runs, standings, found)
+    wanted = ("failed",) if only_failed else ("left", "stale", "failed", "running")
+    left = longest_first([run.spec for run in standings if run.status in wanted], seconds, found)
+    if executor.dry_run:
+        for spec in left:
+            print(spec.folder)
+        for _ in executor.carry_out(left, places.absolute()):
+            pass
+        return 0
+    write_benchmark(settings, places.results)
+    identities = {run.spec.folder: run.identity for run in standings}
+    if left:
+        with Watch(console, places.results, left, len(runs)) as watch:
+            try:
+                _until_done(left, executor, places, watch)
+            except KeyboardInterrupt:
+                print("semiseg: stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+                raise typer.Exit(130) from None
+    now = survey(runs, places, find_methods(places.methods_dir), data)
+    for run in now:
+        if run.status == "stale" and run.identity.code != identities[run.spec.folder].code:
+            console.print(
+                f"{run.spec.folder}: its method was edited meanwhile; run the command again.", highlight=False
+            )
+    if any(run.status == "finished" for run in now) and (left or not (places.results / "index.html").exists()):
+        report(places.results)
+    return sum(run.status != "finished" for run in now)
+
+
+def _until_done(left: Sequence[RunSpec], executor: Executor, places: Places, watch: Watch) -> None:
+    """Hand out runs until all have ended, here or with whoever else holds them."""
+    remaining = {spec.folder: spec for spec in left}
+    while remaining:
+        free = watch.free(list(remaining.values()))
+        for spec, record in executor.carry_out(free, places.absolute()) if free else ():
+            if record["status"] == "held":
+                watch.wait_for(spec, record["reason"])
+            else:
+                watch.end(spec, record)
+                del remaining[spec.folder]
+        if len(free) < len(remaining) or not free:
+            time.sleep(POLL)
+
+
+def _settle(standings: Sequence[Standing], asked: set[Path], results: Path, stale: Stale) -> None:
+    """Stop before results are mixed that were not made alike, or do with them what the user says."""
+    found = [run for run in standings if run.status == "stale"]
+    if stale == "rerun":
+        found = [run for run in found if run.spec.folder not in asked]
+    if not found:
+        return
+    if stale == "keep":
+        keep(found, results)
+        return
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    if stale == "rerun":
+        remedy = "ask for these runs, too, or choose another --out"
+    else:
+        remedy = (
+            "choose another --out, --rerun-stale to repeat them, or --keep-stale to keep them, marked in every table"
+        )
+    raise UserError(f"{results / found[0].spec.folder}{more}: {found[0].reason}; {remedy}.")

@@ -1,0 +1,64 @@
+"""The state of an unfinished run in one file, with the identity that it belongs to."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from semiseg.training.files import save_tensors
+
+NAME, SET_ASIDE = "checkpoint.safetensors", "set-aside.safetensors"
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a training needs to go on; random numbers follow from the step."""
+
+    step: int
+    seconds: float  # of training so far
+    state: dict[str, Tensor]  # of the method and its optimizers
+    identity: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    noted: dict[str, float] = field(default_factory=dict)  # diagnostics, as they were last noted
+
+    def save(self, folder: Path) -> None:
+        """Replace the folder's checkpoint."""
+        known = {"identity": self.identity, "curve": self.curve, "noted": self.noted}
+        metadata = {"step": str(self.step), "seconds": str(self.seconds), "known": json.dumps(known)}
+        save_tensors(folder / NAME, self.state, metadata)
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
+    """The folder's checkpoint, if there is one.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        with safe_open(str(path), "pt", device=str(device)) as file:
+            metadata = file.metadata()
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return Checkpoint(
+            int(metadata["step"]), float(metadata["seconds"]), state, **json.loads(metadata.get("known", "{}"))
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def set_aside(folder: Path, why: str) -> str:
+    """Rename a checkpoint that cannot be gone on with; returns a line that says so."""
+    (folder / NAME).replace(folder / SET_ASIDE)
+    return f"the checkpoint was set aside as {SET_ASIDE} and the training began anew: {why}"
+
+
+def discard(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for name in (NAME, SET_ASIDE):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,38 @@
+"""Why a run failed, in one line that says what to do."""
+
+import errno
+
+import torch
+
+from semiseg.errors import UserError
+from semiseg.training.trainer import Diverged
+
+MEMORY = "out of memory; use fewer --jobs, a smaller batch or smaller images"
+REMEDIES = {
+    errno.ENOSPC: "free some space, and run the command again",
+    errno.EDQUOT: "free some of your quota, and run the command again",
+    errno.EROFS: "choose another --out",
+    errno.EACCES: "change its permissions, or choose another --out",
+}
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for a person."""
+    if isinstance(error, UserError | Diverged):
+        return str(error)
+    if out_of_memory(error):
+        return MEMORY
+    if isinstance(error, OSError) and error.strerror:
+        remedy = REMEDIES.get(error.errno or 0, "mend that, and run the command again")
+        return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def is_understood(error: Exception) -> bool:
+    """Whether the reason says it all, and a traceback would add nothing."""
+    return isinstance(error, UserError | Diverged) or (isinstance(error, OSError) and bool(error.strerror))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or this machine, had no memory left; torch says it of the latter in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,142 @@
+"""What the result of a run depends on: its settings, data, split, the method's code, and the content of weights."""
+
+import functools
+import hashlib
+import json
+import sysconfig
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import semiseg
+from semiseg.data.splits import Partition
+from semiseg.data.store import Dataset
+from semiseg.errors import UserError
+from semiseg.method import Method
+from semiseg.settings import RunSpec, TrainingSettings, validate
+from semiseg.source_code import follow_imports, without_comments
+
+WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
+PARTS = {"data": "other data", "split": "another split", "code": "other code of the method", "weights": "other weights"}
+UNKNOWN = "made before runs recorded their code"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Runs of one identity are one run; what differs in any part is never mixed.
+
+    The engine's code, libraries, processor and threads are recorded beside it and do not belong to it.
+    """
+
+    settings: dict[str, Any]  # the specification; precision as it is in effect
+    data: str = ""  # hash of the data set; this and the next are empty where they cannot be known
+    split: str = ""  # hash of the run's cases, in their order
+    code: str = ""  # hash of the method's file and of what it imports beside the engine
+    weights: str = ""  # hash of the file that the encoder starts from
+    defaults: dict[str, Any] = field(default_factory=dict, compare=False)  # of the settings; no part of the identity
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all parts."""
+        return _hash(self._parts())
+
+    def record(self) -> dict[str, Any]:
+        """What is written down, beside a run's results and into its checkpoints."""
+        return {"hash": self.hash, **self._parts()}
+
+    def _parts(self) -> dict[str, Any]:
+        return {"settings": self.settings} | {part: getattr(self, part) for part in PARTS}
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """In which parts an earlier record differs, in words; none for one of the same identity.
+
+        A setting that the earlier run does not know counts as having had today's default: it came into being since.
+        What is unknown of this identity is not compared.
+        """
+        if not earlier:
+            return [UNKNOWN]
+        before, now = _flat(earlier.get("settings", {})), _flat(self.settings)
+        before = {key: value for key, value in _flat(self.defaults).items() if key in now} | before
+        changed = sorted(key for key in now.keys() | before.keys() if before.get(key) != now.get(key))
+        others = [words for part, words in PARTS.items() if (own := getattr(self, part)) and own != earlier.get(part)]
+        if earlier.get("weights") and not self.weights:
+            others.append(PARTS["weights"])
+        return ([f"other settings ({', '.join(changed)})"] if changed else []) + others
+
+
+def identify(spec: RunSpec, method: type[Method], dataset: Dataset | None, partition: Partition | None) -> Identity:
+    """The identity of a run; without data or a partition, as much of it as can be known."""
+    settings = spec.model_dump(mode="json", exclude={"benchmark": True, "weights": True, "training": set(WATCHING)})
+    config = validate(method.Config, spec.config, f"settings of method {spec.method}")
+    for name, value in config:
+        if isinstance(value, Path):
+            settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
+    return Identity(
+        settings,
+        dataset.hash if dataset else "",
+        _hash(asdict(partition)) if partition else "",
+        code_hash(method),
+        file_hash(Path(spec.weights)) if spec.weights else "",
+        {"training": TrainingSettings().model_dump(mode="json"), "config": method.Config().model_dump(mode="json")},
+    )
+
+
+def code_hash(method: type[Method]) -> str:
+    """SHA-256 of what a method's code does, wherever its files lie; comments do not count."""
+    return _hash(sorted(map(without_comments, _code(method))))
+
+
+@functools.cache  # read once, right after the method was imported: what is hashed is what is carried out
+def _code(method: type[Method]) -> tuple[str, ...]:
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    home = method.__module__.partition(".")[0]
+
+    def belongs(name: str) -> bool:
+        """The other methods, the method's own package, and modules of the user's that nobody installed."""
+        top = name.partition(".")[0]
+        if top == semiseg.__name__:
+            return name.startswith("semiseg.methods.")
+        if top == home:
+            return True
+        try:
+            spec = find_spec(top)
+        except ValueError:  # of what is no file, such as __main__
+            return False
+        file = Path(spec.origin or "built-in") if spec else Path()
+        installed = {"site-packages", "dist-packages", "built-in", "frozen"} & set(file.parts)
+        return spec is not None and not installed and not file.resolve().is_relative_to(library)
+
+    return tuple(follow_imports([method.__module__], belongs).values())
+
+
+@functools.cache
+def engine_hash() -> str:
+    """SHA-256 of the engine's own code, recorded beside a result."""
+    files = sorted(Path(semiseg.__file__).parent.rglob("*.py"))
+    return _hash([without_comments(file.read_text(encoding="utf-8")) for file in files])
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    try:
+        return _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a file of weights.") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _file_hash(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

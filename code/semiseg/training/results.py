@@ -1,0 +1,97 @@
+"""What a finished run leaves besides weights: scores of its cases, pictures, and what a table needs to know."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semiseg.data.splits import Partition, Splits
+from semiseg.data.store import Dataset
+from semiseg.method import Method
+from semiseg.metrics import METRICS
+from semiseg.settings import RunSpec
+from semiseg.training.evaluation import Evaluation
+from semiseg.training.files import write_rows
+from semiseg.training.identity import file_hash
+
+SCORES = ("cases.csv", "predictors.csv")
+RESULTS = (*SCORES, "examples.npz", "model.safetensors", "traceback.txt")
+
+
+def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
+    """What a table needs to know about a method."""
+    paper = method.paper
+    return {
+        "title": method.title if spec.method == spec.implementation else spec.method,
+        "paper": {"title": paper.title, "authors": paper.authors, "venue": paper.venue},
+        "networks": method.networks,
+        "uses_unlabeled": method.uses_unlabeled,
+        "uses_all_labels": method.uses_all_labels,
+    }
+
+
+def write_results(folder: Path, result: Evaluation) -> None:
+    """Write per-case numbers and example predictions."""
+    write_rows(folder / "cases.csv", result.cases)
+    write_rows(folder / "predictors.csv", result.predictors)
+    ids = np.array(result.examples.pop("ids"))
+    pictures: dict[str, Any] = {key: _stack(values) for key, values in result.examples.items()}
+    np.savez_compressed(folder / "examples.npz", ids=ids, **pictures)
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack pictures, smaller ones padded with zeros at the end."""
+    size = np.max([a.shape for a in arrays], 0)
+    return np.stack([np.pad(a, [(0, n - m) for m, n in zip(a.shape, size, strict=True)]) for a in arrays])
+
+
+def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Mean over the cases of every class, then over classes."""
+    by_class: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(row)
+    return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
+
+
+def describe_data(dataset: Dataset, splits: Splits, partition: Partition) -> dict[str, Any]:
+    """What a table needs to know about the data."""
+    info = dataset.info
+    return {
+        "title": info.title,
+        "classes": info.classes,
+        "channels": dataset.channels,
+        "volumetric": dataset.is_volumetric,
+        "synthetic": info.synthetic,
+        "grouping": info.grouping,
+        "unit": info.unit,
+        "licence": info.licence,
+        "source": info.source,
+        "citation": info.citation,
+        "hash": dataset.hash,
+        "split_hash": splits.hash,
+        "labeled": len(partition.labeled),
+        "unlabeled": len(partition.unlabeled),
+        "test": len(partition.test),
+    }
+
+
+def forget_results(folder: Path) -> None:
+    """Remove what an earlier attempt left, so that nothing of two attempts is ever mixed."""
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Hashes of the files that tables are made from."""
+    return {name: file_hash(folder / name) for name in SCORES if (folder / name).exists()}
+
+
+def damage(folder: Path, record: dict[str, Any]) -> str:
+    """What is wrong with the stored scores of a finished run, if anything is."""
+    for name, checksum in record.get("checksums", {}).items():
+        if not (folder / name).exists():
+            return f"{name} is missing"
+        if file_hash(folder / name) != checksum:
+            return f"{name} was changed after the run"
+    return ""
