@@ -133,7 +133,7 @@ def finished(tmp_path):
     spec = RunSpec(benchmark="b", dataset="tiny", method="cps", implementation="cps", config={}, labels=0.25, fold=0,
                    seed=0, network="unet_small", weights=None, training=training)  # fmt: skip
     places = Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits")
-    assert execute(spec, places, CPU, lambda *step: None)["status"] == "finished"
+    assert execute(spec, places, CPU)["status"] == "finished"
     return places.results / spec.folder
 
 

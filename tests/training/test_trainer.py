@@ -18,7 +18,7 @@ from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings
 from semiseg.training.assembly import partition_for
 from semiseg.training.places import Places
 from semiseg.training.run import execute
-from semiseg.training.trainer import Diverged, Trainer
+from semiseg.training.trainer import Diverged, Stopped, Trainer
 
 SETTINGS = TrainingSettings(
     steps=8, size=(16, 16), labeled_batch=2, unlabeled_batch=2, learning_rate=0.1, precision="float32", log_every=2,
@@ -178,6 +178,70 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_name(tmp_path):
 
     with pytest.raises(Diverged, match="supervised is no longer finite at step 4"):
         trainer(tmp_path / "run", method=Breaking).fit()
+
+
+@pytest.mark.parametrize(("factor", "message"), [
+    ("nan", "supervised is no longer finite at step 4"), ("1e9", r"supervised exploded \(.*\) at step 4"),
+])  # fmt: skip
+def test_the_step_at_which_a_loss_went_astray_is_named_however_rarely_losses_are_looked_at(tmp_path, factor, message):
+    class Breaking(Toy):
+        def losses(self, batch, progress):
+            losses = super().losses(batch, progress)
+            return losses | {"supervised": losses["supervised"] * (float(factor) if progress.step == 3 else 1)}
+
+    with pytest.raises(Diverged, match=message):
+        trainer(tmp_path / "run", SETTINGS.model_copy(update={"log_every": 100}), method=Breaking).fit()
+
+
+def test_a_method_may_name_its_losses_otherwise_in_every_step(tmp_path):
+    class Changing(Toy):
+        def losses(self, batch, progress):
+            losses = super().losses(batch, progress)
+            return losses if progress.step % 3 else {"supervised": losses["supervised"]}
+
+    trainer(tmp_path / "run", SETTINGS.model_copy(update={"log_every": 4}), method=Changing).fit()
+
+
+def test_a_training_that_is_asked_to_stop_keeps_the_step_that_it_reached(tmp_path):
+    whole = trainer(tmp_path / "whole")
+    whole.fit()
+    first = trainer(tmp_path / "stopped")
+    first.stop = lambda: len(first.method.batches) == 5
+    with pytest.raises(Stopped, match="step 5"):
+        first.fit()
+    second = trainer(tmp_path / "stopped")
+    second.fit()
+    assert len(second.method.batches) == 3
+    for key, value in whole.method.state_dict().items():
+        assert torch.equal(value, second.method.state_dict()[key]), key
+
+
+def test_a_checkpoint_is_never_much_older_than_two_minutes(tmp_path, monkeypatch):
+    monkeypatch.setattr("semiseg.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    first = trainer(tmp_path / "run", SETTINGS.model_copy(update={"checkpoint_every": 500}))
+
+    def interrupt(step, steps, loss):
+        if step == 5:
+            raise Interrupted
+
+    first.report = interrupt
+    with pytest.raises(Interrupted):
+        first.fit()
+    second = trainer(tmp_path / "run")
+    second.fit()
+    assert len(second.method.batches) == 4
+
+
+def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
+    whole = trainer(tmp_path / "whole", SETTINGS.model_copy(update={"steps": 1}))
+    halves = trainer(tmp_path / "halves", SETTINGS.model_copy(update={"steps": 1}))
+    halves.micro_batches = 2
+    for one in (whole, halves):
+        one.fit()
+    assert [len(images) for images, *_ in halves.method.batches] == [2, 2]
+    assert halves.curve[0]["loss"] == pytest.approx(whole.curve[0]["loss"], rel=1e-5)
+    for key, value in whole.method.state_dict().items():
+        torch.testing.assert_close(value, halves.method.state_dict()[key])
 
 
 def test_the_order_of_randomness_is_the_same_for_every_method(tmp_path):

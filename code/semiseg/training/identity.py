@@ -113,8 +113,9 @@ def _code(method: type[Method]) -> tuple[str, ...]:
 @functools.cache
 def engine_hash() -> str:
     """SHA-256 of the engine's own code, recorded beside a result."""
-    files = sorted(Path(semiseg.__file__).parent.rglob("*.py"))
-    return _hash([without_comments(file.read_text(encoding="utf-8")) for file in files])
+    root = Path(semiseg.__file__).parent
+    files = sorted(root.rglob("*.py"))
+    return _hash({file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files})
 
 
 def file_hash(path: Path) -> str:

@@ -1,0 +1,254 @@
+"""What a run is: nothing that its result depends on can change unnoticed, and nothing else makes it another run."""
+
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import semiseg.methods
+from semiseg.contract import CPU, Interrupted, tiny_dataset
+from semiseg.data.splits import load_or_freeze
+from semiseg.registry import get_method
+from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.source_code import without_comments
+from semiseg.training import trainer as trainers
+from semiseg.training.files import read_record
+from semiseg.training.identity import code_hash
+from semiseg.training.places import Places
+from semiseg.training.run import execute
+
+TRAINING = TrainingSettings(
+    steps=6, size=(16, 16), labeled_batch=2, unlabeled_batch=2, precision="float32", log_every=1, checkpoint_every=2
+)
+PLUGIN = '''
+"""A method that can be edited."""
+from semiseg.methods.supervised import Supervised
+
+class Edited(Supervised):
+    """Weighs its loss."""
+    def losses(self, batch, progress):
+        if progress.step == 4:
+            self.note("rare", 0.25)
+        return {"supervised": WEIGHT * super().losses(batch, progress)["supervised"]}
+'''
+
+
+@pytest.fixture
+def places(tmp_path):
+    for folder in ("data", "plugins"):
+        (tmp_path / folder).mkdir()
+    tiny_dataset(tmp_path / "data" / "tiny.h5", 2)
+    edit(tmp_path, "1.0")
+    return Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits", tmp_path / "plugins")
+
+
+def edit(root: Path, weight: str) -> None:
+    (root / "plugins" / "edited.py").write_text(PLUGIN.replace("WEIGHT", weight))
+
+
+def spec(**changes):
+    content = {"benchmark": "b", "dataset": "tiny", "method": "edited", "implementation": "edited", "config": {},
+               "labels": 0.25, "fold": 0, "seed": 0, "network": "unet_small", "weights": None,
+               "training": TRAINING}  # fmt: skip
+    return RunSpec.model_validate(content | changes)
+
+
+def interrupted(places, run, after=5):
+    """Carry out a run up to a step and leave it as a killed process does: with its last checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        fetch = trainers.Trainer._fetch
+
+        def killed(self, losses, step):
+            if step + 1 == after:
+                raise Interrupted
+            return fetch(self, losses, step)
+
+        patch.setattr(trainers.Trainer, "_fetch", killed)
+        assert execute(run, places, CPU)["status"] == "failed"
+    assert (places.results / run.folder / "checkpoint.safetensors").exists()
+
+
+def weights(places, run):
+    return load_file(places.results / run.folder / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def fresh(places, run):
+    """The weights of the same run, carried out elsewhere without interruption."""
+    elsewhere = Places(places.results.with_name("fresh"), places.data, places.splits, places.methods_dir)
+    assert execute(run, elsewhere, CPU)["status"] == "finished"
+    return weights(elsewhere, run)
+
+
+def test_an_identity_is_written_when_a_run_starts_and_into_its_checkpoints(places):
+    interrupted(places, spec())
+    folder = places.results / spec().folder
+    record = json.loads((folder / "run.json").read_text())
+    assert set(record["identity"]) == {"hash", "settings", "data", "split", "code", "weights"}
+    checkpoint = trainers.load_checkpoint(folder, CPU)
+    assert checkpoint.identity == record["identity"]
+    assert "benchmark" not in record["identity"]["settings"]
+
+
+def test_a_checkpoint_of_an_edited_loss_is_not_gone_on_with(places, tmp_path):
+    interrupted(places, spec())
+    edit(tmp_path, "3.0")
+    record = execute(spec(), places, CPU)
+    assert "set aside" in record["warnings"][0]
+    assert "other code of the method" in record["warnings"][0]
+    assert same(weights(places, spec()), fresh(places, spec()))
+
+
+def test_a_regrouping_cannot_carry_a_test_case_into_the_weights(places):
+    """The leak: a run is interrupted, cases are grouped otherwise, the split is frozen anew, training goes on."""
+    interrupted(places, spec())
+    dataset = places.dataset("tiny")
+    before = load_or_freeze(places.splits / "tiny.json", dataset).folds[0]
+    stored = json.loads((places.splits / "tiny.json").read_text())
+    stored["folds"] = stored["folds"][1:] + stored["folds"][:1]  # what were training cases are tested now
+    (places.splits / "tiny.json").write_text(json.dumps(stored))
+    after = load_or_freeze(places.splits / "tiny.json", dataset).folds[0]
+    assert set(after.test) <= set(before.train)
+    record = execute(spec(), places, CPU)
+    assert "another split" in record["warnings"][0]
+    assert same(weights(places, spec()), fresh(places, spec()))
+
+
+def test_an_untouched_checkpoint_is_gone_on_with_to_the_same_weights_and_curve(places):
+    interrupted(places, spec(), after=6)
+    record = execute(spec(), places, CPU)
+    assert record["warnings"] == []
+    expected = fresh(places, spec())
+    assert same(weights(places, spec()), expected)
+
+    def curve(results):
+        with (results / spec().folder / "curve.csv").open() as rows:
+            return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(rows)]
+
+    whole = curve(places.results.with_name("fresh"))
+    assert [row["rare"] for row in whole] == ["", "", "", "", "0.25", "0.25"], "diagnostics that are noted now and then"
+    assert curve(places.results) == whole
+
+
+@pytest.mark.parametrize("how", ["truncated", "renamed", "reshaped", "without identity"])
+def test_a_checkpoint_that_cannot_be_used_is_named_and_costs_no_more_than_its_steps(places, how):
+    interrupted(places, spec())
+    path = places.results / spec().folder / "checkpoint.safetensors"
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif how == "without identity":
+        save_file(load_file(path), path, {"step": "2", "seconds": "1"})
+    else:
+        checkpoint = trainers.load_checkpoint(path.parent, CPU)
+        name = next(name for name in checkpoint.state if name.startswith("method."))
+        value = checkpoint.state.pop(name)
+        checkpoint.state[name if how == "reshaped" else "method.another"] = torch.cat([value, value])
+        checkpoint.save(path.parent)
+    record = execute(spec(), places, CPU)
+    assert record["status"] == "finished"
+    assert "the checkpoint was set aside" in record["warnings"][0]
+    assert same(weights(places, spec()), fresh(places, spec()))
+
+
+def test_a_finished_run_is_not_repeated_but_one_of_edited_code_is(places, tmp_path):
+    first = execute(spec(), places, CPU)
+    path = places.results / spec().folder / "model.safetensors"
+    written = path.stat().st_mtime_ns
+    assert execute(spec(benchmark="another name"), places, CPU) == first
+    assert path.stat().st_mtime_ns == written
+    edit(tmp_path, "2.0")
+    second = execute(spec(), places, CPU)
+    assert second["identity"]["hash"] != first["identity"]["hash"]
+
+
+def test_what_is_in_a_file_of_weights_counts_and_not_where_it_lies(places, tmp_path):
+    from semiseg.networks import build_network
+
+    def identity(path, seed):
+        torch.manual_seed(seed)
+        network = build_network("res2net50_unet", 3, 2, (32, 32))
+        state = {k: v for k, v in network.encoder.state_dict().items() if v.ndim == 4}
+        save_file({k: v.contiguous() for k, v in state.items()}, path)
+        return execute(spec(weights=str(path)), places, CPU)["identity"]
+
+    # `unet_small` starts from no file, so these runs fail; what they are is on record all the same.
+    one, other = identity(tmp_path / "a.safetensors", 0), identity(tmp_path / "a.safetensors", 1)
+    moved = identity(tmp_path / "b.safetensors", 1)
+    assert one["weights"] != other["weights"]
+    assert one["hash"] != other["hash"] == moved["hash"]
+
+
+def test_comments_and_docstrings_are_no_code():
+    text = 'import a  # why\n\n\ndef f(x):\n    """What."""\n    return "# no comment" + x\n'
+    assert without_comments(text) == 'import a\ndef f(x):\n    return "# no comment" + x'
+    assert without_comments(text) == without_comments(text.replace("# why", "# because").replace("What.", "More."))
+    assert without_comments(text) != without_comments(text.replace("no comment", "another"))
+
+
+def test_code_that_a_method_imports_beside_the_engine_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab").mkdir()
+    files = {
+        "__init__": "",
+        "method": "from lab.part import x\n" + PLUGIN.replace("WEIGHT", "1"),
+        "part": "def late():\n    from .deep import y\nx = 1\n",
+        "deep": "y = 1\n",
+        "unused": "z = 1\n",
+    }
+
+    def hash_with(**changes):
+        for name, text in (files | changes).items():
+            (tmp_path / "lab" / f"{name}.py").write_text(text)
+        for name in [name for name in sys.modules if name.startswith("lab")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return code_hash(importlib.import_module("lab.method").Edited)
+
+    before = hash_with()
+    assert hash_with(unused="z = 2\n", part=files["part"] + "# a comment\n") == before
+    assert hash_with(part=files["part"] + "x = 2\n") != before
+    assert hash_with(deep="y = 2\n") != before
+
+
+def test_a_method_that_builds_on_another_depends_on_its_code_too(tmp_path, monkeypatch):
+    path = tmp_path / "parent_method.py"
+    monkeypatch.setattr(semiseg.methods, "__path__", [*semiseg.methods.__path__, str(tmp_path)])
+
+    def hash_with(weight):
+        path.write_text(PLUGIN.replace("WEIGHT", weight))
+        (tmp_path / "child_method.py").write_text(
+            "from semiseg.methods.parent_method import Edited\nclass Child(Edited):\n    'Child.'\n"
+        )
+        importlib.invalidate_caches()
+        for name in ("parent_method", "child_method"):
+            sys.modules.pop(f"semiseg.methods.{name}", None)
+        return code_hash(get_method("child_method"))
+
+    before, after = hash_with("1.0"), hash_with("2.0")
+    for name in ("parent_method", "child_method"):
+        sys.modules.pop(f"semiseg.methods.{name}", None)
+        vars(semiseg.methods).pop(name, None)
+    assert before != after
+
+
+def test_the_precision_on_record_is_the_one_in_effect(places):
+    run = spec(training=TRAINING.model_copy(update={"precision": "auto"}))
+    record = execute(run, places, CPU)
+    expected = "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    assert record["identity"]["settings"]["training"]["precision"] == expected
+    assert read_record(places.results / run.folder)["spec"]["training"]["precision"] == expected
+
+
+def test_a_record_tells_the_engine_the_machine_and_how_many_runs_shared_it(places):
+    environment = execute(spec(), places, CPU, concurrency=3)["environment"]
+    assert environment["concurrency"] == 3
+    assert len(environment["engine"]) == 64
+    assert {"torch", "threads", "device", "host", "load"} <= set(environment)
