@@ -134,12 +134,17 @@ class MovingAverage(nn.Module):
     def update(self, step: int) -> None:
         """Move towards the followed network after optimiser step `step`, counted from 0."""
         alpha = min(1 - 1 / (step + 1), self.decay)
-        pairs = list(zip(self.network.state_dict().values(), self.follow[0].state_dict().values(), strict=True))
+        pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
         floating = [(own, other) for own, other in pairs if own.is_floating_point()]
         torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
         for own, other in pairs:
             if not own.is_floating_point():
                 own.copy_(other)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each once, whatever the number of its names: shared weights are averaged once."""
+    return [*network.parameters(), *network.buffers()]
 
 
 class RunningMean(nn.Module):
