@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from semiseg.errors import UserError
 from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
@@ -290,16 +291,29 @@ class Method(nn.Module, ABC):
         return MovingAverage(network, decay)
 
     def optimize(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
-        """Update a module by an optimizer of its own; its learning rate decays as all do."""
-        self.updates.append(Updates(module, optimizer, adversarial=False))
+        """Update a module by an optimizer of its own, in place of the benchmark's; its learning rate decays as all do.
+
+        `self.optimize(self.model, AdamW)` or, with settings, `self.optimize(self.model, partial(AdamW, lr=1e-4))`.
+        """
+        self._update(Updates(module, optimizer, adversarial=False))
 
     def adversary(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> nn.Module:
         """A module that learns from `adversary_losses`, at a constant rate.
 
         In `losses` it is frozen and in evaluation mode, so that a gradient passes through it and stops nowhere in it.
         """
-        self.updates.append(Updates(module.requires_grad_(False), optimizer, adversarial=True))
+        self._update(Updates(module.requires_grad_(False), optimizer, adversarial=True))
         return module
+
+    def _update(self, new: Updates) -> None:
+        """Refuse what no two optimizers, or none, could update."""
+        parameters, where = list(new.module.parameters()), f"{type(self).__name__}: {type(new.module).__name__}"
+        if not parameters:
+            raise UserError(f"{where} has no parameters that an optimizer could update; take it out.")
+        taken = {p for update in self.updates for p in update.module.parameters()}
+        if taken.intersection(parameters):
+            raise UserError(f"{where}, or a part of it, is given to two optimizers; give it to one.")
+        self.updates.append(new)
 
     def train(self, mode: bool = True) -> Self:
         """Adversaries are in training mode only in their own turn."""
