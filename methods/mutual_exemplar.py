@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ class MutualExemplar(Method):
     )
     networks = 3
     views: Sequence[str] = ("weak", "moderate", "strong")
+    brief: ClassVar = {"refresh": 2, "score_every": 1, "confidence": 0.0}
 
     class Config(Method.Config):
         contrastive: bool = True
