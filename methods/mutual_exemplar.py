@@ -118,9 +118,8 @@ class MutualExemplar(Method):
     def score(self, batch: Batch) -> None:
         """Update every network's running Dice on one common view of the labelled images."""
         images = batch.labeled("weak")
-        self.scores.update(
-            torch.stack([L.foreground_dice(predict(p, images).logits, batch.labels) for p in self.peers])
-        )
+        dice = [L.foreground_dice(predict(peer, images).logits, batch.labels) for peer in self.peers]
+        self.scores.update(torch.stack(dice))
         for k, score in enumerate(self.scores.mean):
             self.note(f"score_{k + 1}", score)
 
