@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,7 @@ class FixMatch(Method):
     )
     views: Sequence[str] = ("weak", "strong")
     divisible = True
+    brief: ClassVar = {"threshold": 0.4}
 
     class Config(Method.Config):
         ema_decay: float = Field(0.99, ge=0, lt=1)

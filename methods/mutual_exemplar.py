@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ class MutualExemplar(Method):
     )
     networks = 3
     views: Sequence[str] = ("weak", "moderate", "strong")
+    brief: ClassVar = {"refresh": 2, "score_every": 1, "confidence": 0.0}
 
     class Config(Method.Config):
         contrastive: bool = True
@@ -117,9 +118,8 @@ class MutualExemplar(Method):
     def score(self, batch: Batch) -> None:
         """Update every network's running Dice on one common view of the labelled images."""
         images = batch.labeled("weak")
-        self.scores.update(
-            torch.stack([L.foreground_dice(predict(p, images).logits, batch.labels) for p in self.peers])
-        )
+        dice = [L.foreground_dice(predict(peer, images).logits, batch.labels) for peer in self.peers]
+        self.scores.update(torch.stack(dice))
         for k, score in enumerate(self.scores.mean):
             self.note(f"score_{k + 1}", score)
 

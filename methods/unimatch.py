@@ -1,6 +1,6 @@
 """UniMatch: what is certain on a weak view holds for two strong views and for perturbed features."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,7 @@ class UniMatch(Method):
         "CVPR 2023",
     )
     views = ("weak", "strong", "strong-2")
+    brief: ClassVar = {"threshold": 0.4}
 
     class Config(Method.Config):
         threshold: float = Field(0.95, ge=0, le=1)  # a pixel is confident from this probability on

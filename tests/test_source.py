@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.console.commands import prepare_dataset
+from semiseg.console.preparing import prepare_dataset
 from semiseg.data import download as downloading
 from semiseg.data.recipe import Download, Recipe
 from semiseg.data.source import open_recipe
@@ -79,7 +79,7 @@ def complaint(kind: type[Recipe], source: Path | None, raw: Path) -> str:
 def test_one_command_downloads_unpacks_and_prepares(
     polyps: type[Polyps], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semiseg.console.commands.recipe", lambda name: polyps)
+    monkeypatch.setattr("semiseg.console.preparing.recipe", lambda name: polyps)
     prepare_dataset("polyps", None, tmp_path / "data")
     assert len(Dataset(tmp_path / "data/polyps-v1.h5").records) == 2
     before = (tmp_path / "data/polyps-v1.h5").stat().st_mtime_ns

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,16 +40,16 @@ class MethodContract:
         """All checks by name."""
         return {name: check for name, check in vars(cls).items() if name.startswith("check_")}
 
-    def spec(self, steps: int = STEPS, seed: int = 0) -> RunSpec:
-        """A run small enough for a test."""
+    def spec(self, steps: int = STEPS, seed: int = 0, config: dict[str, Any] | None = None) -> RunSpec:
+        """A run small enough for a test, by default with the settings that reach every branch of the method."""
         training = TrainingSettings(
             steps=steps, size=tiny_task(self.dims).size, labeled_batch=2, unlabeled_batch=2,
             learning_rate=0.03, precision="float32", log_every=1, checkpoint_every=3,
         )  # fmt: skip
         return RunSpec(
-            benchmark="contract", dataset="tiny", method=self.name, implementation=self.name, config={}, labels=0.25,
-            fold=0, seed=seed, network=tiny_task(self.dims).network, weights=None,
-            training=training,
+            benchmark="contract", dataset="tiny", method=self.name, implementation=self.name, labels=0.25, fold=0,
+            config=self.method.brief if config is None else config, seed=seed,
+            network=tiny_task(self.dims).network, weights=None, training=training,
         )  # fmt: skip
 
     def trainer(self, name: str, spec: RunSpec, dataset: Dataset | None = None) -> Trainer:
@@ -81,30 +82,38 @@ class MethodContract:
 
     def check_paper_and_settings_are_stated(self) -> None:
         paper = self.method.paper
-        assert all([self.method.title, paper.title, paper.authors, paper.venue])
-        assert (self.method.__doc__ or "").strip()
+        assert all([self.method.title, paper.title, paper.authors, paper.venue]), "title or paper has an empty part"
+        assert (vars(self.method).get("__doc__") or "").strip(), "the class has no docstring"
         self.method.Config()  # every hyper-parameter has a default
 
     def check_declared_number_of_networks_is_built(self) -> None:
-        assert self.trained.method._networks_built == self.trained.method.networks
+        built, declared = self.trained.method._networks_built, self.trained.method.networks
+        assert built == declared, f"build makes {built} networks by self.network(), but networks = {declared}"
 
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
-        trainer = self.trainer("gradients", self.spec(steps=1))
+        trainer = self.trainer("gradients", self.spec())
         trainer.fit()
         names = {p: n for n, p in trainer.method.named_parameters()}
         missed = {names[p] for p in trainer.optimization.parameters}
         for percent in (0, 50, 100):
             losses, _ = trainer.step(Progress(percent, 100))
-            assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values()), losses
+            bad = [k for k, loss in losses.items() if not (loss.ndim == 0 and loss.isfinite())]
+            assert not bad, f"no finite scalar at {percent} % of the training: {', '.join(bad)}"
             missed -= {n for n, p in trainer.method.named_parameters() if p.grad is not None and p.grad.any()}
         assert not missed, f"no gradient reaches {sorted(missed)}"
 
     def check_training_lowers_the_supervised_loss(self) -> None:
-        trainer = self.trainer("learning", self.spec(steps=30))
+        trainer = self.trainer("learning", self.spec(steps=30, config={}))
         trainer.fit()
-        supervised = [sum(v for k, v in row.items() if k.startswith("supervised")) for row in trainer.curve]
-        assert supervised[0] > 0, "a method names its supervised loss `supervised…`"
-        assert np.mean(supervised[-5:]) < 0.95 * np.mean(supervised[:5]), supervised  # small weights learn slowly
+        supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve]
+        assert all(supervised), (
+            "none of the losses is called supervised…, by which the contract sees whether labels teach the method: "
+            "name so what `losses` returns for them, such as supervised or supervised_1"
+        )
+        first, last = np.mean([*map(sum, supervised[:5])]), np.mean([*map(sum, supervised[-5:])])
+        assert last < 0.95 * first, (  # small weights learn slowly
+            f"the supervised loss is {first:.4f} in the first five steps of 30, and still {last:.4f} in the last five"
+        )
 
     def check_labels_of_unlabeled_and_test_cases_cannot_change_a_weight(self) -> None:
         partition = partition_for(self.method, make_splits(self.dataset), self.spec(), self.dataset)
@@ -115,7 +124,7 @@ class MethodContract:
     def check_same_seed_gives_the_same_weights_and_another_seed_does_not(self) -> None:
         assert_equal(self.weights, self.retrained("again", self.spec()))
         other = self.retrained("other", self.spec(seed=1))
-        assert any(not torch.equal(v, other[k]) for k, v in self.weights.items())
+        assert any(not torch.equal(v, other[k]) for k, v in self.weights.items()), "the seed changes no weight"
 
     def check_an_interrupted_run_resumes_bit_for_bit(self) -> None:
         first = self.trainer("interrupted", self.spec())
@@ -142,8 +151,8 @@ class MethodContract:
         for (name, one), (_, other) in zip(method.predictors().items(), loaded.predictors().items(), strict=True):
             image, task = self.dataset.image(case), method.task
             first, second = (predict_case(p, image, task, CPU, "float32") for p in (one, other))
-            assert first.shape == self.dataset.label(case).shape, name
-            assert np.array_equal(first, second), name
+            assert first.shape == self.dataset.label(case).shape, f"{name} does not predict at the image's size"
+            assert np.array_equal(first, second), f"{name} predicts something else once it is saved and loaded"
 
 
 def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None:

@@ -2,7 +2,8 @@
 
 A method is one class in one file. It builds its networks in `build`, and returns named losses in `losses`;
 the trainer adds them up, takes the gradient step and everything else. Whatever a method keeps (networks,
-buffers) is an attribute of an `nn.Module`, so it is moved, saved and resumed without further ado.
+buffers) is an attribute of an `nn.Module`, so it is moved, saved and resumed without further ado. Numbers and
+tensors in plain attributes are not: register a buffer, or define `get_extra_state` and `set_extra_state`.
 """
 
 import copy
@@ -18,9 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from semiseg.errors import UserError
 from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
+from semiseg.views import photometry
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the training has come."""
+    """How far the training has come.
 
-    step: int
-    total: int
+    What happens every so many steps is `if progress.every(self.config.refresh): ...`, what begins or ends somewhere
+    `if progress.fraction >= self.config.starts_at: ...`, and whatever else a paper counts is in `progress.step`.
+    """
+
+    step: int  # counted from 0; the same in `losses`, `adversary_losses` and `after_step` of one step
+    total: int  # steps of the whole training
 
     @property
     def fraction(self) -> float:
@@ -115,16 +122,16 @@ class Updates(NamedTuple):
 
 
 class MovingAverage(nn.Module):
-    """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/(t + 1), decay).
+    """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
 
-    Floating-point buffers are averaged like parameters and integer ones are copied; forward passes of the
-    copy leave its running statistics alone.
+    There is an update after every step, or after each `every` steps. Floating-point buffers are averaged like
+    parameters and integer ones are copied; forward passes of the copy leave its running statistics alone.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
         super().__init__()
         self.network = frozen_copy(network)
-        self.decay = decay
+        self.decay, self.every = decay, every
         self.follow = [network]  # in a list, so that the followed network is not registered twice
 
     def forward(self, images: Tensor) -> Output:
@@ -132,14 +139,22 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step`, counted from 0."""
-        alpha = min(1 - 1 / (step + 1), self.decay)
-        pairs = list(zip(self.network.state_dict().values(), self.follow[0].state_dict().values(), strict=True))
+        """Move towards the followed network after optimiser step `step`, counted from 0, if its turn has come."""
+        number, rest = divmod(step + 1, self.every)
+        if rest:
+            return
+        alpha = min(1 - 1 / number, self.decay)
+        pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
         floating = [(own, other) for own, other in pairs if own.is_floating_point()]
         torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
         for own, other in pairs:
             if not own.is_floating_point():
                 own.copy_(other)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each once, whatever the number of its names: shared weights are averaged once."""
+    return [*network.parameters(), *network.buffers()]
 
 
 class RunningMean(nn.Module):
@@ -218,6 +233,10 @@ class Method(nn.Module, ABC):
     divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
 
+    # Settings with which six steps reach every branch: short periods such as {"refresh": 2}, early starts, low
+    # thresholds. The contract's checks use them, so that what comes late in a real training is tested, too.
+    brief: ClassVar[dict[str, Any]] = {}
+
     class Config(BaseModel):
         """Hyper-parameters, all with a default: that of the paper where it states one."""
 
@@ -234,6 +253,15 @@ class Method(nn.Module, ABC):
         self._networks_built = self._decoders_built = 0
         torch.manual_seed(derive_seed(task.seed, "build"))
         self.build()
+        self._refuse_unknown_views()
+
+    def _refuse_unknown_views(self) -> None:
+        """Before training starts; `build` may have chosen the views by the configuration."""
+        try:
+            for name in self.views:
+                photometry(name)
+        except UserError as error:
+            raise UserError(f"{type(self).__name__}.views is {self.views!r}: {error}") from None
 
     # What a method defines
 
@@ -243,7 +271,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Named scalar losses, already weighted; their sum is minimized."""
+        """Named scalar losses, already weighted; their sum is minimized.
+
+        What learns from labels is called `supervised`, or begins like that (`supervised_1`): the contract sees by
+        these names whether a method learns at all. All other names are free.
+        """
 
     @abstractmethod
     def predictors(self) -> dict[str, nn.Module]:
@@ -280,21 +312,38 @@ class Method(nn.Module, ABC):
         task = self.task
         return AuxiliaryDecoder(build_network(task.network, task.channels, task.classes, task.size))
 
-    def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
-        """A teacher that follows a student; the trainer updates it after every step."""
-        return MovingAverage(network, decay)
+    def moving_average(self, network: nn.Module, decay: float, every: int = 1) -> MovingAverage:
+        """A teacher that follows a student; the trainer updates it after every step, or after each `every` steps.
+
+        There can be several, of one network or of many: `self.fast = self.moving_average(self.student, 0.9)`,
+        `self.slow = self.moving_average(self.student, 0.99, every=10)`.
+        """
+        return MovingAverage(network, decay, every)
 
     def optimize(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
-        """Update a module by an optimizer of its own; its learning rate decays as all do."""
-        self.updates.append(Updates(module, optimizer, adversarial=False))
+        """Update a module by an optimizer of its own, in place of the benchmark's; its learning rate decays as all do.
+
+        `self.optimize(self.model, AdamW)` or, with settings, `self.optimize(self.model, partial(AdamW, lr=1e-4))`.
+        """
+        self._update(Updates(module, optimizer, adversarial=False))
 
     def adversary(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> nn.Module:
         """A module that learns from `adversary_losses`, at a constant rate.
 
         In `losses` it is frozen and in evaluation mode, so that a gradient passes through it and stops nowhere in it.
         """
-        self.updates.append(Updates(module.requires_grad_(False), optimizer, adversarial=True))
+        self._update(Updates(module.requires_grad_(False), optimizer, adversarial=True))
         return module
+
+    def _update(self, new: Updates) -> None:
+        """Refuse what no two optimizers, or none, could update."""
+        parameters, where = list(new.module.parameters()), f"{type(self).__name__}: {type(new.module).__name__}"
+        if not parameters:
+            raise UserError(f"{where} has no parameters that an optimizer could update; take it out.")
+        taken = {p for update in self.updates for p in update.module.parameters()}
+        if taken.intersection(parameters):
+            raise UserError(f"{where}, or a part of it, is given to two optimizers; give it to one.")
+        self.updates.append(new)
 
     def train(self, mode: bool = True) -> Self:
         """Adversaries are in training mode only in their own turn."""

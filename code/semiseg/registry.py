@@ -4,90 +4,137 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import semiseg.methods
 from semiseg.errors import UserError
-from semiseg.method import Method
+from semiseg.method import Method, Paper
 
 
-def find_methods(directory: Path | None = None) -> dict[str, type[Method]]:
-    """Every method by name, which is the name of its file (or of its entry point)."""
-    found: dict[str, type[Method]] = {}
+class Methods(dict[str, type[Method]]):
+    """Methods by name, and why others are broken; asking for one of these raises the reason."""
 
-    def add(name: str, method: type[Method]) -> None:
-        if name in found:
-            raise UserError(
-                f"two methods are called {name!r}: {inspect.getfile(found[name])} and "
-                f"{inspect.getfile(method)}; rename one of the files."
-            )
-        found[name] = method
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: dict[str, str] = {}  # one line each
 
-    for module in pkgutil.iter_modules(semiseg.methods.__path__):
-        if module.name.startswith("_"):
-            continue
-        name = f"semiseg.methods.{module.name}"
-        add(module.name, _method_of(_imported(name, importlib.util.find_spec(name))))
-    for entry in entry_points(group="semiseg.methods"):
-        add(entry.name, _loaded(entry))
-    if directory is not None:
-        if not directory.is_dir():
-            raise UserError(f"--methods-dir {directory}: no such folder.")
-        for path in sorted(directory.glob("*.py")):
-            if not path.name.startswith(("_", "test_")):
-                name = f"semiseg_plugin_{path.stem}"
-                add(path.stem, _method_of(_imported(name, importlib.util.spec_from_file_location(name, path))))
-    return dict(sorted(found.items()))
+    def problem(self, name: str) -> str:
+        """Why there is no method of this name."""
+        unknown = f"unknown method {name!r}; there are: {', '.join(self)}. Give a plugin's folder with --methods-dir."
+        return self.broken.get(name, unknown)
+
+    def __missing__(self, name: str) -> type[Method]:
+        raise UserError(self.problem(name))
+
+
+class Candidate(NamedTuple):
+    """What may turn out to be a method."""
+
+    name: str
+    where: str
+    load: Callable[[], type[Method]]
+
+
+def find_methods(directory: Path | None = None) -> Methods:
+    """Every method by name, which is the name of its file (or of its entry point); a broken one costs only itself."""
+    candidates: dict[str, list[Candidate]] = {}
+    for candidate in _candidates(directory):
+        candidates.setdefault(candidate.name, []).append(candidate)
+    found = Methods()
+    for name, own in sorted(candidates.items()):
+        try:
+            if len(own) > 1:
+                places = " and ".join(c.where for c in own)
+                raise UserError(f"two methods are called {name!r}: {places}; rename one of the files.")
+            found[name] = own[0].load()
+        except UserError as error:
+            found.broken[name] = str(error)
+    return found
 
 
 def get_method(name: str, directory: Path | None = None) -> type[Method]:
     """One method by name."""
-    methods = find_methods(directory)
-    if name not in methods:
-        raise UserError(f"unknown method {name!r}; there are: {', '.join(methods)}.")
-    return methods[name]
+    return find_methods(directory)[name]
 
 
-def _imported(name: str, spec: ModuleSpec | None) -> ModuleType:
-    assert spec is not None
-    assert spec.loader is not None
-    try:
-        if name.startswith("semiseg."):
-            return importlib.import_module(name)
+def get_method_of(file: Path) -> type[Method]:
+    """The method that a file defines, whether or not it belongs to the suite."""
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; give the path of a method's file.")
+    suite = file.resolve().parent in [Path(folder).resolve() for folder in semiseg.methods.__path__]
+    return get_method(file.stem, None if suite else file.resolve().parent)
+
+
+def _candidates(directory: Path | None) -> Iterator[Candidate]:
+    for module in pkgutil.iter_modules(semiseg.methods.__path__):
+        if not module.name.startswith("_"):
+            where = str(Path(semiseg.methods.__path__[0], f"{module.name}.py"))
+            yield Candidate(module.name, where, partial(_of_suite, module.name, where))
+    for entry in entry_points(group="semiseg.methods"):
+        where = f"the installed plugin {entry.name} ({entry.value})"
+        yield Candidate(entry.name, where, partial(_of_package, entry, where))
+    if directory is None:
+        return
+    if not directory.is_dir():
+        raise UserError(f"--methods-dir {directory}: no such folder.")
+    for path in sorted(directory.glob("*.py")):
+        if not path.name.startswith(("_", "test_")):
+            yield Candidate(path.stem, str(path), partial(_of_file, path))
+
+
+def _of_suite(name: str, where: str) -> type[Method]:
+    return _only_method(_loaded(lambda: importlib.import_module(f"semiseg.methods.{name}"), where), where)
+
+
+def _of_package(entry: EntryPoint, where: str) -> type[Method]:
+    method = _loaded(entry.load, where)
+    if not (inspect.isclass(method) and issubclass(method, Method)):
+        raise UserError(f"{where} is no subclass of Method; uninstall it.")
+    return _complete(method, where)
+
+
+def _of_file(path: Path) -> type[Method]:
+    name = f"semiseg_plugin_{path.stem}"
+
+    def load() -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
         module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where inspect looks for a class's file
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
-        raise UserError(
-            f"{spec.origin}: the plugin cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
-            "correct it or move it away."
-        ) from error
+
+    return _only_method(_loaded(load, str(path)), str(path))
 
 
-def _loaded(entry: EntryPoint) -> type[Method]:
+def _loaded(load: Callable[[], Any], where: str) -> Any:
     try:
-        method = entry.load()
-    except Exception as error:
-        raise UserError(
-            f"the installed plugin {entry.name} ({entry.value}) cannot be imported "
-            f"({type(error).__name__}: {' '.join(str(error).split())}); correct it."
-        ) from error
-    if not (inspect.isclass(method) and issubclass(method, Method)):
-        raise UserError(f"the installed plugin {entry.name} ({entry.value}) is no subclass of Method; uninstall it.")
-    return method
+        return load()
+    except (Exception, SystemExit) as error:  # a plugin that ends the program must not end it
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{where}: the plugin cannot be imported ({reason}); correct it or move it away.") from error
 
 
-def _method_of(module: ModuleType) -> type[Method]:
-    own = [
-        c
-        for c in vars(module).values()
-        if inspect.isclass(c) and issubclass(c, Method) and c.__module__ == module.__name__
-    ]
+def _only_method(module: ModuleType, where: str) -> type[Method]:
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    own = [c for c in classes if issubclass(c, Method)]
     if len(own) != 1:
         raise UserError(
-            f"{module.__file__}: a plugin file defines exactly one subclass of Method, this one defines {len(own)}."
+            f"{where}: a plugin file defines exactly one subclass of Method, this one defines {len(own)}; "
+            "correct it or move it away."
         )
-    return own[0]
+    return _complete(own[0], where)
+
+
+def _complete(method: type[Method], where: str) -> type[Method]:
+    """A method that states and defines what every method must."""
+    missing = sorted(method.__abstractmethods__)
+    missing += [n for n, kind in (("title", str), ("paper", Paper)) if not isinstance(getattr(method, n, None), kind)]
+    if missing:
+        raise UserError(f"{where}: {method.__name__} does not define {', '.join(missing)}; see semiseg/method.py.")
+    return method

@@ -84,17 +84,22 @@ VIEWS = {
 }  # fmt: skip
 
 
-def view(images: Tensor, name: str, generator: Generator) -> Tensor:
-    """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move.
-
-    A number after the name, as in `strong-2`, stands for a further draw of the same view.
-    """
+def photometry(name: str) -> Photometry:
+    """What the named view alters; `strong-2` alters what `strong` does."""
     kind = name.partition("-")[0]
     if kind not in VIEWS:
         raise UserError(
             f"there is no view {name!r}; choose from {', '.join(VIEWS)}, or a further draw such as strong-2."
         )
-    p = VIEWS[kind]
+    return VIEWS[kind]
+
+
+def view(images: Tensor, name: str, generator: Generator) -> Tensor:
+    """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move.
+
+    A number after the name, as in `strong-2`, stands for a further draw of the same view.
+    """
+    p = photometry(name)
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
     def draw(low: float, high: float) -> Tensor:

@@ -205,16 +205,6 @@ def test_every_command_refuses_in_one_line(refused, what):
     }[what])  # fmt: skip
 
 
-def test_a_plugin_that_cannot_be_imported_is_named(root, refused):
-    (root / "broken.py").write_text("1 / 0")
-    assert "broken.py" in refused("methods", "--methods-dir", ".")
-
-
-def test_a_plugin_with_a_long_error_is_refused_in_one_line(root, refused):
-    (root / "broken.py").write_text("raise ValueError('one\\ntwo')")
-    refused("methods", "--methods-dir", ".")
-
-
 @pytest.fixture
 def pictures(root):
     """A source folder of five images with masks."""

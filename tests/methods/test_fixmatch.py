@@ -118,7 +118,6 @@ class WithCTAugment(FixMatch):
     class Config(FixMatch.Config):
         augmentation: str = "cta"
         probe_every: int = 2
-        threshold: float = 0.4
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])

@@ -213,18 +213,9 @@ def test_the_best_network_becomes_the_exemplar_only_at_a_refresh(task):
     assert method.predictors()["exemplar"] is method.peers[1]
 
 
-class Eager(MutualExemplar):
-    """Refreshes often enough for a test of a few steps."""
-
-    class Config(MutualExemplar.Config):
-        refresh: int = 2
-        score_every: int = 1
-        confidence: float = 0.0
-
-
 def test_exemplar_scores_and_weights_depend_on_labeled_training_cases_alone(tmp_path, task):
-    contract = MethodContract("mutual_exemplar", Eager, task.dims, tmp_path)
-    partition = partition_for(Eager, make_splits(contract.dataset), contract.spec(), contract.dataset)
+    contract = MethodContract("mutual_exemplar", MutualExemplar, task.dims, tmp_path)
+    partition = partition_for(MutualExemplar, make_splits(contract.dataset), contract.spec(), contract.dataset)
     changed = tiny_dataset(tmp_path / "changed.h5", task.dims, mirrored=set(partition.labeled))
     assert contract.trained.method.source >= 0  # soft supervision did take place
     other = contract.retrained("permuted", contract.spec(), changed)
@@ -238,9 +229,3 @@ def test_a_refresh_waits_for_a_pass_over_the_unlabeled_images():
     task = Task(1, 2, (32, 32), "unet_small", unlabeled_steps=170)
     assert built(task).refresh_steps == 170
     assert built(task, refresh=200).refresh_steps == 200
-
-
-def test_an_interrupted_run_remembers_its_exemplar(tmp_path):
-    contract = MethodContract("mutual_exemplar", Eager, 2, tmp_path)
-    contract.check_an_interrupted_run_resumes_bit_for_bit()
-    contract.check_saved_weights_predict_the_same()

@@ -5,7 +5,11 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW
 
+from semiseg.contract import MethodContract
+from semiseg.errors import UserError
+from semiseg.losses import supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, Task
 from semiseg.settings import TrainingSettings
 from semiseg.training.optimization import Optimization
@@ -86,3 +90,73 @@ def test_a_checkpoint_keeps_the_counters_of_adaptive_optimizers(method):
     second.load_state_dict(state)
     assert second.state_dict().keys() == state.keys()
     assert all(torch.equal(v, state[k]) for k, v in second.state_dict().items())
+
+
+class Independent(Method):
+    """Leaves nothing to the benchmark's SGD."""
+
+    title = "Independent"
+    paper = Paper("Independent", "Nobody", "Nowhere")
+
+    def build(self):
+        self.model = self.network()
+        self.optimize(self.model, partial(AdamW, lr=0.003))
+
+    def losses(self, batch, progress):
+        return {"supervised": supervised_loss(self.model(batch.images()).logits[: len(batch.labels)], batch.labels)}
+
+    def predictors(self):
+        return {"network": self.model}
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory):
+    return MethodContract("independent", Independent, 2, tmp_path_factory.mktemp("independent"))
+
+
+@pytest.mark.parametrize("check", MethodContract.checks())
+def test_a_method_may_bring_an_optimizer_for_everything(contract, check):
+    getattr(contract, check)()
+
+
+def test_the_logged_rate_is_then_that_of_the_methods_own_optimizer(contract):
+    rates = [row["learning_rate"] for row in contract.trained.curve]
+    assert rates[0] == 0.003
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.003
+
+
+def changed(build):
+    """The duel with another `build`."""
+    return type("Changed", (Duel,), {"build": build})(Task(1, 2, (4, 4), "none"))
+
+
+def twice(self):
+    Duel.build(self)
+    self.optimize(self.own, AdamW)
+
+
+def twice_in_part(self):
+    self.plain = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    self.optimize(self.plain[1], AdamW)
+    self.adversary(self.plain, AdamW)
+
+
+def without_parameters(self):
+    self.optimize(nn.Dropout(), AdamW)
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (twice, "Changed: Linear, or a part of it, is given to two optimizers"),
+    (twice_in_part, "Changed: Sequential, or a part of it, is given to two optimizers"),
+    (without_parameters, "Changed: Dropout has no parameters"),
+])  # fmt: skip
+def test_an_optimizer_that_makes_no_sense_is_refused_when_the_method_is_built(build, message):
+    with pytest.raises(UserError, match=message) as error:
+        changed(build)
+    assert "\n" not in str(error.value)
+
+
+def test_a_method_that_learns_nothing_is_refused_in_one_line():
+    with pytest.raises(UserError, match="Changed: nothing learns"):
+        Optimization(changed(lambda self: None), SETTINGS)

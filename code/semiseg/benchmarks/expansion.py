@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from semiseg.errors import UserError
-from semiseg.method import Method
+from semiseg.registry import Methods
 from semiseg.settings import BenchmarkSettings, RunSpec, validate
 
 ALL = "all"  # in the list of methods: every method found that is not listed by itself
@@ -23,9 +23,7 @@ class Selection:
     seeds: tuple[int, ...] = ()
 
 
-def resolve(
-    settings: BenchmarkSettings, found: dict[str, type[Method]], extra: tuple[str, ...] = ()
-) -> BenchmarkSettings:
+def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] = ()) -> BenchmarkSettings:
     """Replace `all` by names, add the methods in `extra`, and refuse names that do not exist."""
     variants = settings.variants()
     names = dict.fromkeys([*variants, *extra])
@@ -35,18 +33,14 @@ def resolve(
     for name in names:
         implementation, config = variants.get(name, (name, {}))
         if implementation not in found:
-            raise UserError(
-                f"benchmark {settings.name}: unknown method {implementation!r}; there are: {', '.join(found)}."
-            )
+            raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
         if implementation != name:
             config = {"method": implementation, **config}
         methods.append({name: config} if config else name)
     return settings.model_copy(update={"methods": tuple(methods)})
 
 
-def expand(
-    settings: BenchmarkSettings, found: dict[str, type[Method]], selection: Selection = Selection()
-) -> list[RunSpec]:
+def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = Selection()) -> list[RunSpec]:
     """Every run of a resolved benchmark, ordered so that complete columns of the table come first."""
 
     def chosen(kind: str, available: tuple[Any, ...], wanted: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,10 +62,7 @@ def expand(
                 for name in methods:
                     implementation, config = variants[name]
                     if implementation not in found:
-                        raise UserError(
-                            f"benchmark {settings.name}: unknown method {implementation!r}; "
-                            f"there are: {', '.join(found)}. Give a plugin's folder with --methods-dir."
-                        )
+                        raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
                     method = found[implementation]
                     if method.uses_all_labels and fraction != labels[0]:
                         continue  # one run serves all label fractions

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semiseg.console.terminal import console, print_rows
+from semiseg.console.terminal import console, print_rows, show_left_out
 from semiseg.errors import UserError, UserErrors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,12 +34,13 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
 
     from semiseg.registry import find_methods
 
-    rows = []
-    for name, m in find_methods(methods_dir).items():
+    rows, found = [], find_methods(methods_dir)
+    for name, m in found.items():
         row = {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}"}
         row["file"] = os.path.relpath(inspect.getfile(m))
         rows.append(row | ({"paper_title": m.paper.title} if as_json else {}))
     print_rows(rows, as_json)
+    show_left_out(found)
 
 
 @app.command()
@@ -261,8 +262,23 @@ def new_method(
     """Write a working method to start from, with its test."""
     from semiseg.console.scaffold import write_scaffold
 
-    for path in write_scaffold(name, directory):
-        console.print(f"{path}: written", highlight=False)
+    paths = write_scaffold(name, directory)
+    for path in paths:
+        console.print(f"{path}: written", highlight=False, soft_wrap=True)
+    console.print(f"Next: semiseg check-method {paths[0]}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check_method(
+    method: Annotated[str, typer.Argument(help="A file such as methods/cps.py, or a name; wherever it comes from.")],
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Check a method against the plugin contract in 2D and 3D: one line for each check, in a minute or so."""
+    from semiseg.console.checking import check_method as check
+
+    if failures := check(method, methods_dir):
+        print(f"semiseg: {failures} checks failed.", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _print_lines(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import Standing, keep, strays, survey
 from semiseg.console.preparing import generate_if_missing
-from semiseg.console.terminal import console
+from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
 from semiseg.errors import UserError
 from semiseg.executors import Executor
@@ -40,6 +40,7 @@ def carry_out(
         raise UserError(f"--out {places.results}: is a file; name a folder.")
     found = find_methods(places.methods_dir)
     settings = resolve(settings, found, selection.methods)
+    show_left_out(found)
     training = with_precision(settings.training, executor.device_type)
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)

@@ -45,7 +45,7 @@ class {cls}(Method):
         return {{"network": self.model}}
 '''
 
-TEST = '''"""{title} against the plugin contract, and what is special about it."""
+CONTRACT = '''"""{title} against the plugin contract, and what is special about it."""
 
 from pathlib import Path
 
@@ -54,23 +54,47 @@ import torch
 
 from semiseg.contract import MethodContract, tiny_task
 from semiseg.method import Batch, Progress
-from semiseg.registry import get_method
+from semiseg.registry import get_method_of
 
-METHOD = get_method("{name}"{directory})
+torch.set_num_threads(1)  # images are tiny: more threads would only wait for each other
+METHOD = get_method_of(Path(__file__).with_name("{name}.py"))
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
+def contract(request, tmp_path_factory):
+    return MethodContract("{name}", METHOD, request.param, tmp_path_factory.mktemp("contract"))
 
 
 @pytest.mark.parametrize("check", MethodContract.checks())
-@pytest.mark.parametrize("dims", [2, 3])
-def test_contract(dims, check, tmp_path):
-    getattr(MethodContract("{name}", METHOD, dims, tmp_path), check)()
+def test_contract(contract, check):
+    getattr(contract, check)()
+'''
 
+IN_SUITE = '''"""What is special about {title}; the contract is tested for every method of the suite by itself."""
 
-def test_consistency_starts_near_zero_and_is_full_at_the_end():
-    method = METHOD(tiny_task(2))
-    images = torch.rand(4, 1, 32, 32)
-    batch = Batch({{"weak": images, "strong": images.flip(0)}}, torch.zeros(2, 32, 32, dtype=torch.long))
-    start, end = (method.losses(batch, Progress(t, 100))["consistency"].item() for t in (0, 100))
-    assert 0 < start < 0.01 * end
+import torch
+
+from semiseg.contract import tiny_task
+from semiseg.method import Batch, Progress
+from semiseg.registry import get_method
+
+METHOD = get_method("{name}")
+'''
+
+SPECIAL = '''
+
+def test_unlabeled_images_have_a_say():
+    """Put in its place what is special about your method: where gradients flow, and where they must not."""
+    images, other = torch.rand(2, 4, 1, 32, 32)
+    other[:2] = images[:2]  # the labelled ones
+
+    def total(images):
+        torch.manual_seed(0)
+        batch = Batch(dict.fromkeys(METHOD.views, images), torch.ones(2, 32, 32, dtype=torch.long))
+        return sum(METHOD(tiny_task(2)).losses(batch, Progress(100, 100)).values()).item()
+
+    assert total(images) == total(images)
+    assert total(images) != total(other)
 '''
 
 
@@ -78,7 +102,8 @@ def write_scaffold(name: str, directory: Path) -> tuple[Path, Path]:
     """Write NAME.py into the folder, and its test beside the suite's tests if there are any, else beside it."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name.startswith("test_"):
         raise UserError(f"{name!r} cannot be a module; use small letters, digits and underscores.")
-    if name in find_methods():
+    taken = find_methods()
+    if name in taken or name in taken.broken:
         raise UserError(f"there is a method called {name!r} already; choose another name.")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; make it, or choose another --dir.")
@@ -90,9 +115,7 @@ def write_scaffold(name: str, directory: Path) -> tuple[Path, Path]:
         if path.exists():
             raise UserError(f"{path} exists already; choose another name.")
     title = name.replace("_", " ").title()
-    words = {"name": name, "title": title, "cls": title.replace(" ", ""),
-             "directory": "" if inside else ", Path(__file__).parent"}  # fmt: skip
+    words = {"name": name, "title": title, "cls": title.replace(" ", "")}
     module.write_text(METHOD.format(**words), encoding="utf-8")
-    text = TEST.format(**words)
-    test.write_text(text.replace("from pathlib import Path\n\n", "") if inside else text, encoding="utf-8")
+    test.write_text((IN_SUITE if inside else CONTRACT).format(**words) + SPECIAL, encoding="utf-8")
     return module, test

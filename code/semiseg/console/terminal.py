@@ -1,11 +1,15 @@
 """What the commands print."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from semiseg.registry import Methods  # imports torch, too slow for --help
 
 console = Console()
 
@@ -21,6 +25,12 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         table.add_row(*map(str, row.values()))
     console.print(table)
+
+
+def show_left_out(found: "Methods") -> None:
+    """Say which plugins are done without, and why, apart from what a command prints."""
+    for reason in found.broken.values():
+        print(f"semiseg: left out: {reason}", file=sys.stderr)
 
 
 def show_report(results: Path, page: Path) -> None:

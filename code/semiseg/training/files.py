@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -44,7 +45,20 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors atomically."""
+    """Write tensors atomically. What shares memory (one module under two names, tied weights) is written twice."""
     partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
+    save_file(_separate(tensors), partial, metadata)
     partial.replace(path)
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, no two of which share memory: safetensors refuses those that do."""
+    separate: dict[str, Tensor] = {}
+    taken: set[tuple[torch.device, int]] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        if (tensor.device, tensor.untyped_storage().data_ptr()) in taken:
+            tensor = tensor.clone()
+        taken.add((tensor.device, tensor.untyped_storage().data_ptr()))
+        separate[name] = tensor
+    return separate

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from semiseg.errors import UserError
 from semiseg.method import Method, Progress
 from semiseg.settings import TrainingSettings
 
@@ -17,13 +18,16 @@ class Optimization:
     def __init__(self, method: Method, settings: TrainingSettings) -> None:
         special = {p for update in method.updates for p in update.module.parameters()}
         rest = [p for p in method.parameters() if p.requires_grad and p not in special]
-        sgd = SGD(rest, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
         self.adversaries = [update.module for update in method.updates if update.adversarial]
-        self.own: list[Optimizer] = [sgd]
+        self.own: list[Optimizer] = []
         self.adversarial: list[Optimizer] = []
+        if rest:  # a method may have optimizers of its own for everything
+            self.own.append(SGD(rest, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay))
         for update in method.updates:
             optimizers = self.adversarial if update.adversarial else self.own
             optimizers.append(update.optimizer(update.module.parameters()))
+        if not self.own:
+            raise UserError(f"{type(method).__name__}: nothing learns from its losses; `build` makes no network.")
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
         self.power = settings.poly_power
 
@@ -34,7 +38,7 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """The current rate of the benchmark's SGD."""
+        """The current rate of the benchmark's SGD, or of the method's first optimizer where nothing is left to SGD."""
         return float(self.own[0].param_groups[0]["lr"])
 
     def schedule(self, progress: Progress) -> None:

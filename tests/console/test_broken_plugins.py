@@ -1,0 +1,66 @@
+"""The command line with a broken plugin: one line on stderr, and all else goes on."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from semiseg.benchmarks.expansion import resolve
+from semiseg.console import cli
+from semiseg.registry import find_methods
+from semiseg.settings import BenchmarkSettings
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["semiseg", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_the_others_are_listed(call):
+    code, out, err = call("methods", "--json", "--methods-dir", ".")
+    assert code == 0
+    assert {"supervised", "mutual_exemplar"} <= {row["name"] for row in json.loads(out)}
+    assert err.startswith("semiseg: left out: broken.py: the plugin cannot be imported (ZeroDivisionError")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_benchmark_of_all_goes_on_with_the_rest_and_says_so(call, tmp_path, broken):
+    """It gets as far as its data, which are missing here."""
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"dataset": "nothing", "methods": ["all"]}))
+    if not broken:
+        (tmp_path / "broken.py").unlink()
+    code, _, err = call("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
+    *left_out, last = err.splitlines()
+    assert code == 2
+    assert "semiseg prepare nothing" in last
+    assert [line.partition("(")[0] for line in left_out] == broken * [
+        "semiseg: left out: broken.py: the plugin cannot be imported "
+    ]
+
+
+def test_all_leaves_out_the_broken_one(tmp_path):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    settings = BenchmarkSettings(name="b", dataset="d", methods=("all",))
+    assert set(resolve(settings, find_methods(tmp_path)).methods) == set(find_methods())
+
+
+def test_asking_for_the_broken_one_gives_the_reason(call, tmp_path):
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"dataset": "nothing", "methods": ["broken"]}))
+    code, _, err = call("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "benchmark b: broken.py: the plugin cannot be imported (ZeroDivisionError: division by zero)" in err
