@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semiseg.data.formats import unreadable
+from semiseg.data.formats import PICTURES, unreadable
+from semiseg.data.original import Still
 from semiseg.data.pairs import PairedPictures, foreground
 from semiseg.data.recipe import Download
 
@@ -42,12 +43,14 @@ class Stare(PairedPictures):
     modality = "fundus photography"
     page = f"{FOLDER}/"
     citation = "Hoover et al., IEEE Transactions on Medical Imaging 19 (2000)"
+    endings = (".ppm", ".ppm.gz", *PICTURES)
     images = r"(?P<case>im\d{4})\.ppm(?:\.gz)?"
     masks = ((r"(?P<case>im\d{4})\.ah\.ppm(?:\.gz)?", 1),)
 
-    def read_image(self, path: Path) -> np.ndarray:
+    @classmethod
+    def read_image(cls, path: Path) -> Still:
         """The image, (3, height, width)."""
-        return np.ascontiguousarray(np.moveaxis(np.asarray(open_ppm(path).convert("RGB")), -1, 0))
+        return Still(np.ascontiguousarray(np.moveaxis(np.asarray(open_ppm(path).convert("RGB")), -1, 0)))
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Where there is a vessel."""
