@@ -71,6 +71,7 @@ def _train_and_evaluate(
         "method": describe(method, spec),
         "data": {
             "title": dataset.info.title,
+            "recipe": dataset.recipe,
             "classes": dataset.info.classes,
             "channels": dataset.channels,
             "volumetric": dataset.is_volumetric,
