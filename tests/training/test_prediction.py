@@ -190,7 +190,9 @@ def test_a_recipe_that_is_gone_is_named_in_one_line(finished):
 def test_a_plugin_that_is_not_found_is_asked_for(finished, tmp_path):
     plugin = tmp_path / "plugins" / "my_cps.py"
     plugin.parent.mkdir()
-    plugin.write_text("from semiseg.methods.cps import CrossPseudoSupervision\n\n\nclass MyCps(CrossPseudoSupervision):\n    title = 'Mine'\n")
+    plugin.write_text(
+        "from semiseg.methods.cps import *\n\n\nclass MyCps(CrossPseudoSupervision):\n    title = 'Mine'\n"
+    )
     edit(finished, lambda record: record["spec"].update(implementation="my_cps"))
     with pytest.raises(UserError, match=r"'my_cps', which is not installed here; .* my_cps\.py, with --methods-dir"):
         load_predictor(finished, "cpu")
