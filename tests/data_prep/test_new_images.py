@@ -35,7 +35,9 @@ LPS = np.diag([-0.8, -0.8, 3.0, 1.0])
 
 def nifti(path, array, affine=SCANNER):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
+    image = nib.Nifti1Image(array, affine)
+    image.header["cal_max"] = 900  # the range in which viewers show it
+    nib.save(image, path)
     return path
 
 
@@ -218,6 +220,7 @@ def test_a_new_image_is_prepared_like_those_of_the_training_and_its_mask_fits_it
         original = nib.load(path)
         np.testing.assert_array_equal(mask.affine, original.affine)
         np.testing.assert_array_equal(mask.header.get_qform(), original.header.get_qform())
+        assert mask.header["cal_max"] == 0
         assert mask.header.get_zooms() == original.header.get_zooms()[:3]
 
 

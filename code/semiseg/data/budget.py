@@ -2,13 +2,26 @@
 
 import shutil
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from semiseg.errors import UserError
 
 # Medical images shrink to a third, masks perhaps to a hundredth; an archive of nothing but zeros to a thousandth.
 MOST_RATIO = 200
 HARMLESS = 100 * 2**20  # in bytes; no ratio makes less than this a bomb
+
+
+class Stream(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read on, at most so many bytes."""
+
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        """Go to a position."""
+
+    def tell(self) -> int:
+        """The position."""
 
 
 class Budget:
@@ -31,7 +44,7 @@ class Budget:
 class Metered:
     """What is decompressed from an archive, which is never read, or passed over, beyond a budget."""
 
-    def __init__(self, stream: IO[bytes], archive: Path, budget: Budget) -> None:
+    def __init__(self, stream: Stream, archive: Path, budget: Budget) -> None:
         self._stream, self._archive, self._budget = stream, archive, budget
         self._furthest = 0  # going back, as tarfile does by a byte, costs nothing
 

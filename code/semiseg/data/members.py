@@ -9,19 +9,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, cast
+from typing import IO, NamedTuple, cast
 
-from semiseg.data.budget import Budget, Metered, require_space
+from semiseg.data.budget import Budget, Metered, Stream, require_space
 from semiseg.errors import UserError
 
 GZIP = b"\x1f\x8b"  # what such a file begins with
-
-
-class Readable(Protocol):
-    """What content is read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most so many bytes, none at the end."""
 
 
 class Member(NamedTuple):
@@ -29,7 +22,7 @@ class Member(NamedTuple):
 
     name: str
     size: int
-    open: Callable[[], contextlib.AbstractContextManager[Readable]]
+    open: Callable[[], contextlib.AbstractContextManager[Stream]]
 
 
 def members(archive: Path, folder: Path, budget: Budget) -> Iterator[Member]:
@@ -71,7 +64,7 @@ def _tar_members(archive: Path, budget: Budget) -> Iterator[Member]:
         packed = start.read(2) == GZIP
     # Not even the headers of a tar are bounded, so that what is read to find its members counts, too.
     with (
-        cast(IO[bytes], gzip.open(archive) if packed else archive.open("rb")) as raw,
+        gzip.open(archive) if packed else archive.open("rb") as raw,
         tarfile.open(fileobj=cast(IO[bytes], Metered(raw, archive, budget)), mode="r:") as file,
     ):
         for info in file:
