@@ -3,19 +3,17 @@
 import re
 from pathlib import Path
 
-from semiseg.data.formats import read_nifti
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import MadeOnRequest, Recipe
-from semiseg.data.store import Case
+from semiseg.data.recipe import MadeOnRequest
 from semiseg.errors import UserError
 
 from .image_folder import Pair, read_text
-from .volumes import find, paired, volume_case
+from .volumes import VolumeRecipe, find, paired
 
 NAME = re.compile(r"(?P<case>patient\d+_frame\d+)(?P<mask>_gt)?\.nii(\.gz)?")
 
 
-class Acdc(Recipe):
+class Acdc(VolumeRecipe):
     """Short-axis cine MR of 150 patients, each at end diastole and end systole.
 
     All patients are cases, those of `testing` too, for their masks have been published since; a split keeps the
@@ -34,7 +32,6 @@ class Acdc(Recipe):
     title = "ACDC"
     modality = "cine MR"
     grouping = "patient"
-    unit = "mm"
     page = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
     citation = "Bernard et al., IEEE Transactions on Medical Imaging 37 (2018)"
     downloads = (
@@ -61,10 +58,6 @@ class Acdc(Recipe):
         )
         cases = {pair.id for pair in pairs}
         return pairs + [pair for path in find(self.source, "patient*/Info.cfg") for pair in _missing(path, cases)]
-
-    def load(self, item: Pair) -> Case:
-        """One phase, slices first."""
-        return volume_case(item, read_nifti, self.classes)
 
 
 def _missing(path: Path, cases: set[str]) -> list[Pair]:

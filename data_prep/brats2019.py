@@ -1,23 +1,24 @@
 """`brats2019`: whole tumors in the FLAIR volumes of the Brain Tumor Segmentation Challenge 2019."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from semiseg.data.formats import read_nifti
+from semiseg.data.itk import read_volume
+from semiseg.data.original import Scan
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair
-from .volumes import find, nonzero_box, paired, volume_case
+from .volumes import VolumeRecipe, find, nonzero_box, paired
 
 # The values of the published masks; 3 is not in use, but copies exist in which it stands for 4.
 REGIONS = ("background", "necrotic core", "edema", "enhancing tumor", "enhancing tumor")
 
 
-class Brats2019(Recipe):
+class Brats2019(VolumeRecipe):
     """FLAIR volumes with the skull removed, and the whole tumor: every voxel that the mask names at all.
 
     This is the task of SSL4MIS. The air around the head is cut off, by the image alone.
@@ -32,7 +33,6 @@ class Brats2019(Recipe):
     title = "BraTS 2019, whole tumor"
     modality = "FLAIR MR"
     grouping = "patient"
-    unit = "mm"
     citation = (
         "Menze et al., IEEE Transactions on Medical Imaging 34 (2015); "
         "Bakas et al., Scientific Data 4 (2017); Bakas et al., arXiv:1811.02629 (2018)"
@@ -50,7 +50,13 @@ class Brats2019(Recipe):
             raise UserError(nothing_found(self.source, visible_files(self.source), self.expected()))
         return paired(found, "*_flair.nii.gz", "*_seg.nii.gz")
 
+    @classmethod
+    def read_image(cls, path: Path) -> Scan:
+        """The head, slices first."""
+        volume = read_volume(path)
+        return Scan.of(volume, path, nonzero_box(volume.voxels))
+
     def load(self, item: Pair) -> Case:
-        """The head, slices first, with one mask for all regions of the tumor."""
-        case = volume_case(item, read_nifti, REGIONS, crop=nonzero_box)
+        """The head, with one mask for all regions of the tumor."""
+        case = self.case(item, REGIONS)
         return replace(case, label=(case.label > 0).astype(np.uint8))

@@ -11,22 +11,23 @@ import numpy as np
 import SimpleITK as sitk
 
 from semiseg.data.dicom_seg import read_segmentation
-from semiseg.data.itk import VOLUMES, Volume, itk_error, read_itk, read_slices, read_volume
+from semiseg.data.itk import VOLUMES, itk_error, read_itk, read_slices, read_volume
+from semiseg.data.original import Scan
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.store import DatasetInfo
+from semiseg.data.volume import Volume
 from semiseg.errors import UserError, UserErrors
 
 from .image_folder import Pair, grouping, read_classes, told_groups, ungrouped
-from .volumes import paired, volume_case, with_problem
+from .volumes import VolumeRecipe, paired, with_problem
 
 SERIES, PATIENT = "0020|000e", "0010|0020"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
-SEGMENTATION = ".dcm"
+DICOM = ".dcm"
 UNEVEN = 0.05  # how far, in shares of the usual distance, two neighboring slices may be off it
 
 
-class DicomFolder(Recipe):
+class DicomFolder(VolumeRecipe):
     """A folder per series, named after the case, and a mask file per case, drawn on all slices of the series.
 
     Where no `groups.csv` tells who belongs together, the patient IDs in the headers do, unless they are empty or
@@ -42,6 +43,8 @@ class DicomFolder(Recipe):
         "or .dcm: a DICOM segmentation); optional: "
         "DIR/classes.txt (one class name per line, background first), DIR/groups.csv (columns case,group)"
     )
+
+    endings = (*VOLUMES, DICOM)
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -66,7 +69,7 @@ class DicomFolder(Recipe):
         found = [(folder.name, False, folder) for folder in self._series] + [
             (path.name.removesuffix(ending), True, path)
             for path in _visible(self.source / "labels")
-            for ending in (*VOLUMES, SEGMENTATION)
+            for ending in (*VOLUMES, DICOM)
             if path.name.endswith(ending)
         ]
         if not found:
@@ -79,9 +82,25 @@ class DicomFolder(Recipe):
             for pair in pairs
         ]
 
-    def load(self, item: Pair) -> Case:
-        """Stack the slices and read the mask, which must be of one size and in one place."""
-        return volume_case(item, _read_series, self.classes, read_mask=_read_mask)
+    @classmethod
+    def read_image(cls, path: Path) -> Scan:
+        """The folder of a series, or a file that holds a whole volume."""
+        if path.is_dir():
+            return Scan.of(_read_series(path), path)
+        return Scan.of(read_itk(path) if path.name.lower().endswith(DICOM) else read_volume(path), path)
+
+    @classmethod
+    def find_images(cls, place: Path) -> list[Path]:
+        """A series, or all in a folder: the folders of their slices, and volumes in one file."""
+        if place.is_file():
+            return super().find_images(place)
+        volumes = [path for path in super().find_images(place) if not path.name.lower().endswith(DICOM)]
+        folders = [path for path in _visible(place) if path.is_dir() and _slices(path)]
+        return folders + volumes or ([place] if _slices(place) else [])
+
+    def read_mask(self, path: Path, image: Volume) -> Volume:
+        """A mask in any of the formats, or the segments that were drawn on the series."""
+        return read_segmentation(path, image) if path.name.endswith(DICOM) else read_volume(path)
 
     @property
     def _series(self) -> list[Path]:
@@ -130,10 +149,6 @@ def _slices(folder: Path) -> list[Path]:
     """The files called .dcm; scanners leave the ending out, then all files are meant."""
     files = [path for path in _visible(folder) if path.is_file()]
     return [path for path in files if path.suffix.lower() == ".dcm"] or files
-
-
-def _read_mask(path: Path, image: Volume) -> Volume:
-    return read_segmentation(path, image) if path.name.endswith(SEGMENTATION) else read_volume(path)
 
 
 def _read_series(folder: Path) -> Volume:

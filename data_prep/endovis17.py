@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from semiseg.data.formats import open_picture, read_image
+from semiseg.data.original import Still
 from semiseg.data.pairs import PairedPictures, Picture, matches, nothing_found, visible_files
 from semiseg.errors import UserError
 
 FRAME = r"instrument_dataset_(?P<video>\d+)/left_frames/(?P<frame>frame\d+)\.png"
 MASK = r"instrument_dataset_(?P<video>\d+)/(?:(?:ground_truth|gt)/)?(?P<kind>[^/]+)/(?P<frame>frame\d+)\.png"
 KIND = re.compile(r"PartsSegmentation|(?!Other).*_labels")
-CROP = slice(28, 28 + 1024), slice(320, 320 + 1280)  # the camera's image in a frame of 1080 × 1920
+SIZE = 1080, 1920  # of a frame
+CROP = slice(28, 28 + 1024), slice(320, 320 + 1280)  # the camera's image in it
 TRAINING = {0: 0, 10: 1, 20: 2, 30: 3}  # shaft, wrist, claspers
 TEST = {0: 0, 30: 1, 100: 2, 255: 3, 200: 0}  # 200 is an ultrasound probe
 
@@ -85,10 +87,13 @@ class EndoVis17(PairedPictures):
             video = f"video{frames[0]['video']}"
             yield Picture(f"{video}_{frame}", video, image, files, problem)
 
-    def read_image(self, path: Path) -> np.ndarray:
+    @classmethod
+    def read_image(cls, path: Path) -> Still:
         """The camera's image, without the black around it."""
-        image = read_image(path)
-        return np.ascontiguousarray(image[:, *CROP]) if image.shape[1:] == (1080, 1920) else image
+        frame = read_image(path)
+        if frame.shape[1:] != SIZE:
+            return Still(frame)
+        return Still(np.ascontiguousarray(frame[:, *CROP]), SIZE, CROP)
 
     def read_label(self, item: Picture, space: tuple[int, ...]) -> np.ndarray:
         """The parts of all instruments in a frame, as far as the classes tell them apart."""
@@ -136,7 +141,7 @@ def each(paths: list[str], pattern: str) -> list[re.Match[str]]:
 def read_parts(path: Path) -> np.ndarray:
     """The parts of instruments as class indices, (height, width); the sets number them differently."""
     mask = np.asarray(open_picture(path).convert("L"))
-    mask = mask[CROP] if mask.shape == (1080, 1920) else mask
+    mask = mask[CROP] if mask.shape == SIZE else mask
     values = TEST if path.parent.name == "PartsSegmentation" else TRAINING
     unknown = sorted(set(np.unique(mask).tolist()) - set(values))
     if unknown:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semiseg.data.formats import PICTURES, check_turned_alike, open_picture, read_image
+from semiseg.data.formats import PICTURES, check_turned_alike, open_picture
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError, UserErrors
@@ -27,6 +27,8 @@ class ImageFolder(Recipe):
         "DIR/classes.txt (one class name per line, background first), "
         "DIR/groups.csv (columns case,group)"
     )
+
+    endings = PICTURES
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -54,7 +56,7 @@ class ImageFolder(Recipe):
         """Read image and mask, which must be of one size."""
         if item.problem:
             raise UserError(item.problem)
-        image, label = read_image(item.image), read_mask(item.mask, self.classes)
+        image, label = self.read_image(item.image).image, read_mask(item.mask, self.classes)
         check_sizes(item, image.shape[1:], label.shape)
         check_turned_alike(item.image, item.mask)
         return Case(item.id, item.group, image, label, (1.0, 1.0))

@@ -4,19 +4,18 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from semiseg.data.itk import Volume, read_itk
+from semiseg.data.itk import read_volume
+from semiseg.data.original import Scan
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case
 from semiseg.errors import UserError
 
 from .image_folder import Pair
-from .volumes import find, paired, volume_case
+from .volumes import VolumeRecipe, find, paired
 
 SPACING = 0.625  # mm along each axis, according to the challenge
 
 
-class LeftAtrium(Recipe):
+class LeftAtrium(VolumeRecipe):
     """Late gadolinium-enhanced MR of the heart, whole volumes of 88 slices.
 
     UA-MT's files of the same scans are cut to a box around the mask with a margin, which nobody could do for a scan
@@ -33,7 +32,6 @@ class LeftAtrium(Recipe):
     licence = "terms of the 2018 Atrial Segmentation Challenge"
     title = "Left atrium (2018 challenge)"
     modality = "LGE MR"
-    unit = "mm"
     citation = "Xiong et al., Medical Image Analysis 67 (2021)"
     registration = "https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/"
 
@@ -49,9 +47,11 @@ class LeftAtrium(Recipe):
             for pair in paired(found, "lgemri.nrrd", "laendo.nrrd")
         ]
 
-    def load(self, item: Pair) -> Case:
-        """A whole volume, slices first."""
-        return volume_case(item, _read, self.classes)
+    @classmethod
+    def read_image(cls, path: Path) -> Scan:
+        """A whole volume, with the challenge's voxel size where the header tells none."""
+        volume = read_volume(path)
+        return Scan.of(volume._replace(spacing=(SPACING,) * 3) if volume.spacing == (1, 1, 1) else volume, path)
 
     def _nothing(self) -> str:
         if find(self.source, "mri_norm2.h5"):
@@ -60,12 +60,6 @@ class LeftAtrium(Recipe):
                 f"prepare them with `semiseg prepare ua_mt_folder --source {self.source}`."
             )
         return nothing_found(self.source, visible_files(self.source), self.expected())
-
-
-def _read(path: Path) -> Volume:
-    """A volume with the challenge's voxel size where the header tells none."""
-    voxels, affine, spacing = read_itk(path)
-    return voxels, affine, (SPACING,) * 3 if spacing == (1, 1, 1) else spacing
 
 
 def _digest(path: Path) -> str:

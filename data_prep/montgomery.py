@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from semiseg.data.formats import read_image
+from semiseg.data.original import Still
 from semiseg.data.pairs import PairedPictures
 from semiseg.data.recipe import Download
 
@@ -39,7 +40,8 @@ class Montgomery(PairedPictures):
     )
     spacing, unit = (0.0875, 0.0875), "mm"
 
-    def read_image(self, path: Path) -> np.ndarray:
+    @classmethod
+    def read_image(cls, path: Path) -> Still:
         """One channel in 8 bits, whatever the file has: as float32 the radiographs would take 11 GB."""
         image = read_image(path)[:1]
-        return image if image.dtype == np.uint8 else np.round(255 * image).astype(np.uint8)
+        return Still(image if image.dtype == np.uint8 else np.round(255 * image).astype(np.uint8))

@@ -5,16 +5,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from semiseg.data.formats import VOLUMES, read_nifti
-from semiseg.data.recipe import Recipe
-from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.formats import VOLUMES
+from semiseg.data.store import DatasetInfo
 from semiseg.errors import UserError
 
 from .image_folder import Pair, find_pairs, grouping, read_classes, read_text
-from .volumes import volume_case
+from .volumes import VolumeRecipe
 
 
-class NiftiFolder(Recipe):
+class NiftiFolder(VolumeRecipe):
     """Images and masks as NIfTI files; `dataset.json` names the classes."""
 
     name = "nifti_folder"
@@ -54,10 +53,6 @@ class NiftiFolder(Recipe):
         """One pair of files per case, by name."""
         ending = "Tr" if (self.source / "imagesTr").is_dir() else ""
         return find_pairs(self.source, f"images{ending}", f"labels{ending}", VOLUMES)
-
-    def load(self, item: Pair) -> Case:
-        """Read image and mask, slices first, intensities scaled to [0, 1]."""
-        return volume_case(item, read_nifti, self.classes)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

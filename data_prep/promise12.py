@@ -3,19 +3,17 @@
 import re
 from pathlib import Path
 
-from semiseg.data.itk import read_itk
 from semiseg.data.pairs import nothing_found, visible_files
-from semiseg.data.recipe import Download, Recipe
-from semiseg.data.store import Case
+from semiseg.data.recipe import Download
 from semiseg.errors import UserError
 
 from .image_folder import Pair, read_text
-from .volumes import find, paired, volume_case, with_problem
+from .volumes import VolumeRecipe, find, paired, with_problem
 
 NAME = re.compile(r"(Case\d+)(_segmentation)?\.mhd", re.IGNORECASE)
 
 
-class Promise12(Recipe):
+class Promise12(VolumeRecipe):
     """T2-weighted MR of 50 men from four hospitals.
 
     These are the cases that papers split anew. The test sets are left out, for they number their cases from 00
@@ -31,7 +29,6 @@ class Promise12(Recipe):
     title = "PROMISE12"
     modality = "T2-weighted MR"
     grouping = "patient"
-    unit = "mm"
     page = "https://doi.org/10.5281/zenodo.8026660"
     citation = "Litjens et al., Medical Image Analysis 18 (2014)"
     downloads = (
@@ -54,10 +51,6 @@ class Promise12(Recipe):
             raise UserError(nothing_found(self.source, visible_files(self.source), self.expected()))
         pairs = paired(found, "*.mhd", "*_segmentation.mhd")
         return [with_problem(pair, _without_voxels(pair.image) or _without_voxels(pair.mask)) for pair in pairs]
-
-    def load(self, item: Pair) -> Case:
-        """One volume, slices first."""
-        return volume_case(item, read_itk, self.classes)
 
     def _is_test(self, path: Path) -> bool:
         return any("test" in folder.lower() for folder in path.relative_to(self.source).parts[:-1])

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
+import nibabel as nib
 import numpy as np
 
-from semiseg.data.formats import unit_range, unreadable
+from semiseg.data.formats import VOLUMES, unit_range, unreadable
+from semiseg.data.original import Original
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
@@ -16,6 +18,7 @@ from semiseg.errors import UserError
 from .image_folder import class_indices, read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
+HDF5 = ".h5"
 LISTS = ("train.list", "val.list", "test.list")
 
 
@@ -43,6 +46,7 @@ class Ssl4misFolder(Recipe):
 
     classes: tuple[str, ...] = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
+    endings = (HDF5, *VOLUMES)
     title = "ACDC (SSL4MIS)"
     modality = "cine MR"
     grouping = "patient"
@@ -81,16 +85,19 @@ class Ssl4misFolder(Recipe):
     def load(self, item: Volume) -> Case:
         """A volume, (1, depth, height, width); names such as patient001_frame01 say whose it is."""
         image, label = _read(item)
-        if image.min() < 0 or image.max() > 1:
-            image = unit_range(image[None], item.files[0])[0]
         # SSL4MIS does not keep the voxel size, so distances are in voxels, as in the papers that use it.
         return Case(
             item.id,
             item.id.partition("_frame")[0],
-            image[None],
+            _scaled(image, item.files[0]).image,
             class_indices(label, self.classes, item.files[0]),
             (1.0, 1.0, 1.0),
         )
+
+    @classmethod
+    def read_image(cls, path: Path) -> Original:
+        """A whole volume of this format, or a NIfTI file."""
+        return _scaled(_volume(path), path) if path.name.lower().endswith(HDF5) else super().read_image(path)
 
 
 class UaMtFolder(Recipe):
@@ -104,6 +111,7 @@ class UaMtFolder(Recipe):
         "DIR/test.list, which say what belongs to the data set"
     )
     classes = ("background", "left atrium")
+    endings = (HDF5, *VOLUMES)
     licence = "terms of the 2018 Atrial Segmentation Challenge"
     title = "Left atrium (UA-MT)"
     modality = "LGE MR"
@@ -138,8 +146,34 @@ class UaMtFolder(Recipe):
         """A volume, (1, depth, height, width); the files hold x, y, z."""
         image, label = _read(item)
         label = class_indices(label, self.classes, item.files[0]).transpose(2, 1, 0)
-        image = unit_range(image[None], item.files[0]).transpose(0, 3, 2, 1)
-        return Case(item.id, item.id, np.ascontiguousarray(image), np.ascontiguousarray(label), (1.0, 1.0, 1.0))
+        image = _turned(image, item.files[0]).image
+        return Case(item.id, item.id, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
+
+    @classmethod
+    def read_image(cls, path: Path) -> Original:
+        """A volume of this format, or a NIfTI file."""
+        return _turned(_volume(path), path) if path.name.lower().endswith(HDF5) else super().read_image(path)
+
+
+@dataclass(frozen=True)
+class Unplaced(Original):
+    """A volume whose file does not tell where, and how large, its voxels are."""
+
+    order: tuple[int, ...] = (0, 1, 2)  # of the file's axes in the image
+
+    def save(self, mask: np.ndarray, path: Path) -> None:
+        """Write a mask as NIfTI, its axes in the order of the file."""
+        nib.Nifti1Image(mask.transpose(np.argsort(self.order)), np.eye(4)).to_filename(path)
+
+
+def _scaled(image: np.ndarray, path: Path) -> Unplaced:
+    """A volume as SSL4MIS stores it, slices first; what it has scaled already stays as it is."""
+    return Unplaced(unit_range(image[None], path) if image.min() < 0 or image.max() > 1 else image[None])
+
+
+def _turned(image: np.ndarray, path: Path) -> Unplaced:
+    """A volume as UA-MT stores it, x first."""
+    return Unplaced(np.ascontiguousarray(unit_range(image[None], path).transpose(0, 3, 2, 1)), (2, 1, 0))
 
 
 def _visible(files: Iterable[Path]) -> list[Path]:
@@ -215,18 +249,35 @@ def _read(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return (image, label) if volume.axes == 2 else (image[0], label[0])
 
 
+def _volume(path: Path) -> np.ndarray:
+    """The image of a file that may have no label."""
+    (image,) = _arrays(path, "image")
+    if image.ndim != 3:
+        raise UserError(f"{path}: the image has {image.ndim} axes instead of 3; save the whole volume in one file.")
+    return _finite(image, path)
+
+
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image, label = _arrays(path, "image", "label")
+    if image.shape != label.shape or not image.size:
+        raise UserError(f"{path}: the image is {image.shape} and the label {label.shape}; export the file again.")
+    return _finite(image, path), label
+
+
+def _arrays(path: Path, *keys: str) -> list[np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
-            absent = [key for key in ("image", "label") if key not in file]
-            arrays = [] if absent else [file[key][()] for key in ("image", "label")]
+            absent = [key for key in keys if key not in file]
+            arrays = [] if absent else [file[key][()] for key in keys]
     except Exception as error:  # h5py raises what it likes, depending on where a file is damaged
         raise unreadable(path, "HDF5 file", error) from error
     if absent:
-        raise UserError(f"{path}: holds no {' and no '.join(absent)}; expected the keys image and label.")
-    image, label = arrays[0].astype(np.float32), arrays[1]
-    if image.shape != label.shape or not image.size:
-        raise UserError(f"{path}: the image is {image.shape} and the label {label.shape}; export the file again.")
+        raise UserError(f"{path}: holds no {' and no '.join(absent)}; expected the keys {' and '.join(keys)}.")
+    return arrays
+
+
+def _finite(image: np.ndarray, path: Path) -> np.ndarray:
+    image = image.astype(np.float32)
     if not np.isfinite(image).all():
         raise UserError(f"{path}: the image holds NaN or infinite values; replace them or leave out the case.")
-    return image, label
+    return image

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semiseg.data.formats import unreadable
+from semiseg.data.budget import Budget, Metered
+from semiseg.data.formats import PICTURES, unreadable
+from semiseg.data.original import Still
 from semiseg.data.pairs import PairedPictures, foreground
 from semiseg.data.recipe import Download
+from semiseg.errors import UserError
 
 FOLDER = "https://cecas.clemson.edu/~ahoover/stare/probing"
 
@@ -42,12 +45,14 @@ class Stare(PairedPictures):
     modality = "fundus photography"
     page = f"{FOLDER}/"
     citation = "Hoover et al., IEEE Transactions on Medical Imaging 19 (2000)"
+    endings = (".ppm", ".ppm.gz", *PICTURES)
     images = r"(?P<case>im\d{4})\.ppm(?:\.gz)?"
     masks = ((r"(?P<case>im\d{4})\.ah\.ppm(?:\.gz)?", 1),)
 
-    def read_image(self, path: Path) -> np.ndarray:
+    @classmethod
+    def read_image(cls, path: Path) -> Still:
         """The image, (3, height, width)."""
-        return np.ascontiguousarray(np.moveaxis(np.asarray(open_ppm(path).convert("RGB")), -1, 0))
+        return Still(np.ascontiguousarray(np.moveaxis(np.asarray(open_ppm(path).convert("RGB")), -1, 0)))
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Where there is a vessel."""
@@ -57,9 +62,12 @@ class Stare(PairedPictures):
 def open_ppm(path: Path) -> Image.Image:
     """A picture in a file that is compressed or not."""
     try:
-        content = path.read_bytes()
-        picture = Image.open(io.BytesIO(gzip.decompress(content) if path.suffix.lower() == ".gz" else content))
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            content = Metered(file, path, Budget(path.stat().st_size)).read()
+        picture = Image.open(io.BytesIO(content))
         picture.load()
+    except UserError:
+        raise
     except Exception as error:  # gzip, zlib and Pillow each raise their own on damaged files
         raise unreadable(path, "image", error) from error
     return picture

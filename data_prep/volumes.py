@@ -4,18 +4,19 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
-from semiseg.data.formats import slices_first, unit_range
-from semiseg.data.itk import Volume
+from semiseg.data.itk import VOLUMES, read_volume
+from semiseg.data.original import Box, Scan
 from semiseg.data.pairs import visible_files
+from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
+from semiseg.data.volume import Volume
 from semiseg.errors import UserError
 
 from .image_folder import Pair, check_sizes, class_indices
-
-Box = tuple[slice, slice, slice]
 
 
 def find(source: Path, *names: str) -> list[Path]:
@@ -54,40 +55,40 @@ def paired(
     return pairs
 
 
-def volume_case(
-    pair: Pair,
-    read: Callable[[Path], Volume],
-    classes: tuple[str, ...],
-    crop: Callable[[np.ndarray], Box] | None = None,
-    read_mask: Callable[[Path, Volume], Volume] | None = None,
-) -> Case:
-    """Read image and mask, slices first, intensities scaled to [0, 1].
+class VolumeRecipe(Recipe):
+    """Volumes in files of their own, and their masks likewise."""
 
-    Args:
-        read: reads a file, that of the mask too unless `read_mask` does, which is given the image as well.
-        crop: the box to keep, given the image (channels, x, y, z); it never sees the mask.
-    """
-    if pair.problem:
-        raise UserError(pair.problem)
-    volume = image, affine, spacing = read(pair.image)
-    mask, mask_affine, _ = read_mask(pair.mask, volume) if read_mask else read(pair.mask)
-    if len(mask) > 1:
-        raise UserError(f"{pair.mask}: a mask with {len(mask)} channels; save it as one volume of class indices.")
-    check_sizes(pair, image.shape[1:], mask.shape[1:])
-    check_places(pair, affine, mask_affine, image.shape[1:], min(spacing))
-    label = class_indices(mask[0], classes, pair.mask)
-    if crop:
-        box = crop(image)
-        image, label = image[:, *box], label[box]
-    order = slices_first(spacing)
-    image = unit_range(image, pair.image).transpose(0, *(axis + 1 for axis in order))
-    return Case(
-        pair.id,
-        pair.group,
-        np.ascontiguousarray(image),
-        np.ascontiguousarray(label.transpose(order)),
-        tuple(spacing[axis] for axis in order),
-    )
+    unit = "mm"
+    endings: ClassVar[tuple[str, ...]] = VOLUMES
+
+    @classmethod
+    def read_image(cls, path: Path) -> Scan:
+        """A volume, slices first, intensities scaled to [0, 1]."""
+        return Scan.of(read_volume(path), path)
+
+    def read_mask(self, path: Path, image: Volume) -> Volume:
+        """The mask of an image, as class indices."""
+        return read_volume(path)
+
+    def load(self, item: Pair) -> Case:
+        """Read image and mask, which must be of one size and in one place."""
+        return self.case(item, self.classes)
+
+    def case(self, pair: Pair, classes: tuple[str, ...]) -> Case:
+        """The case of an image and its mask, which may tell more classes apart than the recipe does."""
+        if pair.problem:
+            raise UserError(pair.problem)
+        scan = self.read_image(pair.image)
+        volume, mask = scan.volume, self.read_mask(pair.mask, scan.volume)
+        if len(mask.voxels) > 1:
+            raise UserError(
+                f"{pair.mask}: a mask with {len(mask.voxels)} channels; save it as one volume of class indices."
+            )
+        shape = volume.voxels.shape[1:]
+        check_sizes(pair, shape, mask.voxels.shape[1:])
+        check_places(pair, volume.affine, mask.affine, shape, min(volume.spacing))
+        label = scan.cut(class_indices(mask.voxels[0], classes, pair.mask))
+        return Case(pair.id, pair.group, scan.image, label, scan.spacing)
 
 
 def check_places(pair: Pair, image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], voxel: float) -> None:

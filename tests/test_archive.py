@@ -1,5 +1,6 @@
 """Unpacking archives of unknown origin."""
 
+import gzip
 import io
 import os
 import shutil
@@ -7,12 +8,13 @@ import stat
 import tarfile
 import zipfile
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from semiseg.data import archive
+from semiseg.data import archive, budget
 from semiseg.data.archive import is_archive, name_of, unpack, unpacked_from
 from semiseg.errors import UserError
 
@@ -137,13 +139,60 @@ def test_links_in_a_zip_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_bomb_is_refused_before_it_fills_the_disk(
     folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "HARMLESS", 2**20)
+    monkeypatch.setattr(budget, "HARMLESS", 2**20)
     source = write(tmp_path / name, {f"zeros{number}": bytes(2**19) for number in range(8)})
     assert "bomb" in complaint(source, folder)
 
 
+@pytest.mark.parametrize("name", ["inner.zip", "inner.tar.gz"])
+def test_a_bomb_of_bombs_has_no_more_than_one_budget(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "HARMLESS", 2**20)
+    monkeypatch.setattr(budget, "MOST_RATIO", 20)
+    inner = write(tmp_path / name, {"noise": os.urandom(2**14), "zeros": bytes(2**19)}).read_bytes()
+    source = write(tmp_path / "set.zip", {f"{number}/{name}": inner for number in range(8)})
+    written: list[int] = []
+    blocks = archive._blocks
+
+    def counted(*args: Any) -> Iterator[bytes]:
+        for block in blocks(*args):
+            written.append(len(block))
+            yield block
+
+    monkeypatch.setattr(archive, "_blocks", counted)
+    with pytest.raises(UserError, match=rf"^{source}, in it \d/{name}: would grow .* bombs do; ") as caught:
+        unpack([source], folder, "now")
+    assert "\n" not in str(caught.value)
+    assert sum(written) <= max(2**20, 20 * source.stat().st_size)
+    assert content(folder) == {"old.txt": b"old"}
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/zeros", "zeros"])
+def test_what_is_passed_over_in_a_compressed_tar_counts(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "HARMLESS", 2**20)
+    assert "bomb" in complaint(write_tar(tmp_path / "set.tgz", {name: bytes(2**22), "a": b"a"}), folder)
+
+
+def test_a_header_without_end_does_not_fill_the_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "HARMLESS", 2**20)
+    with tarfile.open(tmp_path / "set.tgz", "w:gz", format=tarfile.PAX_FORMAT) as file:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"comment": "0" * 2**22}
+        file.addfile(info)
+    read = gzip.GzipFile.read
+    sizes: list[int] = []
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: sizes.append(size) or read(self, size))
+    assert "bomb" in complaint(tmp_path / "set.tgz", folder)
+    assert 0 < max(sizes) <= 2**20 + 1
+
+
 def test_what_shrinks_as_masks_do_is_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "HARMLESS", 2**20)
+    monkeypatch.setattr(budget, "HARMLESS", 2**20)
     files = {"a": bytes(2**21), "b": os.urandom(2**15)}
     unpack([write_zip(tmp_path / "set.zip", files)], tmp_path / "set", "x")
     assert content(tmp_path / "set") == files

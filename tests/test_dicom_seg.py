@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from semiseg.data.dicom_seg import LONG, read_segmentation
-from semiseg.data.itk import Volume
+from semiseg.data.volume import Volume, grid_header
 from semiseg.errors import UserError
 
 # Volumes lie right, anterior, superior: the last row and the last column of a slice come first.
@@ -15,7 +15,7 @@ LABEL = np.random.default_rng(0).integers(0, 3, (5, 4, 3))  # x, y, z
 LABEL[:, :, 1] = 0
 PIXELS, THICKNESS = (0.9, 0.8), 3.0  # between rows, between columns, between slices
 AFFINE = np.array([[0.8, 0, 0, -7], [0, 0.9, 0, 4], [0, 0, 3, 20], [0, 0, 0, 1]])
-IMAGE: Volume = np.zeros((1, *LABEL.shape), np.float32), AFFINE, (0.8, 0.9, 3.0)
+IMAGE = Volume(np.zeros((1, *LABEL.shape), np.float32), AFFINE, (0.8, 0.9, 3.0), grid_header(LABEL.shape, AFFINE))
 
 
 def element(tag: int, kind: bytes, value: bytes) -> bytes:

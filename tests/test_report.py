@@ -174,6 +174,8 @@ def test_a_case_without_one_of_the_classes_keeps_the_classes_equal(tmp_path):
 
 def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results):
     assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Zebra", "Ant", "Full"]
+    (results / "benchmark.yaml").write_text("methods: [full, zebra: {decay: 0.5}, ant: {method: zebra}, plain]\n")
+    assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Zebra", "Ant", "Full"]
     (results / "benchmark.yaml").unlink()
     assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Ant", "Zebra", "Full"]
 

@@ -174,3 +174,19 @@ load_benchmark(Path({str(path)!r}), {{}})
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": ""}
     ended = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("dataset", "../x"), ("method", "../x"), ("benchmark", "a/b"), ("dataset", "")]
+)
+def test_a_run_from_elsewhere_cannot_choose_a_path(key, value):
+    spec = {"benchmark": "b", "dataset": "d", "method": "m", "implementation": "m", "config": {}, "labels": 0.05,
+            "fold": 0, "seed": 0, "network": "unet", "weights": None, "training": {}}  # fmt: skip
+    validate(RunSpec, spec, "run.json")
+    with pytest.raises(UserError, match=rf"^run\.json: {key}: "):
+        validate(RunSpec, spec | {key: value}, "run.json")
+
+
+def test_a_benchmark_cannot_read_data_from_elsewhere(written):
+    with pytest.raises(UserError, match=r"dataset: '\.\./x' cannot be the name of a file; use a readable name"):
+        load_benchmark(written("dataset: ../x\nmethods: [a]\n"), {})

@@ -1,5 +1,6 @@
 """The data set file: what is refused, and that nothing changes behind its hash."""
 
+import json
 from dataclasses import replace
 
 import h5py
@@ -165,10 +166,36 @@ def test_damaged_pixels_are_refused_in_one_line(tmp_path):
     assert "case03" in refusal(lambda: dataset.image("case03"))
 
 
-@pytest.mark.parametrize("name", ["patient1/frame2", ".", "", "two\nlines", "not-UTF-8-\udce4"])
+@pytest.mark.parametrize("name", ["patient1/frame2", ".", "", "two\nlines", "not-UTF-8-\udce4", "..\\up", "C:x"])
 def test_a_name_that_the_file_cannot_hold_is_refused_when_written(tmp_path, name):
     message = refusal(lambda: write_dataset(tmp_path / "toy.h5", INFO, [case("good"), case(name)]))
     assert "use a readable name" in message.encode().decode()
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc/x", "..", "a\\b", ".hidden", ""])
+def test_a_data_set_from_elsewhere_cannot_choose_where_its_splits_are_written(tmp_path, name):
+    path = tiny_dataset(tmp_path / "tiny.h5", 2).path
+    with h5py.File(path, "r+") as file:
+        file.attrs["info"] = json.dumps(json.loads(file.attrs["info"]) | {"name": name})
+    said = refusal(lambda: Dataset(path))
+    assert said.startswith(f"{path}: {name!r} cannot be the name of a file; use")
+    assert "cannot be the name" in refusal(lambda: write_dataset(tmp_path / "x.h5", replace(INFO, name=name), [case()]))
+
+
+def test_a_case_from_elsewhere_cannot_choose_a_path(tmp_path):
+    path = tiny_dataset(tmp_path / "tiny.h5", 2).path
+    with h5py.File(path, "r+") as file:
+        record = json.loads(file["cases/case03"].attrs["record"]) | {"id": "../case03"}
+        file["cases/case03"].attrs["record"] = json.dumps(record)
+    assert "'../case03' cannot be the name of a file" in refusal(lambda: Dataset(path))
+
+
+def test_a_prepared_file_tells_its_recipe(tmp_path):
+    for origin, recipe in (("acdc", "acdc"), ("nifti_folder, /home/someone/a, b", "nifti_folder")):
+        write_dataset(tmp_path / "toy.h5", INFO, [case()], {"origin": origin})
+        assert Dataset(tmp_path / "toy.h5").recipe == recipe
+    write_dataset(tmp_path / "toy.h5", INFO, [case()])
+    assert Dataset(tmp_path / "toy.h5").recipe == ""
 
 
 def test_cases_that_no_network_takes_together_are_refused_when_written(tmp_path):

@@ -46,6 +46,7 @@ class Task:
     seed: int = 0
     weights: Path | None = None  # of a pretrained encoder
     unlabeled_steps: int = 1  # steps per pass over the unlabelled images
+    trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
 
     @property
     def dims(self) -> int:
@@ -303,6 +304,7 @@ class Method(nn.Module, ABC):
         task = self.task
         if name is None:
             name, weights = task.network, task.weights
+        weights = None if task.trained else weights
         return build_network(name, task.channels, task.classes, task.size, weights, initialization)
 
     def decoder(self) -> AuxiliaryDecoder:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from semiseg.errors import UserError
+from semiseg.names import RULE, is_name
 
 
 class Settings(BaseModel):
@@ -55,6 +56,13 @@ def fraction(value: Any) -> Any:
 NAME = r"^\w[\w.-]*$"  # of what becomes a folder
 
 
+def file_name(value: str) -> str:
+    """Refuse what would lead to a file elsewhere."""
+    if not is_name(value):
+        raise ValueError(f"{value!r} cannot be the name of a file; {RULE}")
+    return value
+
+
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a list that would carry out the same run twice."""
     if len(set(values)) < len(values):
@@ -63,15 +71,17 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Distinct = AfterValidator(distinct)
+FileName = Annotated[str, AfterValidator(file_name)]
+FolderName = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, BeforeValidator(fraction)]
 
 
 class RunSpec(Settings):
     """Everything that determines the result of one run, given the data."""
 
-    benchmark: str
-    dataset: str
-    method: str  # the name in tables and folders
+    benchmark: FolderName
+    dataset: FileName
+    method: FolderName  # the name in tables and folders
     implementation: str  # the plugin; differs from the name for a variant
     config: dict[str, Any]
     labels: Fraction
@@ -90,8 +100,8 @@ class RunSpec(Settings):
 class BenchmarkSettings(Settings):
     """What a benchmark file says."""
 
-    name: str = Field(pattern=NAME)
-    dataset: str
+    name: FolderName
+    dataset: FileName
     methods: tuple[str | dict[str, dict[str, Any] | None], ...] = Field(min_length=1)
     labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
     folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1), Distinct] = (0, 1, 2, 3, 4)

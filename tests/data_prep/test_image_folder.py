@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semiseg.data.formats import read_image
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
-from semiseg.data_prep.image_folder import ImageFolder, read_image
+from semiseg.data_prep.image_folder import ImageFolder
 from semiseg.errors import UserError, UserErrors
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)

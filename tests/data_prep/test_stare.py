@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pictures import COLOR, LEFT, RIGHT, complaints, prepared, save
+from semiseg.data import budget
 from semiseg.data_prep.stare import Stare
 
 
@@ -30,6 +31,16 @@ def test_compressed_files_in_one_folder_or_several_are_read(
     data = prepared(Stare(tmp_path / "raw"))
     np.testing.assert_array_equal(data.image("im0001"), COLOR.transpose(2, 0, 1))
     np.testing.assert_array_equal(data.label("im0001"), LEFT)
+
+
+def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "HARMLESS", 2**16)
+    save(tmp_path / "raw/im0001.ah.ppm", LEFT, format="PPM")
+    file = save(tmp_path / "raw/im0001.ppm", COLOR, format="PPM")
+    file.write_bytes(file.read_bytes() + bytes(2**22))
+    compress(file)
+    (message,) = complaints(Stare(tmp_path / "raw"))
+    assert "im0001.ppm.gz: would grow" in message
 
 
 def test_a_cut_file_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Masks for new images: on the grid of the image, whatever its size, orientation and number of axes."""
 
 import hashlib
+import json
 from contextlib import suppress
 
 import nibabel as nib
@@ -11,11 +12,15 @@ from PIL import Image
 from torch import nn
 
 from semiseg.contract import CPU, tiny_dataset
+from semiseg.data.recipe import Recipe
 from semiseg.data.store import Dataset
+from semiseg.data_prep.endovis17 import EndoVis17
 from semiseg.errors import UserError
 from semiseg.method import Task
+from semiseg.methods.cross_teaching import CrossTeaching
 from semiseg.networks import Output
 from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.training.files import save_tensors, write_json
 from semiseg.training.places import Places
 from semiseg.training.prediction import Predictor, image_files, load_predictor, write_mask
 from semiseg.training.run import execute
@@ -95,11 +100,11 @@ def test_a_damaged_image_is_refused(tmp_path):
 def test_only_images_of_the_right_kind_are_taken_from_a_folder(tmp_path):
     for name in ("b.PNG", "a.jpg", "c.nii.gz", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [f.name for f in image_files(tmp_path, False)] == ["a.jpg", "b.PNG"]
-    assert [f.name for f in image_files(tmp_path, True)] == ["c.nii.gz"]
+    assert [f.name for f in image_files(predictor(), tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [f.name for f in image_files(predictor(volumetric=True), tmp_path)] == ["c.nii.gz"]
     for missing in (tmp_path / "absent", tmp_path / "notes.txt"):
         with pytest.raises(UserError, match="holds no image"):
-            image_files(missing, False)
+            image_files(predictor(), missing)
 
 
 def test_masks_never_replace_the_images(tmp_path):
@@ -115,7 +120,7 @@ def test_two_images_of_one_name_do_not_share_a_mask(tmp_path):
     for name in ("a.png", "a.bmp"):
         Image.new("L", (8, 8)).save(tmp_path / name)
     try:
-        for file in image_files(tmp_path, False):
+        for file in image_files(predictor(), tmp_path):
             write_mask(predictor(), file, tmp_path / "masks")
     except UserError:
         return
@@ -158,3 +163,48 @@ def test_truncated_weights_are_refused(finished):
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the folder of a finished run"):
         load_predictor(tmp_path, "cpu")
+
+
+def edit(run, change):
+    """Change the record of a run."""
+    record = json.loads((run / "run.json").read_text())
+    change(record)
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def test_a_run_tells_the_recipe_that_reads_its_images(finished):
+    assert json.loads((finished / "run.json").read_text())["data"]["recipe"] == ""
+    edit(finished, lambda record: record["data"].update(recipe="endovis17"))
+    assert load_predictor(finished, "cpu").recipe is EndoVis17
+    edit(finished, lambda record: record["data"].pop("recipe"))  # as earlier versions wrote it
+    assert load_predictor(finished, "cpu").recipe is Recipe
+
+
+def test_a_recipe_that_is_gone_is_named_in_one_line(finished):
+    edit(finished, lambda record: record["data"].update(recipe="my_own"))
+    with pytest.raises(UserError, match=r"the recipe 'my_own'.*put its file into data_prep/") as error:
+        load_predictor(finished, "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_plugin_that_is_not_found_is_asked_for(finished, tmp_path):
+    plugin = tmp_path / "plugins" / "my_cps.py"
+    plugin.parent.mkdir()
+    plugin.write_text(
+        "from semiseg.methods.cps import *\n\n\nclass MyCps(CrossPseudoSupervision):\n    title = 'Mine'\n"
+    )
+    edit(finished, lambda record: record["spec"].update(implementation="my_cps"))
+    with pytest.raises(UserError, match=r"'my_cps', which is not installed here; .* my_cps\.py, with --methods-dir"):
+        load_predictor(finished, "cpu")
+    assert load_predictor(finished, "cpu", plugin.parent).task.classes == 3
+
+
+def test_files_of_initial_weights_are_not_needed_to_predict(tmp_path):
+    training = TrainingSettings(size=(32, 32))
+    spec = RunSpec(benchmark="b", dataset="tiny", method="m", implementation="cross_teaching",
+                   config={"pretrained": "gone.pth"}, labels=0.25, fold=0, seed=0, network="unet_small",
+                   weights="gone_too.pth", training=training)  # fmt: skip
+    save_tensors(tmp_path / "model.safetensors", CrossTeaching(Task(1, 2, (32, 32), "unet_small")).state_dict(), {})
+    data = {"channels": 1, "classes": ["background", "thing"], "volumetric": False}
+    write_json(tmp_path / "run.json", {"status": "finished", "spec": spec.model_dump(mode="json"), "data": data})
+    assert load_predictor(tmp_path, "cpu")(np.zeros((1, 40, 40), np.uint8), tmp_path).shape == (40, 40)

@@ -236,7 +236,9 @@ def report(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    images: Annotated[
+        Path, typer.Argument(help="An image, or a folder of images; of DICOM, the folder of a series or of several.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     device: Device = "auto",
     methods_dir: MethodsDir = None,
@@ -248,7 +250,7 @@ def predict(
     from semiseg.training.prediction import image_files, load_predictor, write_mask
 
     predictor = load_predictor(run, choose_device(device), methods_dir)
-    files = image_files(images, predictor.volumetric)
+    files = image_files(predictor, images)
     for path in track(files, "Predicting", console=console, transient=True):
         write_mask(predictor, path, out)
     console.print(f"{len(files)} masks in {out}", highlight=False)

@@ -1,36 +1,21 @@
 """Unpacks archives that come from anywhere: all of it, and only below its folder, or nothing."""
 
 import contextlib
-import errno
 import glob
 import shutil
-import stat
-import tarfile
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, cast
 
+from semiseg.data.budget import Budget, require_space
+from semiseg.data.members import Member, members, unreadable
 from semiseg.data.store import ABANDONED
 from semiseg.errors import UserError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-# Medical images shrink to a third, masks perhaps to a hundredth; an archive of nothing but zeros to a thousandth.
-MOST_RATIO = 200
-HARMLESS = 100 * 2**20  # in bytes; no ratio makes less than this a bomb
 REPLACED = "replaced"  # where the earlier folder waits while the new one takes its place
 LEFT_BY_SYSTEMS = ("__MACOSX", ".DS_Store", "Thumbs.db")
-
-
-class Member(NamedTuple):
-    """A file in an archive."""
-
-    name: str
-    size: int
-    open: Callable[[], IO[bytes]]
 
 
 def is_archive(path: Path) -> bool:
@@ -78,19 +63,21 @@ def unpack(files: Iterable[Path], folder: Path, origin: str) -> None:
 
 def _fill(made: Path, files: Iterable[Path]) -> None:
     """Unpack archives, those in them too, and copy the other files."""
+    files = list(files)
+    budget = Budget(sum(file.stat().st_size for file in files if is_archive(file)))
     for file in files:
         if is_archive(file):
-            _unpack(file, made)
+            _unpack(file, made, budget)
             for inner in [path for path in made.rglob("*") if path.is_file() and is_archive(path)]:
                 try:
-                    _unpack(inner, inner.parent)  # as in Kvasir-Instrument, whose images and masks are archives
+                    _unpack(inner, inner.parent, budget)  # as in Kvasir-Instrument, whose images and masks are archives
                 except UserError as error:  # it is gone when the message is read
                     raise UserError(
                         str(error).replace(str(inner), f"{file}, in it {inner.relative_to(made)}")
                     ) from error
                 inner.unlink()
         else:
-            _require_space(file, file.stat().st_size, made)
+            require_space(file, file.stat().st_size, made)
             shutil.copyfile(file, made / file.name)
 
 
@@ -113,21 +100,13 @@ def unpacked_from(folder: Path) -> str | None:
         return None
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path, budget: Budget) -> None:
     """Write the members of an archive below a folder, refusing what a well-meant archive never holds."""
-    total = 0
-    compressed = archive.stat().st_size
-    for member in _members(archive, folder):
+    for member in members(archive, folder, budget):
         parts = _parts(archive, member.name)
         if any(part in LEFT_BY_SYSTEMS for part in parts):
             continue
-        total += member.size
-        if total > HARMLESS and total > MOST_RATIO * compressed:
-            raise UserError(
-                f"{archive}: would grow from {compressed} to more than {total} bytes, as only zip bombs do; "
-                "if you trust it, unpack it yourself and give the folder as --source."
-            )
-        _require_space(archive, member.size, folder)
+        require_space(archive, member.size, folder)
         target = folder.joinpath(*parts)
         if target.exists():
             raise UserError(f"{archive}: holds {member.name} twice; unpack it yourself and keep the right one.")
@@ -148,51 +127,10 @@ def _blocks(archive: Path, member: Member) -> Iterator[bytes]:
         with member.open() as content:
             while block := content.read(2**20):
                 yield block
-    except Exception as error:  # zlib, lzma, gzip and both libraries raise their own on damaged archives
-        raise _unreadable(archive, error) from error
-
-
-def _members(archive: Path, folder: Path) -> Iterator[Member]:
-    """The files of an archive, in its order."""
-    members = _zip_members(archive, folder) if archive.name.lower().endswith(".zip") else _tar_members(archive)
-    try:
-        yield from members
     except UserError:
         raise
-    except Exception as error:
-        raise _unreadable(archive, error) from error
-
-
-def _zip_members(archive: Path, folder: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as file:
-        infos = [info for info in file.infolist() if not info.is_dir()]
-        # A zip tells all sizes beforehand, so that nobody waits for an hour to learn that the disk is too small.
-        if sum(info.file_size for info in infos) <= max(HARMLESS, MOST_RATIO * archive.stat().st_size):
-            _require_space(archive, sum(info.file_size for info in infos), folder)
-        for info in infos:
-            if info.flag_bits & 1:
-                raise UserError(
-                    f"{archive}: is encrypted; unpack it with its password and give the folder as --source."
-                )
-            mode = info.external_attr >> 16
-            if stat.S_IFMT(mode) and not stat.S_ISREG(mode):
-                raise _link(archive, info.filename)
-            yield Member(info.filename, info.file_size, partial(file.open, info))
-
-
-def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as file:
-        for info in file:
-            if info.isdir():
-                continue
-            if not info.isreg():
-                raise _link(archive, info.name)
-            yield Member(info.name, info.size, partial(file.extractfile, info))  # type: ignore[arg-type]
-        # To tarfile an archive that is cut between two members, or damaged there, ends at that point. A whole one
-        # ends with two blocks of zeros, of which the first was just read.
-        blocks = cast(IO[bytes], file.fileobj)
-        if blocks.tell() < file.offset + tarfile.BLOCKSIZE or any(blocks.read(tarfile.BLOCKSIZE)):
-            raise EOFError("the end is missing")
+    except Exception as error:  # zlib, lzma, gzip and both libraries raise their own on damaged archives
+        raise unreadable(archive, error) from error
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
@@ -204,29 +142,3 @@ def _parts(archive: Path, name: str) -> tuple[str, ...]:
             "do not use this archive, get it from the owner."
         )
     return path.parts
-
-
-def _link(archive: Path, name: str) -> UserError:
-    return UserError(
-        f"{archive}: its member {name!r} is a link or a device, not a file; "
-        "if you trust it, unpack it yourself and give the folder as --source."
-    )
-
-
-def _require_space(file: Path, size: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{file}: needs {size / 1e6:.0f} MB to be unpacked, {folder.parent} has {free / 1e6:.0f} MB left; "
-            "free some space or choose another folder with --raw."
-        )
-
-
-def _unreadable(archive: Path, error: Exception) -> UserError:
-    if isinstance(error, OSError) and error.errno == errno.EACCES:
-        return UserError(f"{archive}: no permission to read it; change that with `chmod +r`.")
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return UserError(
-        f"{archive}: not a readable archive, truncated or of another kind ({reason}); "
-        "replace it by an intact copy or unpack it yourself."
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from semiseg.data.formats import unreadable
-from semiseg.data.itk import Volume
+from semiseg.data.volume import Volume
 from semiseg.errors import UserError
 
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -29,7 +29,6 @@ def read_segmentation(path: Path, image: Volume) -> Volume:
 
     A frame shows one segment in one slice; slices without any of it are often left out.
     """
-    voxels, affine, spacing = image
     try:
         data = path.read_bytes()
         if data[128:132] != b"DICM":
@@ -40,10 +39,10 @@ def read_segmentation(path: Path, image: Volume) -> Volume:
                 f"{path}: only segmentations of the type BINARY, uncompressed and explicit little endian, are read; "
                 "convert it to NIfTI, for example with `segimage2itkimage` of dcmqi or with 3D Slicer."
             )
-        label = _painted(path, elements, affine, voxels.shape[1:])
+        label = _painted(path, elements, image.affine, image.voxels.shape[1:])
     except (OSError, ValueError, LookupError, struct.error) as error:
         raise unreadable(path, "DICOM segmentation", error) from error
-    return label[None], affine, spacing
+    return image._replace(voxels=label[None])
 
 
 def _painted(path: Path, elements: Elements, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

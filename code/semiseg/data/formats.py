@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from semiseg.data.volume import Volume
 from semiseg.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -95,12 +96,8 @@ def unit_range(image: np.ndarray, path: Path) -> np.ndarray:
     return scaled
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """A volume in the orientation closest to right, anterior, superior.
-
-    Returns:
-        The voxels (channels, x, y, z) as float32, the affine (4, 4), the spacing along x, y and z in mm.
-    """
+def read_nifti(path: Path) -> Volume:
+    """A volume, or one of several channels."""
     try:
         stored: Any = _unpacked(path) if path.name.lower().endswith(".gz") else nib.load(path)
         if stored.get_data_dtype().kind == "c":
@@ -116,7 +113,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     affine, spacing = _measured(stored, volume.affine)
     if not all(np.isfinite(size) and size > 0 for size in spacing):
         raise UserError(f"{path}: its header gives the voxel size {spacing}; correct the header.")
-    return (voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)), affine, spacing
+    channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
+    return Volume(channels, affine, spacing, stored.header)
 
 
 def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:

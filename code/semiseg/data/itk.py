@@ -8,11 +8,10 @@ import SimpleITK as sitk
 
 from semiseg.data.formats import VOLUMES as NIFTI
 from semiseg.data.formats import read_nifti, unreadable
+from semiseg.data.volume import Volume, grid_header
 from semiseg.errors import UserError
 
 VOLUMES = (*NIFTI, ".nrrd", ".mha", ".mhd")
-
-Volume = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
 
 # What ITK warns of (odd headers, uneven slices) is either harmless or told as an error of the file.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -20,15 +19,11 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 def read_volume(path: Path) -> Volume:
     """A volume in any of the formats; NIfTI through nibabel, for ITK takes half a file for a whole one."""
-    return read_nifti(path) if path.name.endswith(NIFTI) else read_itk(path)
+    return read_nifti(path) if path.name.lower().endswith(NIFTI) else read_itk(path)
 
 
 def read_itk(path: Path) -> Volume:
-    """A volume in the orientation closest to right, anterior, superior.
-
-    Returns:
-        The voxels (channels, x, y, z) as float32, the affine (4, 4), the spacing along x, y and z in mm.
-    """
+    """A volume in a format that ITK reads."""
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -37,7 +32,7 @@ def read_itk(path: Path) -> Volume:
 
 
 def read_slices(files: list[Path]) -> Volume:
-    """A volume from the files of its slices, which are sorted and evenly spaced; otherwise as `read_itk`."""
+    """A volume from the files of its slices, which are sorted and evenly spaced."""
     try:
         image = sitk.ReadImage([str(file) for file in files])
     except RuntimeError as error:
@@ -46,7 +41,7 @@ def read_slices(files: list[Path]) -> Volume:
 
 
 def oriented(image: sitk.Image, path: Path) -> Volume:
-    """An ITK image as `read_itk` returns it; `path` is where it comes from."""
+    """An ITK image as a volume; `path` is where it comes from."""
     if image.GetDimension() != 3:
         raise UserError(f"{path}: has {image.GetDimension()} axes; save it as a volume.")
     voxels = sitk.GetArrayFromImage(image).astype(np.float32)
@@ -57,10 +52,11 @@ def oriented(image: sitk.Image, path: Path) -> Volume:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     affine[:2] *= -1  # ITK's axes point left and backward
+    stored = grid_header(voxels.shape[:3], affine)
     turn = nib.io_orientation(affine)
     affine = affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape[:3])
     voxels = np.moveaxis(nib.apply_orientation(voxels, turn), -1, 0)
-    return voxels, affine, tuple(float(size) for size in nib.affines.voxel_sizes(affine))
+    return Volume(voxels, affine, tuple(float(size) for size in nib.affines.voxel_sizes(affine)), stored)
 
 
 def itk_error(path: Path, kind: str, error: Exception) -> UserError:

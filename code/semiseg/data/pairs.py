@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from semiseg.data.formats import PICTURES, check_turned_alike, open_picture, read_image
+from semiseg.data.original import Still
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
 from semiseg.errors import UserError
@@ -39,6 +40,7 @@ class PairedPictures(Recipe):
     """
 
     unit = "pixels"
+    endings: ClassVar[tuple[str, ...]] = PICTURES
     images: ClassVar[str]
     masks: ClassVar[tuple[tuple[str, int], ...]]  # patterns, each with the class that its masks show
     unlabeled: ClassVar[str] = "(?!)"  # images for which the owner may have published no mask; by default none
@@ -84,16 +86,17 @@ class PairedPictures(Recipe):
         """Read image and masks, which must be of one size."""
         if item.problem:
             raise UserError(item.problem)
-        image = self.read_image(item.image)
+        image = self.read_image(item.image).image
         label = self.read_label(item, image.shape[1:])
         for mask in item.masks:
             if {item.image.suffix.lower(), mask.suffix.lower()} <= set(PICTURES):
                 check_turned_alike(item.image, mask)
         return Case(item.id, item.group, image, label, self.spacing)
 
-    def read_image(self, path: Path) -> np.ndarray:
+    @classmethod
+    def read_image(cls, path: Path) -> Still:
         """The image, (channels, height, width)."""
-        return read_image(path)
+        return Still(read_image(path))
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Where a mask is white, (height, width), boolean."""

@@ -19,6 +19,7 @@ import h5py
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import FORMAT, DatasetInfo, PackedCase, pack, write_dataset
 from semiseg.errors import UserError, UserErrors
+from semiseg.names import require_name
 from semiseg.source_code import follow_imports
 
 # A spawned process needs about a second to import what loading takes; less work than this is done here.
@@ -41,6 +42,7 @@ def prepare(recipe: Recipe, out: Path, progress: Progress | None = None, jobs: i
         UserErrors: everything that is wrong with the source; an existing file is left as it was.
     """
     info = recipe.info()
+    require_name(info.name, str(recipe.source))
     path = out / f"{info.name}.h5"
     inputs = fingerprint(recipe, info, ignore=path)
     earlier, origin = _attributes(path), _origin(recipe, info)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from semiseg.data.formats import PICTURES, VOLUMES, read_image, read_nifti
+from semiseg.data.original import Original, Scan, Still
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
@@ -25,7 +27,7 @@ class MadeOnRequest(Download):
 
 
 class Recipe(ABC):
-    """Lists the cases of a source and loads them one by one.
+    """Lists the cases of a source and loads them one by one, and reads new images in the same way.
 
     Loading runs in several processes, so items must be picklable and `load` must depend on nothing else.
     Whatever is wrong with an item is a `UserError` that names the file and the remedy; preparation
@@ -48,6 +50,7 @@ class Recipe(ABC):
     citation: ClassVar[str] = ""  # of the paper to cite with them
     downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
     registration: ClassVar[str] = ""  # the page where the owner hands out the files, if only to people who sign up
+    endings: ClassVar[tuple[str, ...]] = (*VOLUMES, *PICTURES)  # of the files that `read_image` can read
 
     def __init__(self, source: Path | None = None) -> None:
         if self.layout and source is None:
@@ -91,4 +94,17 @@ class Recipe(ABC):
 
     @abstractmethod
     def load(self, item: Any) -> Case:
-        """The case of one item."""
+        """The case of one item, with the image that `read_image` makes of its file."""
+
+    @classmethod
+    def read_image(cls, path: Path) -> Original:
+        """An image without a mask, as networks trained on these data expect it; it knows nothing but its file."""
+        if path.name.lower().endswith(VOLUMES):
+            return Scan.of(read_nifti(path), path)
+        return Still(read_image(path))
+
+    @classmethod
+    def find_images(cls, place: Path) -> list[Path]:
+        """What `read_image` can be asked for: a file, or those in a folder."""
+        files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+        return [file for file in files if file.name.lower().endswith(cls.endings) and not file.name.startswith(".")]

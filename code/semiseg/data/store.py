@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from semiseg.errors import UserError
+from semiseg.names import require_name
 
 FORMAT = 1
 LEVEL = 1  # of compression; higher ones take much longer to save a little
@@ -83,10 +84,7 @@ def pack(case: Case, info: DatasetInfo) -> PackedCase:
 def check_case(case: Case, info: DatasetInfo) -> None:
     """Refuse a case that would fail, or mislead, later."""
     where = f"{info.name}, case {case.id!r}"
-    if not case.id or "/" in case.id or case.id.startswith(".") or not case.id.isprintable():
-        raise UserError(
-            f"{where}: cannot be the name of a case; use a readable name without / that does not begin with a dot."
-        )
+    require_name(case.id, where)
     space = case.image.shape[1:]
     if len(space) not in (2, 3) or 0 in case.image.shape:
         raise UserError(
@@ -136,6 +134,7 @@ def write_dataset(
 
     `attributes` are kept in the file beside its own; they do not enter the content hash.
     """
+    require_name(info.name, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed
         if time.time() - abandoned.stat().st_mtime > ABANDONED:
@@ -226,12 +225,16 @@ class Dataset:
                     raise UserError(f"{path}: written by another version of semiseg; prepare the data again.")
                 self.info = _tuples(DatasetInfo, file.attrs["info"])
                 self.hash = str(file.attrs["hash"])
+                # The recipe that prepared the file, which can read further images; empty if it did not come from one.
+                self.recipe = str(file.attrs.get("origin", "")).partition(",")[0]
                 records = [_tuples(CaseRecord, g.attrs["record"]) for g in file["cases"].values()]
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(
                 f"{path}: not a readable semiseg data set ({_first_line(error)}); the file is "
                 "truncated or of another kind, prepare the data again."
             ) from error
+        for name in (self.info.name, *(r.id for r in records)):  # they become the names of files
+            require_name(name, str(path))
         self.records = {r.id: r for r in sorted(records, key=lambda r: r.id)}
         if content_hash(self.info, self.records.values()) != self.hash:
             raise UserError(f"{path}: the list of cases was changed after it was written; prepare the data again.")

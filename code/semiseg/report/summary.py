@@ -236,10 +236,11 @@ def _named(run: Run) -> dict[str, Any]:
 def _asked_methods(path: Path) -> list[str]:
     """The methods in the order of benchmark.yaml, if there is one."""
     try:
-        asked = yaml.safe_load((path / "benchmark.yaml").read_text(encoding="utf-8"))["methods"]
+        entries = yaml.safe_load((path / "benchmark.yaml").read_text(encoding="utf-8"))["methods"]
+        # An entry with settings is a mapping whose key is the name.
+        return [str(name) for entry in entries for name in (entry if isinstance(entry, dict) else [entry])]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []
-    return [str(name) for name in asked] if isinstance(asked, list | dict) else []
 
 
 def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:

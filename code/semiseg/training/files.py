@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -47,7 +50,13 @@ def write_json(path: Path, content: Any) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors atomically. What shares memory (one module under two names, tied weights) is written twice."""
     partial = path.with_name(path.name + ".partial")
-    save_file(_separate(tensors), partial, metadata)
+    try:
+        save_file(_separate(tensors), partial, metadata)
+    except SafetensorError as error:  # which hides what the system said in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     partial.replace(path)
 
 

@@ -3,20 +3,19 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from semiseg.data.formats import PICTURES, VOLUMES, read_image, read_nifti, slices_first, unit_range
+from semiseg.data.discovery import recipes
+from semiseg.data.formats import PICTURES, VOLUMES
+from semiseg.data.recipe import Recipe
 from semiseg.errors import UserError
-from semiseg.method import Task
-from semiseg.registry import get_method
+from semiseg.method import Method, Task
+from semiseg.registry import find_methods
 from semiseg.settings import RunSpec, validate
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import read_record
@@ -32,6 +31,8 @@ class Predictor:
     volumetric: bool
     precision: str
     device: torch.device
+    # Reads images as those of the training were read; its class methods are all that is called.
+    recipe: type[Recipe] = Recipe  # type: ignore[type-abstract]
 
     def __call__(self, image: np.ndarray, path: Path) -> np.ndarray:
         """Class indices (*space) of an image (channels, *space)."""
@@ -51,51 +52,70 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
     if not weights.exists():
         raise UserError(f"{weights}: the weights are missing; delete run.json and repeat the run.")
     spec, data = validate(RunSpec, record["spec"], str(run / "run.json")), record["data"]
-    method_class = get_method(spec.implementation, methods_dir)
-    task = Task(data["channels"], len(data["classes"]), spec.training.size, spec.network, spec.seed)
+    method_class = _method(spec.implementation, run, methods_dir)
+    task = Task(data["channels"], len(data["classes"]), spec.training.size, spec.network, spec.seed, trained=True)
     method = method_class(task, validate(method_class.Config, spec.config, str(run / "run.json")))
     try:
         method.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{weights}: damaged, or not of this run; delete run.json and repeat the run.") from error
     network = place(next(iter(method.predictors().values())), task.dims, torch.device(device))
-    return Predictor(network, task, data["volumetric"], spec.training.precision, torch.device(device))
+    kind = _recipe(data.get("recipe", ""), run)
+    return Predictor(network, task, data["volumetric"], spec.training.precision, torch.device(device), kind)
 
 
-def image_files(images: Path, volumetric: bool) -> list[Path]:
-    """The files to segment: one file, or all of a folder that the run can read."""
-    endings = VOLUMES if volumetric else PICTURES
-    files = [images] if images.is_file() else sorted(images.iterdir()) if images.is_dir() else []
-    files = [f for f in files if f.name.lower().endswith(endings)]
+def _method(name: str, run: Path, methods_dir: Path | None) -> type[Method]:
+    found = find_methods(methods_dir)
+    if name not in found:
+        raise UserError(
+            f"{run}: was trained with the method {name!r}, which is not installed here; "
+            f"give the folder of its file, {name}.py, with --methods-dir DIR."
+        )
+    return found[name]
+
+
+def _recipe(name: str, run: Path) -> type[Recipe]:
+    """The recipe of the data that a run was trained on; where the run does not tell, any image is read as it is."""
+    if not name:
+        return Recipe
+    found = recipes()
+    if name not in found:
+        raise UserError(
+            f"{run}: was trained on data of the recipe {name!r}, which has to read new images, too, and is not there; "
+            f"put its file into data_prep/ (`semiseg prepare {name}` tells what is wrong with a file that is there)."
+        )
+    return found[name]
+
+
+def image_files(predictor: Predictor, images: Path) -> list[Path]:
+    """The images to segment: one, or all in a folder that the run can read."""
+    others = PICTURES if predictor.volumetric else VOLUMES
+    files = [f for f in predictor.recipe.find_images(images) if not f.name.lower().endswith(others)]
     if not files:
+        endings = [e for e in predictor.recipe.endings if e not in others]
         raise UserError(f"{images}: holds no image that this run can segment ({', '.join(endings)}).")
-    masks = Counter(mask_name(f) for f in files)
+    masks = Counter(mask_name(predictor, f) for f in files)
     for file in files:
-        if masks[mask_name(file)] > 1:
+        if masks[mask_name(predictor, file)] > 1:
             raise UserError(f"{file}: another image would get a mask of the same name; rename one of them.")
     return files
 
 
-def mask_name(image: Path) -> str:
-    """The file name of an image's mask."""
-    ending = next(e for e in (*VOLUMES, *PICTURES) if image.name.lower().endswith(e))
-    return image.name[: -len(ending)] + (".nii.gz" if ending in VOLUMES else ".png")
+def mask_name(predictor: Predictor, image: Path) -> str:
+    """The file name of an image's mask; an image may also be the folder of a series."""
+    endings = [e for e in predictor.recipe.endings if image.is_file() and image.name.lower().endswith(e)]
+    stem = image.name[: -len(max(endings, key=len))] if endings else image.resolve().name
+    return stem + (".nii.gz" if predictor.volumetric else ".png")
 
 
 def write_mask(predictor: Predictor, path: Path, out: Path) -> None:
-    """Segment one file: a picture to a PNG (two classes as 0 and 255), a volume to NIfTI on the same grid."""
-    target = out / mask_name(path)
+    """Segment one image: a picture to a PNG (two classes as 0 and 255), a volume to NIfTI on the same grid."""
+    target = out / mask_name(predictor, path)
     if target.resolve() == path.resolve():
         raise UserError(f"--out {out}: the mask would replace the image {path}; choose another folder.")
+    original = predictor.recipe.read_image(path)
+    mask = predictor(original.image, path)
+    if not predictor.volumetric and predictor.task.classes == 2:
+        mask *= 255
     out.mkdir(parents=True, exist_ok=True)
-    if not predictor.volumetric:
-        mask = predictor(read_image(path), path)
-        Image.fromarray(mask * (255 if predictor.task.classes == 2 else 1)).save(target)
-        return
-    voxels, affine, spacing = read_nifti(path)
-    order = slices_first(spacing)
-    image = np.ascontiguousarray(unit_range(voxels, path).transpose(0, *(axis + 1 for axis in order)))
-    mask = predictor(image, path).transpose(np.argsort(order))
-    original: Any = nib.load(path)
-    turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.io_orientation(original.affine))
-    nib.Nifti1Image(mask, affine).as_reoriented(turn).to_filename(target)
+    original.save(mask, target)

@@ -59,6 +59,7 @@ def describe_data(dataset: Dataset, splits: Splits, partition: Partition) -> dic
     info = dataset.info
     return {
         "title": info.title,
+        "recipe": dataset.recipe,
         "classes": list(info.classes),
         "channels": dataset.channels,
         "volumetric": dataset.is_volumetric,
