@@ -33,7 +33,8 @@ class Executor(Settings, ABC):
         """Yield every run with its record as it ends.
 
         A process, or a node, that dies costs its run at most, not the others. A run that somebody else holds, or
-        that was stopped, comes back with the status "held" or "left". Leaving the loop early stops what runs.
+        that was stopped, comes back with the status "held" or "left". Leaving the loop early stops what runs,
+        or says that a scheduler goes on with it.
 
         Args:
             runs: in the order in which they should begin.
