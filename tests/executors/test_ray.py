@@ -97,13 +97,17 @@ def wait_for(condition, seconds=120):
     ({}, "cpu"), ({"device": "cpu"}, "cpu"), ({"device": "cuda"}, "cuda"), ({"gpus_per_run": 0.5}, "cuda"),
     ({"gpus_per_run": 0.5, "device": "cuda"}, "cuda"), ({"gpus_per_run": 0}, "cpu"),
 ])  # fmt: skip
-def test_runs_are_carried_out_on_what_was_asked_for(options, device_type):
+def test_runs_are_carried_out_on_what_was_asked_for(options, device_type, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert make_executor("ray", options).device_type == device_type
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert make_executor("ray", options).device_type == ("cuda" if not options else device_type)
 
 
 @pytest.mark.parametrize("options", [
     {"device": "cpu", "gpus_per_run": 1}, {"device": "cuda", "gpus_per_run": 0}, {"gpus_per_run": 1.5},
     {"cpus_per_run": 0}, {"address": "somewhere"}, {"address": "ray://head:10001"}, {"memory_per_run": 0},
+    {"device": "tpu"},
 ])  # fmt: skip
 def test_options_that_cannot_be_meant_are_refused_in_one_line(options):
     with pytest.raises(UserError, match="executor ray") as error:
@@ -122,7 +126,7 @@ def test_a_dry_run_tells_what_would_be_asked_for_and_starts_nothing(places, monk
     options = {"dry_run": True, "cpus_per_run": 3, "gpus_per_run": 0.5, "address": "head:6379"}
     assert not list(make_executor("ray", options).carry_out(runs_of(places, "supervised"), places))
     (line,) = capsys.readouterr().out.splitlines()
-    assert all(part in line for part in ("supervised", "head:6379", "CPUs: 3", "GPUs: 0.5"))
+    assert all(part in line for part in ("1 runs", "head:6379", "CPUs: 3", "GPUs: 0.5"))
     assert not places.results.exists()
 
 

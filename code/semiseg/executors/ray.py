@@ -21,6 +21,7 @@ from semiseg.training.stopping import stop_on_signals
 LOOK_AROUND = 5.0  # seconds between two looks at which nodes there are
 GRACE = 60.0  # seconds for runs to write their checkpoints when all are asked to stop
 CHANCES = {"process": 2, "node": 4}  # as often may a run lose what carries it out; then it is given up
+REMEDY = {"process": ", probably for lack of memory; use fewer --jobs, a smaller batch, or memory_per_run"}
 
 
 class Ray(Executor):
@@ -31,25 +32,29 @@ class Ray(Executor):
 
     address: str | None = Field(None, pattern=r"^(auto|[^/\s]+:\d+)$")  # of a cluster; without it, one is started here
     cpus_per_run: int = Field(1, ge=1)
-    gpus_per_run: float | None = Field(None, ge=0, le=1)  # 0.5: two runs share a GPU
+    gpus_per_run: float | None = Field(None, ge=0, le=1)  # 0.5: two share one; without it, one if this machine has any
     memory_per_run: float | None = Field(None, gt=0)  # GB, which Ray shares out but does not enforce
 
     _lost: Counter[tuple[Path, str]] = PrivateAttr(default_factory=Counter)
 
     @model_validator(mode="after")
     def _device_and_gpus_agree(self) -> Self:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"--device {self.device}: choose auto, cpu or cuda")
         if self.device != "auto" and (self.device == "cuda") != (self._gpus > 0):
             raise ValueError(f"gpus_per_run={self._gpus:g} does not go with --device {self.device}")
         return self
 
     @property
     def device_type(self) -> Literal["cpu", "cuda"]:
-        """A GPU if runs ask for one."""
+        """A GPU if runs are given one."""
         return "cuda" if self._gpus else "cpu"
 
     @property
     def _gpus(self) -> float:
-        return float(self.device == "cuda") if self.gpus_per_run is None else self.gpus_per_run
+        if self.gpus_per_run is not None:
+            return self.gpus_per_run
+        return float(self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()))
 
     @property
     def _needs(self) -> dict[str, float]:
@@ -64,8 +69,7 @@ class Ray(Executor):
     def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
         """Yield every run with its record as it ends; one that lost its node is carried out elsewhere."""
         if self.dry_run:
-            for spec in runs:
-                print(f"{spec.folder}: would go to {self}")
+            print(f"{len(runs)} runs on {self}")
             return
         with cluster(self.address) as ray, common(runs, places) as shared:
             check_nodes(ray, list(self._rooms(ray)), shared)
@@ -125,12 +129,7 @@ class Ray(Executor):
         self._lost[spec.folder, lost] += 1
         if self._lost[spec.folder, lost] < CHANCES[lost]:
             return None
-        remedy = "probably for lack of memory; use fewer --jobs, a smaller batch, or memory_per_run"
-        return _fail(
-            spec,
-            places,
-            f"its {lost} died {CHANCES[lost]} times ({how})" + (f", {remedy}" if lost == "process" else ""),
-        )
+        return _fail(spec, places, f"its {lost} died {CHANCES[lost]} times ({how}){REMEDY.get(lost, '')}")
 
 
 def _work(spec: RunSpec, places: Places, shared: Common, device: str, threads: int, concurrency: int) -> dict[str, Any]:

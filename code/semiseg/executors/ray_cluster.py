@@ -82,7 +82,7 @@ class Common:
 
     def demand(self) -> None:
         """Refuse the machine that this is called on, in one line that names it, if it lacks anything."""
-        here = f"--executor ray: the node {socket.gethostname()}"
+        here = f"the node {socket.gethostname()}"
         for path in self.paths:
             if not path.exists():
                 raise UserError(f"{here} does not see {path}; work in a folder that all nodes share, at the same path.")
@@ -118,12 +118,15 @@ def check_nodes(ray: Any, nodes: Sequence[str], needed: Common) -> None:
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(needed)
         for node in nodes
     ]
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
     problems = []
-    for ended in looks:
+    for node, ended in zip(nodes, looks, strict=True):
         try:
             ray.get(ended, timeout=PATIENCE)
+        except UserError as error:
+            problems.append(f"--executor ray: {one_line(error)}")
         except ray.exceptions.RayError as error:
-            problems.append(one_line(error))
+            problems.append(f"--executor ray: the node {names[node]} cannot carry out runs ({one_line(error)}).")
     if problems:
         raise UserErrors(problems)
 
