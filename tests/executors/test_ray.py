@@ -18,6 +18,7 @@ from semiseg.executors import make_executor
 from semiseg.executors.ray_cluster import check_nodes, cluster, common, room
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings
+from semiseg.training.lease import holder
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 
@@ -199,6 +200,7 @@ def test_runs_of_a_node_that_dies_are_finished_elsewhere_from_their_checkpoints(
     def kill():
         wait_for(lambda: (places.methods_dir / "patient.steps").exists() and steps(places, "patient")[5] == 2)
         kill_a_node()
+        wait_for(lambda: sum(holder(places.results / spec.folder) is not None for spec in runs) == 1)
         (places.methods_dir / "go").touch()
 
     killer = threading.Thread(target=kill)
