@@ -122,6 +122,13 @@ def test_without_ray_one_line_says_what_to_install(places, monkeypatch):
         list(make_executor("ray", {}).carry_out(runs_of(places, "supervised"), places))
 
 
+def test_a_cluster_that_does_not_answer_is_told_in_one_line_and_at_once(places):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^[^\n]*no cluster[^\n]*127\.0\.0\.1:1 [^\n]*ray start --head[^\n]*$"):
+        list(make_executor("ray", {"address": "127.0.0.1:1"}).carry_out(runs_of(places, "supervised"), places))
+    assert time.monotonic() - began < 60, "Ray itself takes minutes"
+
+
 def test_a_dry_run_tells_what_would_be_asked_for_and_starts_nothing(places, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     options = {"dry_run": True, "cpus_per_run": 3, "gpus_per_run": 0.5, "address": "head:6379"}

@@ -21,6 +21,7 @@ from semiseg.training.places import Places
 PATIENCE = 300.0  # seconds for a node to start a process and to import torch, perhaps from a slow network folder
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # of what nodes print: dead processes are in the records of their runs
 }
 ON_THIS_MACHINE: dict[str, Any] = {
@@ -41,6 +42,8 @@ def cluster(address: str | None) -> Iterator[Any]:
         raise UserError("--executor ray: Ray is not installed; pip install 'semiseg[ray]'.") from None
     terminated = signal.getsignal(signal.SIGTERM)
     try:
+        if address and address != "auto":
+            _knock(address)
         ray.init(
             address or "local",
             logging_level=logging.ERROR,
@@ -48,7 +51,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             runtime_env={"env_vars": {"PYTHONUTF8": "1"}},
             **({} if address else ON_THIS_MACHINE),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"--executor ray: no cluster can be used at {address or 'this machine'} ({one_line(error)}); "
             "begin one with `ray start --head`, or leave the address out to have one started here."
@@ -60,6 +63,12 @@ def cluster(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError if nobody answers, which Ray would find out only after minutes of complaints."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def room(ray: Any, needs: dict[str, float]) -> dict[str, int]:
