@@ -15,7 +15,7 @@ from rich.console import Console
 from semiseg.errors import UserError
 from semiseg.metrics import METRICS
 from semiseg.report import report, terminal_table
-from semiseg.report.formats import Score, Table, comma_separated, html, latex, markdown
+from semiseg.report.formats import Score, Table, comma_separated, html, latex, markdown, text
 from semiseg.report.page import write_page
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
 from semiseg.report.tables import all_tables, main_table
@@ -390,3 +390,30 @@ def test_nothing_finished_is_said_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such results folder"):
         report(tmp_path / "nowhere")
+
+
+def test_runs_that_were_kept_although_made_otherwise_are_marked_in_every_table(tmp_path):
+    make_results(tmp_path)
+    folder = next(tmp_path.glob("runs/zebra/labels-05/fold-1/*"))
+    record = json.loads((folder / "run.json").read_text())
+    kept = {"because": "made with other code of the method", "as": {}}
+    (folder / "run.json").write_text(json.dumps(record | {"kept": kept}))
+    content = read_results(tmp_path)
+    for table in all_tables(content):
+        if table.name == "papers":
+            continue
+        marked = [row for row in table.rows if any("‡" in text(cell) for cell in row)]
+        if table.name in ("main", "full", "differences"):
+            assert marked, table.name
+            assert all("Zebra" in map(text, row) for row in marked)
+        assert any("‡" in note and "other code of the method" in note for note in table.notes)
+    assert "ddagger" in latex(all_tables(content)[0])
+
+
+def test_a_table_says_in_what_machines_and_libraries_its_runs_differ(tmp_path):
+    make_results(tmp_path)
+    assert not any("same" in note for note in all_tables(read_results(tmp_path))[0].notes)
+    folder = next(tmp_path.glob("runs/zebra/labels-05/fold-1/*"))
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"environment": {"device": "cpu: another", "load": 3}}))
+    assert "processor (cpu, cpu: another)" in all_tables(read_results(tmp_path))[0].notes[-1]

@@ -251,4 +251,4 @@ def test_a_record_tells_the_engine_the_machine_and_how_many_runs_shared_it(place
     environment = execute(spec(), places, CPU, concurrency=3)["environment"]
     assert environment["concurrency"] == 3
     assert len(environment["engine"]) == 64
-    assert {"torch", "threads", "device", "host", "load"} <= set(environment)
+    assert {"torch", "threads", "device", "load"} <= set(environment)

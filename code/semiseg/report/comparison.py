@@ -5,17 +5,21 @@ from math import isnan
 from semiseg.report.formats import ABSENT, Cell, Table
 from semiseg.report.significance import Difference
 from semiseg.report.summary import Entry, Results
-from semiseg.report.wording import notes, percent
+from semiseg.report.wording import kept_because, notes, percent
 
 
 def difference_table(results: Results, bound: Entry, compared: list[Difference]) -> Table:
     """What each method adds to the lower bound, and whether that could be chance."""
     titles = {entry.name: entry.title for entry in results.entries}
+
+    def kept(method: str, labels: float) -> bool:
+        return any(kept_because(results, name, labels) for name in (method, bound.name))
+
     rows: list[list[Cell]] = [
         [
             percent(d.labels),
             titles[d.method],
-            f"{100 * d.mean:+.2f}{'†' if d.partial else ''}",
+            f"{100 * d.mean:+.2f}{'†' if d.partial else ''}{'‡' if kept(d.method, d.labels) else ''}",
             ABSENT if isnan(d.low) else f"{100 * d.low:+.2f} to {100 * d.high:+.2f}",
             f"{d.folds_above} of {d.folds}",
             *map(_probability, (d.p_folds, d.p_folds_adjusted)),

@@ -19,6 +19,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "→": r"$\rightarrow$",
@@ -39,12 +40,13 @@ class Score:
     sd: float = float("nan")  # NaN when there is nothing to deviate from
     best: bool = False
     partial: bool = False  # averaged over fewer runs than asked for
+    kept: bool = False  # some of them were made otherwise than the rest, and kept all the same
 
     @property
     def text(self) -> str:
         """For example "81.30 ± 1.20†"."""
         spread = "" if isnan(self.sd) else f" ± {self.sd:.2f}"
-        return f"{self.mean:.2f}{spread}{'†' if self.partial else ''}"
+        return f"{self.mean:.2f}{spread}{'†' if self.partial else ''}{'‡' if self.kept else ''}"
 
 
 Cell = str | int | Score

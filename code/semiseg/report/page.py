@@ -130,7 +130,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Training", f"{budget(results)}; {_count(len(records), 'finished run')}, {hours:.1f} hours in all"),
         *(
             (key.replace("_", " ").capitalize(), _distinct(e.get(key) for e in environments))
-            for key in dict.fromkeys(key for e in environments for key in e)
+            for key in dict.fromkeys(key for e in environments for key in e if key not in ("load", "engine"))
         ),
         ("Code", _distinct(record.get("git_commit") for record in records)),
     ]

@@ -13,7 +13,7 @@ from semiseg.report.comparison import difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
 from semiseg.report.significance import differences, lower_bound
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
-from semiseg.report.wording import data_source, data_title, notes, percent, share_of, unit_of_distances
+from semiseg.report.wording import data_source, data_title, kept_because, notes, percent, share_of, unit_of_distances
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -214,7 +214,8 @@ def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, lab
     if found is None:
         return ABSENT
     scale = 1 if TABLE[metric].distance else 100
-    return Score(found[0] * scale, found[1] * scale, partial=bool(share_of(results, method, labels)))
+    partial, kept = bool(share_of(results, method, labels)), bool(kept_because(results, method, labels))
+    return Score(found[0] * scale, found[1] * scale, partial=partial, kept=kept)
 
 
 def _mark_best(rows: list[list[Cell]], column: int, eligible: list[bool], better: str) -> None:

@@ -2,6 +2,17 @@
 
 from semiseg.report.summary import Entry, Results
 
+CIRCUMSTANCES = {
+    "engine": "code of the engine",
+    "semiseg": "semiseg",
+    "python": "Python",
+    "torch": "torch",
+    "numpy": "NumPy",
+    "monai": "MONAI",
+    "device": "processor",
+    "threads": "number of threads",
+}
+
 
 def percent(fraction: float) -> str:
     """A label fraction as people write it: 0.05 is "5 %"."""
@@ -58,7 +69,39 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if entries is None and any(e.role == "semi-supervised" for e in results.entries):
         out.append(f"Bold: best semi-supervised method{' among complete cells' if incomplete else ''}.")
-    return [*out, f"† {'; '.join(incomplete)}."] if incomplete else out
+    if incomplete:
+        out.append(f"† {'; '.join(incomplete)}.")
+    kept = [
+        f"{e.title} at {percent(labels)}, {reason}"
+        for labels in results.fractions
+        for e in entries or results.entries
+        if (reason := kept_because(results, e.name, labels))
+    ]
+    if kept:
+        out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
+    return [*out, *circumstances(results)]
+
+
+def kept_because(results: Results, method: str, labels: float) -> str:
+    """In what some run of a cell was made otherwise than it would be now, and was kept; empty if there is none."""
+    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    reasons = dict.fromkeys(str(kept["because"]) for run in runs if (kept := run.record.get("kept")))
+    return "; ".join(reasons)
+
+
+def circumstances(results: Results) -> list[str]:
+    """In what the runs differ that does not make them others, but may show in the last digits."""
+    values: dict[str, set[str]] = {}
+    for run in results.finished:
+        environment = run.record.get("environment") or {}
+        for key in CIRCUMSTANCES.keys() & environment.keys():
+            values.setdefault(key, set()).add(str(environment[key]))
+    differing = [
+        f"{name} ({', '.join(sorted(values[key]))})" if key != "engine" else f"{name} ({len(values[key])} states)"
+        for key, name in CIRCUMSTANCES.items()
+        if len(values.get(key, ())) > 1
+    ]
+    return [f"Not all runs were made with the same {', '.join(differing)}."] if differing else []
 
 
 def share_of(results: Results, method: str, labels: float) -> str:

@@ -30,7 +30,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "monai": version("monai"),
         "system": f"{platform.system()} {platform.machine()}",
-        "host": platform.node(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
