@@ -3,8 +3,8 @@
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.seeding import derive_seed
+
+SHELF = 2**30  # bytes of items that a process keeps for its next run
 
 
 class Stream:
@@ -33,6 +35,41 @@ class Stream:
     def take(self, start: int, number: int) -> list[int]:
         """The items at positions start … start + number − 1."""
         return [self._permutation(p // self.count)[p % self.count] for p in range(start, start + number)]
+
+
+class Shelf:
+    """Training items of one data set and size, kept so that the next run of a process need not read them again."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        self.size = size
+        self.kept: dict[tuple[str, bool], list[Tensor]] = {}
+        self.bytes = 0
+
+    def items(self, dataset: Dataset, case: str, is_label: bool) -> list[Tensor]:
+        """The items of a case; only what is asked for is ever read."""
+        if (case, is_label) in self.kept:
+            return self.kept[case, is_label]
+        array = dataset.label(case)[None] if is_label else dataset.image(case)
+        items = training_items(torch.from_numpy(array), self.size, is_label)
+        size = sum(item.numel() * item.element_size() for item in items)
+        if self.bytes + size <= SHELF:
+            self.kept[case, is_label] = items
+            self.bytes += size
+        return items
+
+
+@lru_cache(maxsize=1)
+def _shelf(path: Path, changed: int, size: tuple[int, ...]) -> Shelf:
+    return Shelf(size)
+
+
+def training_items(array: Tensor, size: tuple[int, ...], is_label: bool) -> list[Tensor]:
+    """Cut (channels, *space) into items: a padded volume, or resized slices."""
+    if len(size) == 3:
+        missing = [max(0, want - have) for want, have in zip(size, array.shape[1:], strict=True)]
+        return [F.pad(array, [p for m in reversed(missing) for p in (m // 2, m - m // 2)])]
+    slices = array[None] if array.ndim == 3 else array.transpose(0, 1)
+    return list(resize(slices, size, is_label))
 
 
 class TrainingSet:
@@ -59,15 +96,16 @@ class TrainingSet:
         self.images: list[Tensor] = []
         self.labels: list[Tensor] = []
         labeled_cases: list[str] = []  # of every labelled item
+        shelf = _shelf(dataset.path, dataset.path.stat().st_mtime_ns, self.size)
         for case in partition.labeled:
-            items = self._items(dataset.image(case), device, is_label=False)
-            self.images += items
-            self.labels += self._items(dataset.label(case)[None], device, is_label=True)
+            items = shelf.items(dataset, case, is_label=False)
+            self.images += [item.to(device) for item in items]
+            self.labels += [item.to(device) for item in shelf.items(dataset, case, is_label=True)]
             labeled_cases += [case] * len(items)
         labeled = len(self.images)
         if self.unlabeled_batch:
             for case in partition.unlabeled:
-                self.images += self._items(dataset.image(case), device, is_label=False)
+                self.images += [item.to(device) for item in shelf.items(dataset, case, is_label=False)]
         self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
         self.parts = disjoint_parts(labeled_cases, labeled_parts, seed)
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
@@ -77,16 +115,6 @@ class TrainingSet:
             self.stacked_images, self.stacked_labels = torch.stack(self.images), torch.stack(self.labels)
             # Views of the stacks: the device must not hold the data set twice.
             self.images, self.labels = list(self.stacked_images), list(self.stacked_labels)
-
-    def _items(self, array: np.ndarray, device: torch.device, is_label: bool) -> list[Tensor]:
-        """Cut a (channels, *space) array into training items."""
-        tensor = torch.from_numpy(array)
-        if len(self.size) == 3:
-            missing = [max(0, want - have) for want, have in zip(self.size, tensor.shape[1:], strict=True)]
-            padding = [p for m in reversed(missing) for p in (m // 2, m - m // 2)]
-            return [F.pad(tensor, padding).to(device)]
-        slices = tensor[None] if tensor.ndim == 3 else tensor.transpose(0, 1)
-        return list(resize(slices, self.size, is_label).to(device))
 
     @property
     def batch_size(self) -> int:
