@@ -3,7 +3,7 @@
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
-command -v slurmctld slurmd munged sbatch >/dev/null && exit
+type slurmctld slurmd munged sbatch &>/dev/null && exit
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 apt-get -qq install -y --no-install-recommends slurmctld slurmd slurm-client munge

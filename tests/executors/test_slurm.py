@@ -23,7 +23,7 @@ from semiseg.training.lease import holder
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 
-STEPS = 100
+STEPS = 40
 DAWDLING = '''
 """A method that takes its time from the fifth step on, as long as it is told to."""
 
@@ -42,7 +42,7 @@ class Dawdling(Supervised):
         with (HERE / "steps").open("a") as file:
             file.write(f"{progress.step}\\n")
         if progress.step >= 4 and (HERE / "dawdle").exists():
-            time.sleep(0.2)
+            time.sleep(0.5)
         return super().losses(batch, progress)
 '''
 
