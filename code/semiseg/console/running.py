@@ -3,15 +3,16 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 
 from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
 from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
-from semiseg.benchmarks.state import Standing, keep, strays, survey
+from semiseg.benchmarks.state import Standing, keep, standing, strays, survey
 from semiseg.console.preparing import generate_if_missing
 from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
@@ -22,6 +23,7 @@ from semiseg.report import report
 from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
+from semiseg.training.run import earlier_record
 
 Stale = Literal["refuse", "rerun", "keep"]
 POLL = 2.0  # seconds between two looks at a run that another command holds
@@ -58,6 +60,7 @@ def carry_out(
         standings = survey(runs, places, found, data)
     seconds = expected_seconds(runs, standings, found)
     wanted = ("failed",) if only_failed else ("left", "stale", "failed", "running")
+    by_folder = {run.spec.folder: run for run in standings}
     left = longest_first([run.spec for run in standings if run.status in wanted], seconds, found)
     if executor.dry_run:
         for spec in left:
@@ -66,17 +69,16 @@ def carry_out(
             pass
         return 0
     write_benchmark(settings, places.results)
-    identities = {run.spec.folder: run.identity for run in standings}
     if left:
         with Watch(console, places.results, left, len(runs)) as watch:
             try:
-                _until_done(left, executor, places, watch)
+                _until_done([by_folder[spec.folder] for spec in left], executor, places, watch)
             except KeyboardInterrupt:
-                print("semiseg: stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+                print("semiseg: interrupted; the same command goes on from the last checkpoints.", file=sys.stderr)
                 raise typer.Exit(130) from None
     now = survey(runs, places, find_methods(places.methods_dir), data)
     for run in now:
-        if run.status == "stale" and run.identity.code != identities[run.spec.folder].code:
+        if run.status == "stale" and run.identity.code != by_folder[run.spec.folder].identity.code:
             console.print(
                 f"{run.spec.folder}: its method was edited meanwhile; run the command again.", highlight=False
             )
@@ -85,18 +87,38 @@ def carry_out(
     return sum(run.status != "finished" for run in now)
 
 
-def _until_done(left: Sequence[RunSpec], executor: Executor, places: Places, watch: Watch) -> None:
+def _until_done(left: Sequence[Standing], executor: Executor, places: Places, watch: Watch) -> None:
     """Hand out runs until all have ended, here or with whoever else holds them."""
-    remaining = {spec.folder: spec for spec in left}
+    remaining = {run.spec.folder: run for run in left}
+    waited_for: set[Path] = set()
+
+    def ended(spec: RunSpec, record: dict[str, Any]) -> None:
+        watch.end(spec, record)
+        del remaining[spec.folder]
+
+    def wait(spec: RunSpec, reason: str) -> None:
+        if spec.folder not in waited_for:
+            waited_for.add(spec.folder)
+            watch.wait_for(spec, reason)
+
     while remaining:
-        free = watch.free(list(remaining.values()))
-        for spec, record in executor.carry_out(free, places.absolute()) if free else ():
-            if record["status"] == "held":
-                watch.wait_for(spec, record["reason"])
+        free = []
+        for run in list(remaining.values()):
+            now = standing(run.spec, run.identity, places.results)
+            if now.status == "running":
+                wait(run.spec, f"held by {now.reason}")
+            elif run.spec.folder in waited_for and now.status in ("finished", "failed"):
+                ended(run.spec, earlier_record(places.results / run.spec.folder))
             else:
-                watch.end(spec, record)
-                del remaining[spec.folder]
-        if len(free) < len(remaining) or not free:
+                free.append(run.spec)
+        if free:
+            with closing(executor.carry_out(free, places.absolute())) as results:  # an interrupt ends it at once
+                for spec, record in results:
+                    if record["status"] == "held":
+                        wait(spec, record["reason"])
+                    else:
+                        ended(spec, record)
+        if remaining:
             time.sleep(POLL)
 
 

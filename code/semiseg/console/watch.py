@@ -35,7 +35,6 @@ class Watch:
         self.overall = self.progress.add_task("All runs", total=total, completed=total - len(left), detail="")
         self.left = {str(spec.folder): spec for spec in left}
         self.bars: dict[str, TaskID] = {}
-        self.waited_for: set[str] = set()
         self.lock, self.done = Lock(), Event()
         self.thread = Thread(target=self._look, daemon=True)
 
@@ -65,23 +64,10 @@ class Watch:
             detail = "" if now.loss is None else f"loss {now.loss:.3f}"
             self.progress.update(self.bars[key], completed=now.step, detail=detail)
 
-    def free(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
-        """Those that nobody holds."""
-        free = []
-        for spec in specs:
-            if now := holder(self.results / spec.folder):
-                self.wait_for(spec, f"held by {now}")
-            else:
-                free.append(spec)
-        return free
-
     def wait_for(self, spec: RunSpec, reason: str) -> None:
-        """Say once who else carries out a run."""
-        if str(spec.folder) not in self.waited_for:
-            self.waited_for.add(str(spec.folder))
-            self.progress.console.print(
-                f"[yellow]…[/] {label(spec)}: {escape(reason)}", highlight=False, soft_wrap=True
-            )
+        """Say who else carries out a run."""
+        line = f"[yellow]…[/] {label(spec)}: {escape(reason)}"
+        self.progress.console.print(line, highlight=False, soft_wrap=True)
 
     def end(self, spec: RunSpec, record: dict[str, Any]) -> None:
         """Replace a run's bar by one line."""

@@ -1,7 +1,7 @@
 """What every executor is: options that a person can set, and one method that carries out runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,7 +29,7 @@ class Executor(Settings, ABC):
         """What runs will be carried out on; it decides what `training.precision: auto` means for all of them."""
 
     @abstractmethod
-    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
+    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         """Yield every run with its record as it ends.
 
         A process, or a node, that dies costs its run at most, not the others. A run that somebody else holds, or

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -15,11 +15,9 @@ from pydantic import Field
 from semiseg.errors import UserError
 from semiseg.executors.executor import Ended, Executor
 from semiseg.settings import RunSpec
-from semiseg.training.files import write_json
-from semiseg.training.lease import Held, claim
 from semiseg.training.places import Places
 from semiseg.training.precision import choose_device
-from semiseg.training.run import earlier_record, execute
+from semiseg.training.run import execute, record_failure
 from semiseg.training.stopping import stop_on_signals
 
 MOST_JOBS = 8
@@ -38,7 +36,7 @@ class Local(Executor):
     def device_type(self) -> Literal["cpu", "cuda"]:
         return choose_device(self.device)
 
-    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
+    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         pool = Pool(self, places)
         if self.dry_run:
             print(f"{min(len(runs), pool.wanted)} processes, {pool.threads} threads each, on {self.device_type}")
@@ -58,7 +56,7 @@ class Pool:
         self.threads = options.threads or max(1, cores // self.wanted)
         self.workers: list[Worker] = []
 
-    def carry_out(self, runs: Sequence[RunSpec]) -> Iterator[Ended]:
+    def carry_out(self, runs: Sequence[RunSpec]) -> Generator[Ended, None, None]:
         """Yield every run with its record as it ends."""
         waiting = deque(runs)
         try:
@@ -70,7 +68,7 @@ class Pool:
                 ready = wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)])
                 for worker in [w for w in self.workers if w.pipe in ready or w.process.sentinel in ready]:
                     ended = worker.collect(self.places)
-                    if not worker.process.is_alive():
+                    if worker.run is None and not worker.process.is_alive():
                         self.workers.remove(worker)
                     if ended:
                         self._learn(ended[1])
@@ -152,22 +150,7 @@ class Worker:
         run, self.run = self.run, None
         if run is None:
             return None
-        return run, record or _record_death(run, places)
-
-
-def _record_death(run: RunSpec, places: Places) -> dict[str, Any]:
-    """Keep with a run that its process died, unless somebody else carries it out already."""
-    folder = places.results / run.folder
-    record: dict[str, Any] = {"spec": run.model_dump(mode="json")} | earlier_record(folder)
-    try:
-        with claim(folder):
-            record |= {"status": "failed", "reason": DIED}
-            write_json(folder / "run.json", record)
-    except Held as held:
-        record |= {"status": "held", "reason": str(held)}
-    except OSError as error:
-        record |= {"status": "failed", "reason": f"{DIED} ({error.strerror})"}
-    return record
+        return run, record or record_failure(run, places, DIED)
 
 
 def _serve(pipe: Connection, device: str, threads: int, places: Places, parent: int) -> None:

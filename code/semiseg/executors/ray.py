@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,9 +13,8 @@ from semiseg.errors import UserError
 from semiseg.executors.executor import Ended, Executor
 from semiseg.executors.ray_cluster import Common, check_nodes, cluster, common, one_line, room
 from semiseg.settings import RunSpec
-from semiseg.training.files import write_json
 from semiseg.training.places import Places
-from semiseg.training.run import earlier_record, execute
+from semiseg.training.run import execute, record_failure
 from semiseg.training.stopping import stop_on_signals
 
 LOOK_AROUND = 5.0  # seconds between two looks at which nodes there are
@@ -66,7 +65,7 @@ class Ray(Executor):
         memory = f", {self.memory_per_run:g} GB of memory" if self.memory_per_run else ""
         return f"{where}, with CPUs: {self.cpus_per_run}, GPUs: {self._gpus:g}{memory} for each run"
 
-    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
+    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         """Yield every run with its record as it ends; one that lost its node is carried out elsewhere."""
         if self.dry_run:
             print(f"{len(runs)} runs on {self}")
@@ -124,12 +123,12 @@ class Ray(Executor):
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
             lost, how = "process", type(error).__name__
         except ray.exceptions.RayError as error:  # the run did not even begin
-            return _fail(spec, places, one_line(error))
+            return record_failure(spec, places, one_line(error))
         # Counted for as long as the command lasts: it comes back with a run whose lost node still seems to hold it.
         self._lost[spec.folder, lost] += 1
         if self._lost[spec.folder, lost] < CHANCES[lost]:
             return None
-        return _fail(spec, places, f"its {lost} died {CHANCES[lost]} times ({how}){REMEDY.get(lost, '')}")
+        return record_failure(spec, places, f"its {lost} died {CHANCES[lost]} times ({how}){REMEDY.get(lost, '')}")
 
 
 def _work(spec: RunSpec, places: Places, shared: Common, device: str, threads: int, concurrency: int) -> dict[str, Any]:
@@ -138,12 +137,3 @@ def _work(spec: RunSpec, places: Places, shared: Common, device: str, threads: i
     os.chdir(shared.folder)
     torch.set_num_threads(threads)
     return execute(spec, places, torch.device(device), stop_on_signals(), concurrency)
-
-
-def _fail(spec: RunSpec, places: Places, reason: str) -> dict[str, Any]:
-    """The record of a run that cannot leave one itself."""
-    folder = places.results / spec.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"spec": spec.model_dump(mode="json")} | earlier_record(folder) | {"status": "failed", "reason": reason}
-    write_json(folder / "run.json", record)
-    return record

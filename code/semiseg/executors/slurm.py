@@ -19,9 +19,8 @@ from semiseg.executors.executor import Ended, Executor
 from semiseg.executors.slurm_job import Job, Notes, carry_out_list
 from semiseg.executors.slurm_queue import ADVICE, final_state, job_states, lives
 from semiseg.settings import RunSpec
-from semiseg.training.files import write_json
 from semiseg.training.places import Places
-from semiseg.training.run import earlier_record
+from semiseg.training.run import record_failure
 
 LOOKS = 4  # as often in a row must a job be gone: network file systems show its last notes up to a minute late
 
@@ -60,7 +59,7 @@ class Slurm(Executor):
         """Jobs with a GPU train on it."""
         return "cuda" if self.gpus_per_job else "cpu"
 
-    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Iterator[Ended]:
+    def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         """Submit what no job has on its list yet, and watch. Leaving the loop early leaves the jobs to Slurm."""
         folder = places.results / "slurm"
         jobs = Job.queued(folder, job_states() or {}, runs)
@@ -164,13 +163,7 @@ def _bury(job: Job, state: str, places: Places) -> Generator[Ended, None, list[R
     noted = Notes(job.folder, job.number).records
     begun = [spec for spec in job.runs if str(spec.folder) in noted]
     for spec in begun:
-        folder = places.results / spec.folder
-        record: dict[str, Any] = {"spec": spec.model_dump(mode="json")}
-        record |= earlier_record(folder)
-        if record.get("status") != "finished":
-            record |= {"status": "failed", "reason": reason}
-            write_json(folder / "run.json", record)
-        yield spec, record
+        yield spec, record_failure(spec, places, reason)
     rest = [spec for spec in job.runs if spec not in begun]
     if noted and state != "CANCELLED":  # a job that dies before its first run would only die again
         return rest

@@ -72,6 +72,23 @@ def earlier_record(folder: Path) -> Record:
         return {}
 
 
+def record_failure(spec: RunSpec, places: Places, reason: str) -> Record:
+    """Keep with a run why whoever carried it out could not, unless it is done or somebody else goes on with it."""
+    folder = places.results / spec.folder
+    record: Record = {"spec": spec.model_dump(mode="json")}
+    try:
+        with claim(folder):
+            record |= earlier_record(folder)
+            if record.get("status") != "finished":
+                record |= {"status": "failed", "reason": reason}
+                write_json(folder / "run.json", record)
+            return record
+    except Held as held:
+        return record | {"status": "held", "reason": str(held)}
+    except OSError as error:
+        return record | {"status": "failed", "reason": f"{reason} ({failures.reason(error)})"}
+
+
 class _Attempt:
     """One attempt at a run by whoever holds its lease."""
 
