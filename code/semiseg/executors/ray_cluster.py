@@ -50,7 +50,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             runtime_env={"env_vars": {"PYTHONUTF8": "1"}},
             **({} if address else ON_THIS_MACHINE),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"--executor ray: no cluster can be used at {address or 'this machine'} ({one_line(error)}); "
             "begin one with `ray start --head`, or leave the address out to have one started here."
