@@ -139,7 +139,7 @@ def test_a_dry_run_tells_what_would_be_asked_for_and_starts_nothing(places, monk
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_or_is_dismissed_costs_no_other_run_and_no_step_that_was_saved(places):
+def test_a_process_that_dies_or_is_dismissed_costs_no_other_run_and_no_step_that_was_saved(places, capfd):
     runs = runs_of(places, "supervised", "deadly", "dismissed", "mean_teacher")
     ended = list(make_executor("ray", {"jobs": 1}).carry_out(runs, places))
     assert [spec.method for spec, _ in ended] == [spec.method for spec in runs], "runs begin in their order"
@@ -149,6 +149,7 @@ def test_a_process_that_dies_or_is_dismissed_costs_no_other_run_and_no_step_that
     assert "process died 2 times" in record(places, runs[1])["reason"]
     assert steps(places, "deadly") == {0: 2}
     assert steps(places, "dismissed") == dict.fromkeys(range(STEPS), 1)
+    assert capfd.readouterr() == ("", ""), "Ray does not talk into the progress"
     assert not list(places.results.glob(".*")), "what nodes are tested with is cleared away"
 
 

@@ -21,7 +21,6 @@ from semiseg.training.places import Places
 PATIENCE = 300.0  # seconds for a node to start a process and to import torch, perhaps from a slow network folder
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # of what nodes print: dead processes are in the records of their runs
 }
 ON_THIS_MACHINE: dict[str, Any] = {
@@ -51,7 +50,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             runtime_env={"env_vars": {"PYTHONUTF8": "1"}},
             **({} if address else ON_THIS_MACHINE),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"--executor ray: no cluster can be used at {address or 'this machine'} ({one_line(error)}); "
             "begin one with `ray start --head`, or leave the address out to have one started here."
