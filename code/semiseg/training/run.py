@@ -106,6 +106,7 @@ class _Attempt:
         self.lease, self.record = lease, record
         self.stop: Stop = lambda: stop() or lease.lost
         self.notes: list[str] = []  # what the user should know, one line each
+        self.began = time.perf_counter()
 
     def carry_out(self) -> Record:
         """Do it, and keep the record of what came of it."""
@@ -159,7 +160,8 @@ class _Attempt:
         self.record |= {
             "status": "finished",
             "warnings": [*self.notes, *method.concerns()],
-            "seconds": round(trainer.seconds, 2),
+            "seconds": round(trainer.seconds, 2),  # of training, in all attempts
+            "attempt_seconds": round(time.perf_counter() - self.began, 2),  # of this one, evaluation included
             "images_per_second": round(trainer.images_per_second, 1),
             "peak_memory_mb": peak_memory(self.device),
             "metrics": mean_metrics(result.cases),
