@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg.data import archive
+from semiseg.data import budget
 from semiseg.data import prepare as preparation
 from semiseg.data.prepare import prepare
 from semiseg.data.recipe import Recipe
@@ -533,7 +533,7 @@ PACKED: dict[str, tuple[dict[str, bytes], Callable[[Path], Any], str]] = {
 def test_a_malformed_archive_is_named_and_leaves_nothing(
     others: dict[str, bytes], damage: Callable[[Path], Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "HARMLESS", 2**16)
+    monkeypatch.setattr(budget, "HARMLESS", 2**16)
     source = Source(ImageFolder, tmp_path)
     source.folder = pack(tmp_path / "mine.zip", source.folder, **others)
     damage(source.folder)

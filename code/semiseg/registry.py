@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import semiseg.methods
 from semiseg.errors import UserError
 from semiseg.method import Method, Paper
+from semiseg.source_code import method_code
 
 
 class Methods(dict[str, type[Method]]):
@@ -52,6 +53,7 @@ def find_methods(directory: Path | None = None) -> Methods:
                 places = " and ".join(c.where for c in own)
                 raise UserError(f"two methods are called {name!r}: {places}; rename one of the files.")
             found[name] = own[0].load()
+            method_code(found[name])  # before its files change: what is remembered is what was imported
         except UserError as error:
             found.broken[name] = str(error)
     return found

@@ -1,12 +1,48 @@
 """What code consists of: the text of a module, and of the modules that it imports."""
 
 import ast
+import functools
 import io
+import sys
+import sysconfig
 import tokenize
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from types import ModuleType
+from weakref import WeakKeyDictionary
+
+_loaded: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # the text of modules as this process holds them
+
+
+@functools.cache
+def method_code(method: type) -> tuple[str, ...]:
+    """The text of a method's module and of what it imports beside the engine.
+
+    That is the other methods, the method's own package, and modules of the user's that nobody installed. Asked for
+    right after the import, it is the text that this process carries out, whatever becomes of the files.
+    """
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    home = method.__module__.partition(".")[0]
+
+    def belongs(name: str) -> bool:
+        top = name.partition(".")[0]
+        if top == "semiseg":
+            return name.startswith("semiseg.methods.")
+        if top == home:
+            return True
+        try:
+            spec = find_spec(top)
+        except ValueError:  # of what is no file, such as __main__
+            return False
+        if spec is None:
+            return False
+        place = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "built-in"))
+        installed = {"site-packages", "dist-packages", "built-in", "frozen"} & set(place.parts)
+        return not installed and not place.resolve().is_relative_to(library)
+
+    return tuple(follow_imports([method.__module__], belongs).values())
 
 
 def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dict[str, str]:
@@ -25,18 +61,28 @@ def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dic
             continue
         if spec is None or not (spec.origin or "").endswith(".py"):
             continue
-        texts[name] = Path(spec.origin or "").read_text(encoding="utf-8")
+        texts[name] = _text(name, Path(spec.origin or ""))
         if spec.submodule_search_locations is not None:
             packages.add(name)
         waiting += _imports(texts[name], spec.parent or "")
     return texts
 
 
+def _text(name: str, file: Path) -> str:
+    """The text of a module: as it was when first asked for, if it is loaded, since that is what runs."""
+    module = sys.modules.get(name)
+    if module is None:
+        return file.read_text(encoding="utf-8")
+    return _loaded.setdefault(module, file.read_text(encoding="utf-8"))
+
+
 def _imports(text: str, package: str) -> Iterator[str]:
     """What a module of a package imports, wherever in its text: modules, and names that may be modules."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         elif isinstance(node, ast.ImportFrom):
             origin = resolve_name("." * node.level + (node.module or ""), package)
             yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
@@ -47,7 +93,7 @@ def without_comments(text: str) -> str:
 
     Cut from the text by position, so that the result is the same for every version of Python.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
@@ -56,6 +102,14 @@ def without_comments(text: str) -> str:
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if ast.get_docstring(node, clean=False) is not None:
-            first, last = node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
-            lines[first - 1 : last] = [""] * (last - first + 1)
+            _cut(lines, node.body[0])
     return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _cut(lines: list[str], docstring: ast.stmt) -> None:
+    """Blank a docstring that has its lines to itself; where code shares them, it stays."""
+    first, last = docstring.lineno, docstring.end_lineno or docstring.lineno
+    before = lines[first - 1].encode()[: docstring.col_offset]
+    after = lines[last - 1].encode()[docstring.end_col_offset :]
+    if not before.strip() and not after.strip():
+        lines[first - 1 : last] = [""] * (last - first + 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_results_from_before_runs_had_an_identity_are_stale(places):
 def test_stale_runs_that_were_kept_are_finished_until_something_else_changes(places):
     finished(places)
     changed = benchmark(training=TRAINING | {"steps": 3})
-    keep([first(changed, places)], places.results)
+    keep([first(changed, places)])
     assert first(changed, places).status == "finished"
     assert first(benchmark(training=TRAINING | {"steps": 4}), places).status == "stale"
 
@@ -247,7 +248,9 @@ def test_long_runs_begin_first_within_a_fold_so_that_the_last_ones_are_short(pla
     ordered = [(spec.fold, spec.method) for spec in longest_first(specs, None, FOUND)]
     names = ["mutual_exemplar", "cps", "supervised"]
     assert ordered == [(fold, name) for fold in (0, 1) for name in names]
-    measured = [Standing(spec, None, "finished", seconds=s) for spec, s in zip(specs, (9.0, 5.0, 1.0), strict=False)]
+    measured = [
+        Standing(spec, Path(), None, "finished", seconds=s) for spec, s in zip(specs, (9.0, 5.0, 1.0), strict=False)
+    ]
     seconds = expected_seconds(specs, measured, FOUND)
     assert [spec.method for spec in longest_first(specs, seconds, FOUND)[:3]] == [
         "supervised",

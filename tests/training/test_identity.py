@@ -162,11 +162,25 @@ def test_a_finished_run_is_not_repeated_but_one_of_edited_code_is(places, tmp_pa
     first = execute(spec(), places, CPU)
     path = places.results / spec().folder / "model.safetensors"
     written = path.stat().st_mtime_ns
-    assert execute(spec(benchmark="another name"), places, CPU) == first
+    assert execute(spec(benchmark="another"), places, CPU) == first
     assert path.stat().st_mtime_ns == written
     edit(tmp_path, "2.0")
-    second = execute(spec(), places, CPU)
-    assert second["identity"]["hash"] != first["identity"]["hash"]
+    assert execute(spec(), places, CPU)["status"] == "stale", "nobody asked for it to be replaced"
+    assert path.stat().st_mtime_ns == written
+    (places.data / "tiny.h5").rename(places.data / "away.h5")
+    assert execute(spec(), places, CPU)["status"] == "failed"
+    assert read_record(path.parent) == first, "a failure that comes before the run begins replaces no result"
+
+
+def test_what_a_process_holds_of_a_module_is_what_counts_and_not_what_was_written_since(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shared_part.py").write_text("WEIGHT = 1\n")
+    text = "from shared_part import WEIGHT\n" + PLUGIN
+    for name in ("early", "late"):
+        (tmp_path / f"{name}_method.py").write_text(text)
+    early = code_hash(importlib.import_module("early_method").Edited)
+    (tmp_path / "shared_part.py").write_text("WEIGHT = 2\n")
+    assert code_hash(importlib.import_module("late_method").Edited) == early
 
 
 def test_what_is_in_a_file_of_weights_counts_and_not_where_it_lies(places, tmp_path):
@@ -191,6 +205,13 @@ def test_comments_and_docstrings_are_no_code():
     assert without_comments(text) == 'import a\ndef f(x):\n    return "# no comment" + x'
     assert without_comments(text) == without_comments(text.replace("# why", "# because").replace("What.", "More."))
     assert without_comments(text) != without_comments(text.replace("no comment", "another"))
+
+
+def test_code_that_shares_its_lines_with_a_docstring_counts():
+    one = 'class A(B): """Doc."""\n'
+    assert without_comments(one) != without_comments(one.replace("(B)", "(C)"))
+    assert without_comments('def f(): "d"; return 1\n') != without_comments('def f(): "d"; return 2\n')
+    assert without_comments('x = "\x0c"\ny = 1  # one\n') == without_comments('x = "\x0c"\ny = 1  # two\n')
 
 
 def test_code_that_a_method_imports_beside_the_engine_counts(tmp_path, monkeypatch):

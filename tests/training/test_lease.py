@@ -84,7 +84,7 @@ def test_a_heartbeat_tells_how_far_the_run_is_and_who_lost_the_lease_knows(tmp_p
     with claim(tmp_path) as lease:
         lease.show(step=7, steps=9, loss=0.5)
         until(lambda: holder(tmp_path).step == 7)
-        assert lease.still_held()
+        lease.demand()
         lease.path.unlink()  # somebody took it over
         until(lambda: lease.lost)
         assert not list(tmp_path.iterdir()), "the heartbeat must not make the file anew"
@@ -137,3 +137,15 @@ def test_a_lease_that_is_just_being_written_is_one(tmp_path):
     assert holder(tmp_path) is not None
     (tmp_path / ".lease-new").write_text(json.dumps([]))
     assert holder(tmp_path) is not None
+
+
+def test_a_dead_holder_elsewhere_is_cleared_away_and_a_living_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT", 0.02)
+    monkeypatch.setattr(leases, "EXPIRES", 0.2)
+    path = forged(tmp_path, boot="another")
+    os.utime(path, (0, time.time() + 60))  # its clock is ahead
+    leases.bury(tmp_path)
+    assert not path.exists()
+    with claim(tmp_path) as lease:
+        leases.bury(tmp_path)
+        lease.demand()

@@ -1,5 +1,6 @@
 """From a benchmark file to its runs."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,6 @@ def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:
     """Keep beside the results what was asked for."""
     results.mkdir(parents=True, exist_ok=True)
     content = settings.model_dump(mode="json")
-    partial = results / "benchmark.yaml.partial"
+    partial = results / f".benchmark.yaml.{os.getpid()}.partial"  # another command may do the same
     partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     partial.replace(results / "benchmark.yaml")

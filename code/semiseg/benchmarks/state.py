@@ -7,12 +7,13 @@ from typing import Literal
 
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
+from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.assembly import partition_for
 from semiseg.training.checkpoint import NAME as CHECKPOINT
 from semiseg.training.files import write_json
-from semiseg.training.identity import Identity, identify
+from semiseg.training.identity import Identity, identify, made
 from semiseg.training.lease import Holder, holder
 from semiseg.training.places import Places
 from semiseg.training.results import damage
@@ -27,6 +28,7 @@ class Standing:
     """A run as its folder shows it."""
 
     spec: RunSpec
+    folder: Path
     identity: Identity  # that it would have if it were carried out now
     status: Status
     reason: str = ""
@@ -38,7 +40,7 @@ def survey(
     specs: Sequence[RunSpec], places: Places, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None
 ) -> list[Standing]:
     """The standing of every run; without data, what depends on them is not compared."""
-    return [standing(spec, _identity(spec, found, data), places.results) for spec in specs]
+    return [standing(spec, _identity(spec, found, data), places.results / spec.folder) for spec in specs]
 
 
 def strays(
@@ -61,27 +63,27 @@ def strays(
             continue
         try:
             spec = RunSpec.model_validate(record["spec"]).model_copy(update=common)
+            result.append(standing(spec, _identity(spec, found, data), path.parent))
         except (KeyError, ValueError):
             continue  # of an older kind; the report judges whether it can be read
-        if spec.implementation in found:
-            result.append(standing(spec, _identity(spec, found, data), places.results, path.parent))
+        except UserError as error:  # its method has other settings today
+            result.append(Standing(spec, path.parent, Identity({}), "stale", f"cannot be made any more: {error}"))
     return result
 
 
 def _identity(spec: RunSpec, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None) -> Identity:
-    method = found[spec.implementation]
-    if data is None:
-        return identify(spec, method, None, None)
+    method = found.get(spec.implementation)
+    if data is None or method is None:
+        return identify(spec, method, data[0] if data else None, None)
     dataset, splits = data
     return identify(spec, method, dataset, partition_for(method, splits, spec, dataset))
 
 
-def standing(spec: RunSpec, identity: Identity, results: Path, folder: Path | None = None) -> Standing:
+def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
     """The standing of a run in its folder."""
-    folder = folder or results / spec.folder
 
     def stands(status: Status, reason: str = "") -> Standing:
-        return Standing(spec, identity, status, reason, held, record.get("seconds"))
+        return Standing(spec, folder, identity, status, reason, held, record.get("seconds"))
 
     record = earlier_record(folder)
     held = holder(folder) if folder.exists() else None
@@ -94,7 +96,7 @@ def standing(spec: RunSpec, identity: Identity, results: Path, folder: Path | No
             reasons = identity.differences(record.get("identity", {}))
             if not reasons or ("kept" in record and not identity.differences(record["kept"]["as"])):
                 return stands("finished")
-            return stands("stale", _made(reasons))
+            return stands("stale", made(reasons))
         case "failed":
             return stands("failed", record.get("reason", ""))
         case None if not (folder / "run.json").exists():
@@ -105,14 +107,15 @@ def standing(spec: RunSpec, identity: Identity, results: Path, folder: Path | No
     return stands("left", "interrupted, will resume" if resumes else "interrupted, will begin anew")
 
 
-def _made(reasons: list[str]) -> str:
-    return ", ".join(r if r.startswith("made") else f"made with {r}" if not i else r for i, r in enumerate(reasons))
-
-
-def keep(standings: Iterable[Standing], results: Path) -> None:
+def keep(standings: Iterable[Standing]) -> None:
     """Let stale runs count as finished, as what they would be made as now; tables mark them."""
     for run in standings:
-        folder = results / run.spec.folder
-        write_json(folder / "run.json", earlier_record(folder) | {
-            "kept": {"because": run.reason, "as": run.identity.record()},
-        })  # fmt: skip
+        kept = {"because": run.reason, "as": run.identity.record()}
+        write_json(run.folder / "run.json", earlier_record(run.folder) | {"kept": kept})
+
+
+def give_up(standings: Iterable[Standing]) -> None:
+    """Let stale runs count as left, so that whoever carries them out may replace them."""
+    for run in standings:
+        changes = {"status": "left", "reason": f"to be repeated, since it was {run.reason}"}
+        write_json(run.folder / "run.json", earlier_record(run.folder) | changes)

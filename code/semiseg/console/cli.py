@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further metho
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at the same time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs that were made otherwise than now.")]
+KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep such runs, marked in every table.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: training.steps=100.")]
 
 
@@ -121,8 +123,8 @@ def run(
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
     overrides: Overrides = None,
-    rerun_stale: Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs made otherwise than now.")] = False,
-    keep_stale: Annotated[bool, typer.Option("--keep-stale", help="Keep them, marked in every table.")] = False,
+    rerun_stale: RerunStale = False,
+    keep_stale: KeepStale = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the runs that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
@@ -134,8 +136,6 @@ def run(
     from semiseg.settings import fraction, load_benchmark
     from semiseg.training.places import Places
 
-    if rerun_stale and keep_stale:
-        raise UserError("--rerun-stale and --keep-stale: choose one of them.")
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
     carrier = make_executor(executor, options | _pairs(executor_options, "--executor-set"))
     settings = load_benchmark(benchmark, _pairs(overrides, "--set"))
@@ -150,14 +150,14 @@ def run(
         )
     except ValueError as error:
         raise UserError(f"--labels, --folds or --seeds: {error}.") from error
-    stale: Any = "rerun" if rerun_stale else "keep" if keep_stale else "refuse"
-    missing = carry_out(settings, places, selection, carrier, stale, retry_failed)
+    missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), retry_failed)
     if dry_run:
         return
     if (results / "index.html").exists():
         show_report(results, results)
     if missing:
-        console.print(f"{missing} runs did not finish; `semiseg status {results}` says why.", style="red")
+        are = "run is" if missing == 1 else "runs are"
+        console.print(f"{missing} {are} not finished; `semiseg status {results}` says why.", style="red")
         raise typer.Exit(1)
 
 
@@ -174,6 +174,8 @@ def train(
     data_dir: DataDir = Path("data"),
     splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
     overrides: Overrides = None,
+    rerun_stale: RerunStale = False,
+    keep_stale: KeepStale = False,
 ) -> None:
     """Train and evaluate one method on one fold."""
     from semiseg.benchmarks.expansion import Selection
@@ -200,7 +202,9 @@ def train(
             (content if key in ("network", "weights") else config)[key] = value
     settings = validate(BenchmarkSettings, {**content, "methods": [{method: config}]}, "semiseg train")
     executor = make_executor("local", {"device": device, "jobs": 1})
-    if carry_out(settings, Places(out, data_dir, splits, methods_dir), Selection(), executor):
+    if carry_out(
+        settings, Places(out, data_dir, splits, methods_dir), Selection(), executor, _stale(rerun_stale, keep_stale)
+    ):
         raise typer.Exit(1)
 
 
@@ -295,6 +299,12 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _stale(rerun: bool, keep: bool) -> Literal["refuse", "rerun", "keep"]:
+    if rerun and keep:
+        raise UserError("--rerun-stale and --keep-stale: choose one of them.")
+    return "rerun" if rerun else "keep" if keep else "refuse"
+
+
 def _pairs(pairs: list[str] | None, option: str) -> dict[str, Any]:
     import yaml
 
@@ -321,4 +331,9 @@ def main() -> None:
         sys.exit(2)
     except UserError as error:
         print(f"semiseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if not (error.filename and error.strerror):
+            raise
+        print(f"semiseg: {error.filename}: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,7 @@ import typer
 from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
 from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
-from semiseg.benchmarks.state import Standing, keep, standing, strays, survey
+from semiseg.benchmarks.state import Standing, give_up, keep, standing, strays, survey
 from semiseg.console.preparing import generate_if_missing
 from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
@@ -27,6 +27,7 @@ from semiseg.training.run import earlier_record
 
 Stale = Literal["refuse", "rerun", "keep"]
 POLL = 2.0  # seconds between two looks at a run that another command holds
+RETRY = 4.0  # seconds before such a run is handed out again, however free it looks
 
 
 def carry_out(
@@ -55,8 +56,7 @@ def carry_out(
         *survey([s for s in others if (places.results / s.folder).exists()], places, found, data),
         *strays(settings, all_runs, places, found, data),
     ]
-    _settle([*standings, *beside], asked, places.results, stale)
-    if stale == "keep":
+    if changed := _settle([*standings, *beside], asked, stale, executor.dry_run):
         standings = survey(runs, places, found, data)
     seconds = expected_seconds(runs, standings, found)
     wanted = ("failed",) if only_failed else ("left", "stale", "failed", "running")
@@ -82,7 +82,9 @@ def carry_out(
             console.print(
                 f"{run.spec.folder}: its method was edited meanwhile; run the command again.", highlight=False
             )
-    if any(run.status == "finished" for run in now) and (left or not (places.results / "index.html").exists()):
+    if any(run.status == "finished" for run in now) and (
+        left or changed or not (places.results / "index.html").exists()
+    ):
         report(places.results)
     return sum(run.status != "finished" for run in now)
 
@@ -90,7 +92,7 @@ def carry_out(
 def _until_done(left: Sequence[Standing], executor: Executor, places: Places, watch: Watch) -> None:
     """Hand out runs until all have ended, here or with whoever else holds them."""
     remaining = {run.spec.folder: run for run in left}
-    waited_for: set[Path] = set()
+    waited_for: dict[Path, float] = {}  # since when
 
     def ended(spec: RunSpec, record: dict[str, Any]) -> None:
         watch.end(spec, record)
@@ -98,18 +100,18 @@ def _until_done(left: Sequence[Standing], executor: Executor, places: Places, wa
 
     def wait(spec: RunSpec, reason: str) -> None:
         if spec.folder not in waited_for:
-            waited_for.add(spec.folder)
             watch.wait_for(spec, reason)
+        waited_for[spec.folder] = time.monotonic()
 
     while remaining:
         free = []
         for run in list(remaining.values()):
-            now = standing(run.spec, run.identity, places.results)
+            now = standing(run.spec, run.identity, run.folder)
             if now.status == "running":
                 wait(run.spec, f"held by {now.reason}")
             elif run.spec.folder in waited_for and now.status in ("finished", "failed"):
-                ended(run.spec, earlier_record(places.results / run.spec.folder))
-            else:
+                ended(run.spec, earlier_record(run.folder))
+            elif time.monotonic() - waited_for.get(run.spec.folder, -RETRY) >= RETRY:
                 free.append(run.spec)
         if free:
             with closing(executor.carry_out(free, places.absolute())) as results:  # an interrupt ends it at once
@@ -122,21 +124,25 @@ def _until_done(left: Sequence[Standing], executor: Executor, places: Places, wa
             time.sleep(POLL)
 
 
-def _settle(standings: Sequence[Standing], asked: set[Path], results: Path, stale: Stale) -> None:
-    """Stop before results are mixed that were not made alike, or do with them what the user says."""
+def _settle(standings: Sequence[Standing], asked: set[Path], stale: Stale, dry_run: bool) -> bool:
+    """Stop before results are mixed that were not made alike, or do with them what the user says; whether it did."""
     found = [run for run in standings if run.status == "stale"]
-    if stale == "rerun":
-        found = [run for run in found if run.spec.folder not in asked]
-    if not found:
-        return
     if stale == "keep":
-        keep(found, results)
-        return
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        if not dry_run:
+            keep(found)
+        return bool(found)
+    beyond = [run for run in found if run.spec.folder not in asked]
+    if stale == "rerun" and not beyond:
+        if not dry_run:
+            give_up(found)
+        return bool(found)
+    if not found:
+        return False
     if stale == "rerun":
-        remedy = "ask for these runs, too, or choose another --out"
+        found, remedy = beyond, "ask for these runs, too, or choose another --out"
     else:
         remedy = (
             "choose another --out, --rerun-stale to repeat them, or --keep-stale to keep them, marked in every table"
         )
-    raise UserError(f"{results / found[0].spec.folder}{more}: {found[0].reason}; {remedy}.")
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    raise UserError(f"{found[0].folder}{more}: {found[0].reason}; {remedy}.")

@@ -21,6 +21,9 @@ def print_standings(settings: BenchmarkSettings, places: Places) -> None:
     if (places.data / f"{settings.dataset}.h5").exists() and frozen.exists():
         dataset = places.dataset(settings.dataset)
         data = dataset, places.frozen_splits(dataset)
+    else:
+        where = f"{places.data}/{settings.dataset}.h5 and {frozen}"
+        console.print(f"Data and split are not compared: {where} are not both there (--data-dir, --splits).")
     runs = survey(specs, places, found, data)
     counts = Counter(run.status for run in runs)
     for status in STATUSES:
@@ -33,7 +36,7 @@ def print_standings(settings: BenchmarkSettings, places: Places) -> None:
             reasons.setdefault((run.status, run.reason), []).append(run)
     for (kind, reason), alike in reasons.items():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        line = f"{kind}: {alike[0].spec.folder}{more}: {reason}"
+        line = f"{kind}: {alike[0].folder.relative_to(places.results)}{more}: {reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

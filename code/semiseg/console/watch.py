@@ -1,6 +1,7 @@
 """Progress of a benchmark on the terminal: all of it, every current run, and the time that is left."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, Self
@@ -51,8 +52,9 @@ class Watch:
     def _look(self) -> None:
         while not self.done.wait(LOOK):
             for spec in list(self.left.values()):
-                if now := holder(self.results / spec.folder):
-                    self._show(spec, now)
+                with suppress(OSError):  # a file system that is out of reach for a moment
+                    if now := holder(self.results / spec.folder):
+                        self._show(spec, now)
 
     def _show(self, spec: RunSpec, now: Holder) -> None:
         key = str(spec.folder)

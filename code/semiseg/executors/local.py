@@ -72,6 +72,8 @@ class Pool:
                         self.workers.remove(worker)
                     if ended:
                         self._learn(ended[1])
+                        if worker.device != "cpu" and ended[1]["status"] == "failed":
+                            self._dismiss(worker)  # an error may have spoilt the device for this process
                         yield ended
         finally:
             self.stop()
@@ -87,6 +89,11 @@ class Pool:
             devices = [f"cuda:{i}" for i in range(self.gpus)] or ["cpu"]
             taken = [worker.device for worker in self.workers]
             self.workers.append(Worker(min(devices, key=taken.count), self.threads, self.places))
+
+    def _dismiss(self, worker: "Worker") -> None:
+        worker.pipe.close()  # at which the process ends
+        if worker in self.workers:
+            self.workers.remove(worker)
 
     def _learn(self, record: dict[str, Any]) -> None:
         """Let more processes share a GPU if what a run needed of its memory leaves room for them."""
@@ -116,6 +123,8 @@ def fitting(total_mb: float, peak_mb: float) -> int:
 class Worker:
     """A process that carries out one run after the other."""
 
+    any_started = False  # of all processes so far
+
     def __init__(self, device: str, threads: int, places: Places) -> None:
         context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock the child
         self.device = device
@@ -139,13 +148,13 @@ class Worker:
             if self.pipe.poll():
                 record = self.pipe.recv()
                 if not self.started:  # its first word
-                    self.started = True
+                    self.started = Worker.any_started = True
                     return None
         except (EOFError, OSError):
             self.process.join(PATIENCE)
         if record is None and self.process.is_alive():
             return None
-        if not self.started:
+        if not self.started and not Worker.any_started:
             raise UserError("the worker processes cannot start; see the first error above.")
         run, self.run = self.run, None
         if run is None:

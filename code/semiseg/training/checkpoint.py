@@ -24,10 +24,12 @@ class Checkpoint:
     identity: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
     noted: dict[str, float] = field(default_factory=dict)  # diagnostics, as they were last noted
+    notes: list[str] = field(default_factory=list)  # what the user should know of the run
+    micro_batches: int = 1
 
     def save(self, folder: Path) -> None:
         """Replace the folder's checkpoint."""
-        known = {"identity": self.identity, "curve": self.curve, "noted": self.noted}
+        known = {key: getattr(self, key) for key in ("identity", "curve", "noted", "notes", "micro_batches")}
         metadata = {"step": str(self.step), "seconds": str(self.seconds), "known": json.dumps(known)}
         save_tensors(folder / NAME, self.state, metadata)
 

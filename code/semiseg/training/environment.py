@@ -47,6 +47,8 @@ def _processor() -> str:
 def git_commit() -> str:
     """The commit of the code, marked if files were changed or added since; empty outside a checkout."""
     root = Path(__file__).parents[3]
+    if not (root / "code" / "semiseg").is_dir():  # installed somewhere, perhaps inside another repository
+        return ""
     code = [name for name in ("code", "methods", "data_prep") if (root / name).is_dir()]
 
     def git(*arguments: str) -> str:

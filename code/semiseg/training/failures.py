@@ -35,4 +35,6 @@ def is_understood(error: Exception) -> bool:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether a device, or this machine, had no memory left; torch says it of the latter in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED"))

@@ -3,9 +3,7 @@
 import functools
 import hashlib
 import json
-import sysconfig
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.settings import RunSpec, TrainingSettings, validate
-from semiseg.source_code import follow_imports, without_comments
+from semiseg.source_code import method_code, without_comments
 
 WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
 PARTS = {"data": "other data", "split": "another split", "code": "other code of the method", "weights": "other weights"}
@@ -65,49 +63,35 @@ class Identity:
         return ([f"other settings ({', '.join(changed)})"] if changed else []) + others
 
 
-def identify(spec: RunSpec, method: type[Method], dataset: Dataset | None, partition: Partition | None) -> Identity:
-    """The identity of a run; without data or a partition, as much of it as can be known."""
+def made(reasons: list[str]) -> str:
+    """Differences as a reason."""
+    return ", ".join(r if i or r == UNKNOWN else f"made with {r}" for i, r in enumerate(reasons))
+
+
+def identify(
+    spec: RunSpec, method: type[Method] | None, dataset: Dataset | None, partition: Partition | None
+) -> Identity:
+    """The identity of a run; without method, data or partition, as much of it as can be known."""
     settings = spec.model_dump(mode="json", exclude={"benchmark": True, "weights": True, "training": set(WATCHING)})
-    config = validate(method.Config, spec.config, f"settings of method {spec.method}")
-    for name, value in config:
-        if isinstance(value, Path):
-            settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
+    defaults = {"training": TrainingSettings().model_dump(mode="json")}
+    if method is not None:
+        for name, value in validate(method.Config, spec.config, f"settings of method {spec.method}"):
+            if isinstance(value, Path):
+                settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
+        defaults["config"] = method.Config().model_dump(mode="json")
     return Identity(
         settings,
         dataset.hash if dataset else "",
         _hash(asdict(partition)) if partition else "",
-        code_hash(method),
+        code_hash(method) if method else "",
         file_hash(Path(spec.weights)) if spec.weights else "",
-        {"training": TrainingSettings().model_dump(mode="json"), "config": method.Config().model_dump(mode="json")},
+        defaults,
     )
 
 
 def code_hash(method: type[Method]) -> str:
     """SHA-256 of what a method's code does, wherever its files lie; comments do not count."""
-    return _hash(sorted(map(without_comments, _code(method))))
-
-
-@functools.cache  # read once, right after the method was imported: what is hashed is what is carried out
-def _code(method: type[Method]) -> tuple[str, ...]:
-    library = Path(sysconfig.get_path("stdlib")).resolve()
-    home = method.__module__.partition(".")[0]
-
-    def belongs(name: str) -> bool:
-        """The other methods, the method's own package, and modules of the user's that nobody installed."""
-        top = name.partition(".")[0]
-        if top == semiseg.__name__:
-            return name.startswith("semiseg.methods.")
-        if top == home:
-            return True
-        try:
-            spec = find_spec(top)
-        except ValueError:  # of what is no file, such as __main__
-            return False
-        file = Path(spec.origin or "built-in") if spec else Path()
-        installed = {"site-packages", "dist-packages", "built-in", "frozen"} & set(file.parts)
-        return spec is not None and not installed and not file.resolve().is_relative_to(library)
-
-    return tuple(follow_imports([method.__module__], belongs).values())
+    return _hash(sorted(map(without_comments, method_code(method))))
 
 
 @functools.cache

@@ -15,6 +15,8 @@ from typing import Any
 
 BEAT = 2.0  # seconds between two heartbeats
 EXPIRES = 120.0  # seconds without one after which a holder on another machine is given up
+PROCESSES = Path("/proc")  # Linux; elsewhere only heartbeats count
+SAME = ("boot", "processes", "user")  # what processes that can look each other up have in common
 LENGTH = 1024  # of the file: overwriting equal lengths never leaves half of an old one behind
 
 
@@ -34,6 +36,10 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {time.strftime('%b %d, %H:%M', time.localtime(self.since))}"
+
+
+class Lost(Exception):
+    """The lease expired, and somebody else may carry the run out now."""
 
 
 class Held(Exception):
@@ -57,10 +63,11 @@ class Lease:
         """Tell with the next heartbeat how far the run is: fields of `Holder`."""
         self.content = self.content | progress
 
-    def still_held(self) -> bool:
-        """Look whether nobody took the lease over."""
+    def demand(self) -> None:
+        """Raise `Lost` if somebody took the lease over; asked before anything is written."""
         self.lost = self.lost or not self.path.exists()
-        return not self.lost
+        if self.lost:
+            raise Lost("the lease expired; somebody else holds the run now")
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
@@ -87,7 +94,11 @@ def claim(folder: Path, device: str = "") -> Iterator[Lease]:
     path = folder / f".lease-{uuid.uuid4().hex[:12]}"
     attempts = 5  # of two who withdraw for each other
     while True:
-        path.write_bytes(_padded(content))
+        try:
+            path.write_bytes(_padded(content))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         rival = _rival(folder, path)
         if rival is None:
             break
@@ -112,6 +123,25 @@ def holder(folder: Path) -> Holder | None:
     return _rival(folder, None)
 
 
+def bury(folder: Path) -> None:
+    """Clear away the lease of a holder who is said to be dead, once it has been silent for as long as a lease lasts.
+
+    One that shows life meanwhile is somebody else's, and stays.
+    """
+    heard: dict[Path, int] = {}
+    end = time.monotonic() + EXPIRES
+    while holder(folder) is not None:
+        seen = {path: path.stat().st_mtime_ns for path in folder.glob(".lease-*")}
+        if heard and seen != heard:
+            return
+        if time.monotonic() > end:
+            for path in seen:
+                path.unlink(missing_ok=True)
+            return
+        heard = seen
+        time.sleep(BEAT)
+
+
 def _rival(folder: Path, own: Path | None) -> Holder | None:
     """A living holder other than oneself; what the dead left behind is cleared away."""
     now = time.time()
@@ -134,9 +164,9 @@ def _rival(folder: Path, own: Path | None) -> Holder | None:
 
 
 def _alive(content: dict[str, Any], silent: float) -> bool:
-    """A process of this machine is looked up, however long it is silent; others must give signs of life."""
+    """A process of this machine and user is looked up, however long it is silent; others must give signs of life."""
     place = _place()
-    if not content or any(content.get(key) != place[key] for key in ("boot", "processes")):
+    if not content or not (PROCESSES / "self" / "stat").exists() or any(content.get(key) != place[key] for key in SAME):
         return silent < EXPIRES
     return _started(content["pid"]) == content.get("started")
 
@@ -147,25 +177,17 @@ def _place() -> dict[str, str]:
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         processes = os.readlink("/proc/self/ns/pid")  # a container counts anew
-    return {"boot": boot, "processes": processes, "started": _started(os.getpid())}
+    user = str(os.getuid()) if hasattr(os, "getuid") else ""  # one may not see the processes of others
+    return {"boot": boot, "processes": processes, "user": user, "started": _started(os.getpid())}
 
 
 def _started(pid: int) -> str:
     """When a process started, which tells it from another one of its number; empty if there is none."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in "ZX" else fields[19]  # a zombie is dead
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fields = (PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return ""
-    except PermissionError:
-        pass
-    return "unknown"
+    return "" if fields[0] in "ZX" else fields[19]  # a zombie is dead
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from semiseg.training.checkpoint import discard
 from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
 from semiseg.training.evaluation import evaluate
 from semiseg.training.files import read_record, save_tensors, write_json
-from semiseg.training.identity import identify
-from semiseg.training.lease import Held, Lease, claim
+from semiseg.training.identity import identify, made
+from semiseg.training.lease import Held, Lease, Lost, bury, claim
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.results import (
@@ -46,20 +46,18 @@ def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = ne
         concurrency: how many runs share the device, on which its seconds depend.
     """
     folder = places.results / spec.folder
-    spec = spec.model_copy(update={"training": with_precision(spec.training, device.type)})
-    record: Record = {
-        "spec": spec.model_dump(mode="json"),
-        "status": "running",
-        "reason": "",
-        "environment": environment(device) | {"concurrency": concurrency},
-        "git_commit": git_commit(),
-    }
+    record: Record = {"spec": spec.model_dump(mode="json"), "status": "running", "reason": ""}
     try:
+        spec = spec.model_copy(update={"training": with_precision(spec.training, device.type)})
+        record |= {
+            "spec": spec.model_dump(mode="json"),
+            "environment": environment(device) | {"concurrency": concurrency},
+            "git_commit": git_commit(),
+        }
         with claim(folder, str(device)) as lease:
-            attempt = _Attempt(spec, places, device, folder, lease, stop, record)
-            return attempt.carry_out()
-    except Held as held:
-        return record | {"status": "held", "reason": str(held)}
+            return _Attempt(spec, places, device, folder, lease, stop, record).carry_out()
+    except (Held, Lost) as other:
+        return record | {"status": "held", "reason": str(other)}
     except Exception as error:  # nothing can be written there, not even this reason
         return record | {"status": "failed", "reason": failures.reason(error)}
 
@@ -77,6 +75,7 @@ def record_failure(spec: RunSpec, places: Places, reason: str) -> Record:
     folder = places.results / spec.folder
     record: Record = {"spec": spec.model_dump(mode="json")}
     try:
+        bury(folder)
         with claim(folder):
             record |= earlier_record(folder)
             if record.get("status") != "finished":
@@ -104,7 +103,7 @@ class _Attempt:
     ) -> None:
         self.spec, self.places, self.device, self.folder = spec, places, device, folder
         self.lease, self.record = lease, record
-        self.stop: Stop = lambda: stop() or lease.lost
+        self.stop = stop
         self.notes: list[str] = []  # what the user should know, one line each
         self.began = time.perf_counter()
 
@@ -116,20 +115,19 @@ class _Attempt:
             self._train_and_evaluate()
         except Stopped as stopped:
             self.record |= {"status": "left", "reason": str(stopped)}
+        except Lost:
+            raise
         except Exception as error:
             self._fail(error)
-        if not self.lease.still_held():
-            return self.record | {
-                "status": "held",
-                "reason": "the lease expired; somebody else carries the run out now",
-            }
-        write_json(self.folder / "run.json", self.record)
+        self.lease.demand()
+        if "identity" in self.record or earlier_record(self.folder).get("status") != "finished":
+            write_json(self.folder / "run.json", self.record)  # what failed before it began replaces no result
         if self.record["status"] == "finished":
             discard(self.folder)
         return self.record
 
     def _prepare(self) -> Record:
-        """Find out what the run is, and begin its record; returns that of an earlier attempt which did it all."""
+        """Find out what the run is, and begin its record; returns an earlier one that nothing may be added to."""
         spec, places = self.spec, self.places
         self.dataset = places.dataset(spec.dataset)
         splits = places.frozen_splits(self.dataset)
@@ -137,10 +135,13 @@ class _Attempt:
         self.partition = partition_for(self.method_class, splits, spec, self.dataset)
         self.identity = identify(spec, self.method_class, self.dataset, self.partition)
         earlier = earlier_record(self.folder)
-        if earlier.get("status") == "finished" and not self.identity.differences(earlier.get("identity", {})):
-            if not (what := damage(self.folder, earlier)):
+        if earlier.get("status") == "finished":
+            if what := damage(self.folder, earlier):
+                self.notes.append(f"carried out again, because {what}")
+            elif reasons := self.identity.differences(earlier.get("identity", {})):
+                return self.record | {"status": "stale", "reason": made(reasons)}  # it was finished meanwhile
+            else:
                 return earlier
-            self.notes.append(f"carried out again, because {what}")
         forget_results(self.folder)
         self.record |= {
             "identity": self.identity.record(),
@@ -154,8 +155,10 @@ class _Attempt:
         forget_peak_memory(self.device)
         trainer = self._train()
         method = trainer.method
+        self.lease.demand()
         save_tensors(self.folder / "model.safetensors", method.state_dict(), {"method": self.spec.implementation})
         result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
+        self.lease.demand()
         write_results(self.folder, result)
         self.record |= {
             "status": "finished",
@@ -189,7 +192,7 @@ class _Attempt:
     def _trainer(self, micro_batches: int) -> Trainer:
         trainer = build_trainer(self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder)
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
-        trainer.report, trainer.stop = _Pace(self.lease), self.stop
+        trainer.report, trainer.stop, trainer.guard = _Pace(self.lease), self.stop, self.lease.demand
         return trainer
 
     def _fail(self, error: Exception) -> None:

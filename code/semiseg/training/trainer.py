@@ -55,6 +55,7 @@ class Trainer:
     micro_batches: int = 1  # parts of a batch that are learned from one after the other, to save memory
     report: Report = lambda step, steps, loss: None
     stop: Stop = never
+    guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
 
     def fit(self) -> None:
@@ -68,6 +69,8 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
         start = self._resume()
+        if not start:
+            self._forget_curves()
         self.began = time.perf_counter() - self.seconds
         logged_at, logged_step, saved_at = time.perf_counter(), start, time.perf_counter()
         loss: float | None = None
@@ -164,6 +167,8 @@ class Trainer:
     def _refuse_divergence(self, last: int) -> None:
         """Name the first of the steps up to the last one in which a loss went astray."""
         history, self._history = self._history, []
+        if not history:
+            return
         values = iter(torch.stack([loss for losses in history for loss in losses.values()]).tolist())
         for step, losses in enumerate(history, last + 1 - len(history)):
             for name, value in [(name, next(values)) for name in losses]:
@@ -189,11 +194,16 @@ class Trainer:
         writer.add_images("prediction", columns.float().cpu(), step + 1)
 
     def _save_checkpoint(self, step: int) -> None:
+        self._refuse_divergence(step - 1)  # what has gone astray is not gone on with
+        self.guard()
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         state |= {f"optimizer.{k}": v for k, v in self.optimization.state_dict().items()}
         identity = self.identity.record() if self.identity else {}
         noted = {name: float(value) for name, value in self.method.noted.items()}
-        Checkpoint(step, time.perf_counter() - self.began, state, identity, self.curve, noted).save(self.folder)
+        seconds = time.perf_counter() - self.began
+        Checkpoint(
+            step, seconds, state, identity, self.curve, noted, self.notes, self.micro_batches,
+        ).save(self.folder)  # fmt: skip
         self._save_curve()  # to look at meanwhile
 
     def _resume(self) -> int:
@@ -213,6 +223,8 @@ class Trainer:
             return 0
         self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
         self.method.noted |= checkpoint.noted
+        self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)
+        self.notes += [note for note in checkpoint.notes if note not in self.notes]
         return checkpoint.step
 
     def _load(self, state: dict[str, Tensor]) -> bool:
@@ -231,6 +243,11 @@ class Trainer:
             return False
         self.method.load_state_dict(method)
         return True
+
+    def _forget_curves(self) -> None:
+        """Remove what an earlier training of this folder, which is not gone on with, left to look at."""
+        for path in (self.folder / "curve.csv", *self.folder.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
 
     def _save_curve(self) -> None:
         columns = list(dict.fromkeys(key for row in self.curve for key in row))
