@@ -272,6 +272,79 @@ def test_results_have_the_layout_that_scripts_rely_on(root):
     assert {"hash", "split_hash"} <= set(record["data"])
 
 
+OTHERWISE = ["--set", "training.steps=3", "--device", "cpu"]
+
+
+def test_stale_runs_stop_the_command_until_the_user_says_what_to_do(root, refused):
+    line = refused("run", "quick.yaml", *OTHERWISE)
+    assert "results/quick/runs/supervised" in line
+    assert "and 1 more: made with other settings (training.steps)" in line
+    assert "--rerun-stale" in line
+    assert "--keep-stale" in line
+
+
+def test_stale_runs_can_be_repeated_and_nothing_else_is(root):
+    assert call("run", "quick.yaml", *OTHERWISE, "--rerun-stale", "--methods", "supervised") == 2, (
+        "one is not asked for"
+    )
+    assert call("run", "quick.yaml", *OTHERWISE, "--rerun-stale") == 0
+    assert len(carried_out) == 2
+    record = json.loads(next((root / "results/quick/runs").glob("supervised/*/*/*/run.json")).read_text())
+    assert record["spec"]["training"]["steps"] == 3
+    assert call("run", "quick.yaml", *OTHERWISE) == 0
+    assert len(carried_out) == 2
+
+
+def test_stale_runs_can_be_kept_and_are_marked_from_then_on(root, capfd):
+    assert call("run", "quick.yaml", *OTHERWISE, "--keep-stale") == 0
+    assert carried_out == []
+    assert "‡" in (root / "results/quick/tables/main.md").read_text()
+    assert "‡" in (root / "results/quick/index.html").read_text()
+    assert call("run", "quick.yaml", *OTHERWISE) == 0, "asked once"
+    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert "finished  2" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--keep-stale", "--rerun-stale"])
+def test_a_dry_run_changes_no_result(root, option, capfd):
+    before = snapshot(root / "results")
+    assert call("run", "quick.yaml", *OTHERWISE, option, "--dry-run") == 0
+    assert snapshot(root / "results") == before
+    assert carried_out == []
+
+
+def test_a_run_whose_method_has_other_settings_today_is_named_and_can_be_moved_away(root, capfd):
+    record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
+    stray = root / "results/quick/runs/old/labels-25/fold-0/seed-0"
+    shutil.copytree(record.parent, stray)
+    content = json.loads(record.read_text())
+    content["spec"] |= {"method": "old", "config": {"beta": 1}}
+    (stray / "run.json").write_text(json.dumps(content))
+    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert "runs/old/labels-25/fold-0/seed-0: cannot be made any more" in capfd.readouterr().out
+    assert call("run", "quick.yaml", "--device", "cpu") == 2
+    assert "runs/old" in capfd.readouterr().err
+
+
+def test_status_says_when_it_could_not_compare_the_data(root, capfd):
+    assert call("status", "results/quick", "--data-dir", "nowhere") == 0
+    assert "not compared" in capfd.readouterr().out
+
+
+def test_only_what_failed_can_be_tried_again(root):
+    runs = root / "results/quick/runs"
+    record = next(runs.glob("supervised/*/*/*/run.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "failed", "reason": "no luck"}))
+    next(runs.glob("fully_supervised/*/*/*/run.json")).unlink()
+    assert call("run", "quick.yaml", "--device", "cpu", "--retry-failed") == 1, "another one is missing still"
+    assert carried_out == ["runs/supervised/labels-25/fold-0/seed-0"]
+
+
+def test_an_executor_that_is_not_there_is_refused_by_name(refused):
+    assert "choose one of local, ray, slurm" in refused("run", "quick.yaml", "--executor", "cloud")
+    assert "unknown key 'memory'" in refused("run", "quick.yaml", "--executor-set", "memory=3")
+
+
 def test_status_counts(root, capfd):
     runs = root / "results/quick/runs"
     record = next(runs.glob("supervised/*/*/*/run.json"))

@@ -16,6 +16,7 @@ from semiseg.data.splits import load_or_freeze
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.source_code import without_comments
+from semiseg.training import run as runs
 from semiseg.training import trainer as trainers
 from semiseg.training.files import read_record
 from semiseg.training.identity import code_hash
@@ -273,3 +274,60 @@ def test_a_record_tells_the_engine_the_machine_and_how_many_runs_shared_it(place
     assert environment["concurrency"] == 3
     assert len(environment["engine"]) == 64
     assert {"torch", "threads", "device", "load"} <= set(environment)
+
+
+def test_who_lost_a_run_to_somebody_else_writes_nothing_into_its_folder(places, monkeypatch):
+    """A process that was suspended for longer than its lease lasts."""
+    folder = places.results / spec().folder
+
+    def suspended(self, step, steps, loss):
+        if step == 3:
+            next(folder.glob(".lease-*")).unlink()
+            self.before = {path: path.read_bytes() for path in folder.iterdir() if "tfevents" not in path.name}
+
+    monkeypatch.setattr(runs._Pace, "__call__", suspended)
+    pace = []
+    monkeypatch.setattr(runs._Pace, "__init__", lambda self, lease: pace.append(self))
+    assert execute(spec(), places, CPU)["status"] == "held"
+    after = {path: path.read_bytes() for path in folder.iterdir() if "tfevents" not in path.name}
+    assert after == pace[0].before
+
+
+def test_a_resume_goes_on_with_halves_and_still_tells_of_them(places, monkeypatch):
+    """Memory was short until the run was interrupted; its second half must not be trained otherwise than its first."""
+    build = runs.build_trainer
+
+    def in_halves(*arguments):
+        trainer = build(*arguments)
+        fit = trainer.fit
+
+        def fit_halves():
+            trainer.micro_batches = max(trainer.micro_batches, halves[0])
+            trainer.notes += ["in halves"] * (halves[0] == 2)
+            fit()
+            used.append(trainer.micro_batches)
+
+        trainer.fit = fit_halves
+        return trainer
+
+    halves, used = [2], []
+    monkeypatch.setattr(runs, "build_trainer", in_halves)
+    run = spec(training=TRAINING.model_copy(update={"labeled_batch": 4, "size": (32, 32)}))
+    interrupted(places, run)
+    halves[0] = 1
+    record = execute(run, places, CPU)
+    assert used == [2]
+    assert record["warnings"] == ["in halves"]
+
+
+def test_divergence_is_found_before_a_checkpoint_keeps_it(places, tmp_path):
+    text = (tmp_path / "plugins" / "edited.py").read_text()
+    (tmp_path / "plugins" / "edited.py").write_text(
+        text.replace("return {", "return {'supervised': loss * float('nan')} if progress.step == 2 else {").replace(
+            "        if progress.step == 4",
+            "        loss = super().losses(batch, progress)['supervised']\n        if progress.step == 4",
+        )
+    )
+    run = spec(training=TRAINING.model_copy(update={"log_every": 100, "checkpoint_every": 2}))
+    assert "supervised is no longer finite at step 3" in execute(run, places, CPU)["reason"]
+    assert trainers.load_checkpoint(places.results / run.folder, CPU).step == 2
