@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from semiseg.contract import tiny_dataset
+from semiseg.benchmarks.expansion import expand
+from semiseg.contract import CPU, tiny_dataset
+from semiseg.registry import find_methods
+from semiseg.settings import load_benchmark
 from semiseg.training.lease import holder
+from semiseg.training.places import Places
+from semiseg.training.run import execute
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from survive_kills import trials
@@ -25,12 +30,7 @@ from pathlib import Path
 from semiseg.methods.mean_teacher import MeanTeacher
 
 class Slow(MeanTeacher):
-    """Takes its time, and keeps a diary."""
-    def build(self):
-        super().build()
-        if __name__.startswith("semiseg_plugin"):
-            with Path("diary.txt").open("a") as diary:
-                diary.write(f"{self.task.seed}\\n")
+    """Takes its time, unless told to hurry."""
     def losses(self, batch, progress):
         if not Path("hurry").exists():
             time.sleep(0.1)
@@ -44,23 +44,58 @@ BENCHMARK = {
 }  # fmt: skip
 
 
+def furnish(folder):
+    """Data, a benchmark and a slow method."""
+    for name in ("data", "plugins"):
+        (folder / name).mkdir()
+    tiny_dataset(folder / "data" / "tiny.h5", 2)
+    (folder / "plugins" / "slow.py").write_text(SLOW)
+    (folder / "faults.yaml").write_text(yaml.safe_dump(BENCHMARK))
+    return folder
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A folder with data, a benchmark and a slow method."""
-    for folder in ("data", "plugins"):
-        (tmp_path / folder).mkdir()
-    tiny_dataset(tmp_path / "data" / "tiny.h5", 2)
-    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
-    (tmp_path / "faults.yaml").write_text(yaml.safe_dump(BENCHMARK))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    """A folder to work in."""
+    monkeypatch.chdir(furnish(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The scores of the same runs with nothing going wrong."""
+    root = furnish(tmp_path_factory.mktemp("undisturbed"))
+    (root / "hurry").touch()
+    places = Places(root / "results", root / "data", root / "splits", root / "plugins")
+    runs = expand(load_benchmark(root / "faults.yaml", {}), find_methods(places.methods_dir))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert [execute(run, places, CPU)["status"] for run in runs] == ["finished"] * 2
+    return scores(root / "results")
+
+
+def scores(out):
+    """The files of scores of both runs, byte for byte."""
+    return [(folder(out, seed) / "cases.csv").read_bytes() for seed in (0, 1)]
 
 
 def command(*options, out="results", jobs=1):
     """A `semiseg run` in a process group of its own."""
     code = "import sys; from semiseg.console.cli import main; sys.argv[0] = 'semiseg'; main()"
-    arguments = ["run", "faults.yaml", "--methods-dir", "plugins", "--device", "cpu", "--jobs", str(jobs), "--out", out]
+    arguments = [
+        "run",
+        "faults.yaml",
+        "--methods-dir",
+        "plugins",
+        "--device",
+        "cpu",
+        "--jobs",
+        str(jobs),
+        "--out",
+        out,
+        "--executor-set",
+        "threads=1",
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -94,20 +129,6 @@ def at_step(step, out="results", seed=0):
     until(reached)
 
 
-@pytest.fixture
-def undisturbed(root):
-    """The scores of the same runs, with nothing going wrong."""
-
-    def scores(out="undisturbed"):
-        return [(folder(out, seed) / "cases.csv").read_bytes() for seed in (0, 1)]
-
-    Path("hurry").touch()
-    code, text = finish(out="undisturbed")
-    assert code == 0, text
-    Path("hurry").unlink()
-    return scores
-
-
 def test_a_training_that_is_killed_at_25_random_moments_ends_with_the_same_bytes(tmp_path):
     result = trials(25, tmp_path)
     assert result["kills"] == 25
@@ -116,7 +137,7 @@ def test_a_training_that_is_killed_at_25_random_moments_ends_with_the_same_bytes
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
-def test_a_command_that_is_ended_keeps_the_step_it_reached_and_the_next_one_goes_on(undisturbed, how):
+def test_a_command_that_is_ended_keeps_the_step_it_reached_and_the_next_one_goes_on(root, undisturbed, how):
     """SIGKILL leaves the worker behind, which notices that nobody waits for it any more."""
     process = command()
     at_step(13)
@@ -131,10 +152,10 @@ def test_a_command_that_is_ended_keeps_the_step_it_reached_and_the_next_one_goes
     Path("hurry").touch()
     code, text = finish()
     assert code == 0, text
-    assert undisturbed("results") == undisturbed()
+    assert scores("results") == undisturbed
 
 
-def test_a_worker_that_the_kernel_kills_fails_its_run_alone_and_only_that_is_tried_again(undisturbed):
+def test_a_worker_that_the_kernel_kills_fails_its_run_alone_and_only_that_is_tried_again(root, undisturbed):
     process = command()
     at_step(3)
     os.kill(holder(folder()).pid, signal.SIGKILL)
@@ -149,7 +170,7 @@ def test_a_worker_that_the_kernel_kills_fails_its_run_alone_and_only_that_is_tri
     assert code == 1, "another run is still missing"
     assert json.loads((folder() / "run.json").read_text())["status"] == "finished"
     assert not (folder(seed=1) / "run.json").exists()
-    assert (folder() / "cases.csv").read_bytes() == undisturbed()[0]
+    assert (folder() / "cases.csv").read_bytes() == undisturbed[0]
 
 
 def test_two_commands_on_one_folder_share_the_work_and_do_nothing_twice(root):
@@ -196,7 +217,7 @@ def test_a_full_disk_fails_runs_with_its_name_and_the_same_command_goes_on_when_
     disk("size=200m")
     code, text = finish(out="disk/results")
     assert code == 0, text
-    assert undisturbed("disk/results") == undisturbed()
+    assert scores("disk/results") == undisturbed
 
 
 def test_a_disk_that_becomes_read_only_is_named(disk):
