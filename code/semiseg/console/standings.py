@@ -22,8 +22,8 @@ def print_standings(settings: BenchmarkSettings, places: Places) -> None:
         dataset = places.dataset(settings.dataset)
         data = dataset, places.frozen_splits(dataset)
     else:
-        where = f"{places.data}/{settings.dataset}.h5 and {frozen}"
-        console.print(f"Data and split are not compared: {where} are not both there (--data-dir, --splits).")
+        where = f"{places.data / settings.dataset}.h5 and {frozen} are not both there (--data-dir, --splits)"
+        console.print(f"Data and split are not compared: {where}.", highlight=False, soft_wrap=True)
     runs = survey(specs, places, found, data)
     counts = Counter(run.status for run in runs)
     for status in STATUSES:

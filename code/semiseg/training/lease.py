@@ -31,7 +31,6 @@ class Holder:
     step: int = 0
     steps: int = 0
     loss: float | None = None
-    images_per_second: float = 0.0
     seconds_left: float | None = None
 
     def __str__(self) -> str:
