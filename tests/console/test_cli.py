@@ -18,9 +18,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from semiseg.benchmarks.state import Standing, give_up
 from semiseg.console import cli, running
 from semiseg.contract import CPU, tiny_dataset
 from semiseg.executors import local
+from semiseg.settings import RunSpec
 from semiseg.training.lease import claim
 from semiseg.training.run import execute
 
@@ -311,6 +313,17 @@ def test_a_dry_run_changes_no_result(root, option, capfd):
     assert call("run", "quick.yaml", *OTHERWISE, option, "--dry-run") == 0
     assert snapshot(root / "results") == before
     assert carried_out == []
+    assert capfd.readouterr().out.count("runs/") == (2 if option == "--rerun-stale" else 0)
+
+
+def test_a_run_that_is_to_be_repeated_says_why_until_it_is(root, capfd):
+    record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
+    stale = Standing(
+        RunSpec.model_validate(json.loads(record.read_text())["spec"]), record.parent, None, "stale", "old"
+    )
+    give_up([stale])
+    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert "seed-0: to be repeated, since it was old" in capfd.readouterr().out
 
 
 def test_a_run_whose_method_has_other_settings_today_is_named_and_can_be_moved_away(root, capfd):

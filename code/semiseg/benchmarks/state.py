@@ -104,7 +104,9 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
         case None:
             return stands("left", "run.json is damaged; the run will be carried out again")
     resumes = (folder / CHECKPOINT).exists()
-    return stands("left", "interrupted, will resume" if resumes else "interrupted, will begin anew")
+    return stands(
+        "left", "interrupted, will resume" if resumes else record.get("reason") or "interrupted, will begin anew"
+    )
 
 
 def keep(standings: Iterable[Standing]) -> None:

@@ -59,7 +59,7 @@ def carry_out(
     if changed := _settle([*standings, *beside], asked, stale, executor.dry_run):
         standings = survey(runs, places, found, data)
     seconds = expected_seconds(runs, standings, found)
-    wanted = ("failed",) if only_failed else ("left", "stale", "failed", "running")
+    wanted = {"failed"} if only_failed else {"left", "failed", "running"} | ({"stale"} if stale == "rerun" else set())
     by_folder = {run.spec.folder: run for run in standings}
     left = longest_first([run.spec for run in standings if run.status in wanted], seconds, found)
     if executor.dry_run:

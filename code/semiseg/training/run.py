@@ -3,6 +3,7 @@
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +89,19 @@ def record_failure(spec: RunSpec, places: Places, reason: str) -> Record:
         return record | {"status": "failed", "reason": f"{reason} ({failures.reason(error)})"}
 
 
+@dataclass
 class _Attempt:
     """One attempt at a run by whoever holds its lease."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        places: Places,
-        device: torch.device,
-        folder: Path,
-        lease: Lease,
-        stop: Stop,
-        record: Record,
-    ) -> None:
-        self.spec, self.places, self.device, self.folder = spec, places, device, folder
-        self.lease, self.record = lease, record
-        self.stop = stop
-        self.notes: list[str] = []  # what the user should know, one line each
-        self.began = time.perf_counter()
+    spec: RunSpec
+    places: Places
+    device: torch.device
+    folder: Path
+    lease: Lease
+    stop: Stop
+    record: Record
+    notes: list[str] = field(default_factory=list)  # what the user should know, one line each
+    began: float = field(default_factory=time.perf_counter)
 
     def carry_out(self) -> Record:
         """Do it, and keep the record of what came of it."""

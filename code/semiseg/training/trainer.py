@@ -80,7 +80,7 @@ class Trainer:
                 progress = Progress(step, total)
                 losses, batch = self.step(progress)
                 if progress.every(settings.log_every) or step + 1 == total:
-                    values = self._fetch(losses, step)  # the only place that waits for the device
+                    values = self._fetch(losses, step)  # besides a checkpoint, all that waits for the device
                     now, loss = time.perf_counter(), values["loss"]
                     speed = (step + 1 - logged_step) * self.data.batch_size / (now - logged_at)
                     logged_at, logged_step = now, step + 1
