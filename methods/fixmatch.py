@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +19,8 @@ class FixMatch(Method):
     Labelled, weak and strong images form one batch. Other pixels take no part in the cross-entropy or the Dice
     loss, but count in the cross-entropy's mean. SSL4MIS keeps a class by comparison with the least probable one,
     which lets uncertain pixels pass, and trains those that remain as background; with CTAugment it keeps all pixels.
+    Weight, ramp, threshold and decay are SSL4MIS's, for 30,000 steps; the paper has a weight of 1 without a ramp, a
+    threshold of 0.95 and a decay of 0.999.
 
     CTAugment (`augmentation: cta`) is probed on labelled images alone, in evaluation mode of the teacher, where
     SSL4MIS updates its rates by the training loss. Every item draws its own policies. One geometric draw moves
@@ -35,6 +37,11 @@ class FixMatch(Method):
     views: Sequence[str] = ("weak", "strong")
     divisible = True
     brief: ClassVar = {"threshold": 0.4}
+    space: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "consistency": (0.1, 0.5, 1.0, 5.0),
+        "ramp_up": (0.2, 0.4, 1.0),
+        "threshold": (0.8, 0.9, 0.95),
+    }
 
     class Config(Method.Config):
         ema_decay: float = Field(0.99, ge=0, lt=1)

@@ -1,6 +1,6 @@
 """UniMatch: what is certain on a weak view holds for two strong views and for perturbed features."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,9 +17,9 @@ class UniMatch(Method):
 
     The unlabelled images are cut into each other within a batch, with the predictions of the same pass; the
     published code predicts another batch for this in evaluation mode. The published loss for medical images is the
-    Dice loss on confident pixels, that for natural ones their cross-entropy (`distance`). The
-    published sum, of the supervised loss and two weights of ½, is halved; here it is not, as for all methods. The
-    suite's strong view, with GridMask, CutOut and noise, takes the place of the paper's jitter and blur.
+    Dice loss on confident pixels, that for natural ones their cross-entropy (`distance`). The sum of the supervised
+    loss and of two losses with weights of ½ is divided by the sum of the weights, as in the paper, so the supervised
+    gradient is half of what other methods have; without that, one learning rate would not suit both.
 
     Where few labels make a network miss structures, confident background is what it learns from most.
     """
@@ -32,12 +32,18 @@ class UniMatch(Method):
     )
     views = ("weak", "strong", "strong-2")
     brief: ClassVar = {"threshold": 0.4}
+    space: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "threshold": (0.7, 0.8, 0.9, 0.95),
+        "cutmix": (0.5, 1.0),
+        "distance": ("dice", "cross_entropy"),
+    }
 
     class Config(Method.Config):
         threshold: float = Field(0.95, ge=0, le=1)  # a pixel is confident from this probability on
         images: float = Field(0.5, ge=0)  # weight of the mean of both strong views
         features: float = Field(0.5, ge=0)  # weight of the perturbed features
         dropout: float = Field(0.5, ge=0, lt=1)  # probability with which a channel of the features is dropped
+        perturbed: Literal["unlabeled", "all"] = "unlabeled"
         cutmix: float = Field(0.5, ge=0, le=1)  # probability with which a strong view gets a box of another one
         distance: Literal["dice", "cross_entropy"] = "dice"
 
@@ -52,16 +58,22 @@ class UniMatch(Method):
         strong = self.model(torch.cat([images for images, _, _ in streams])).logits.chunk(2)
         pairs = zip(strong, streams, strict=True)
         image_loss = torch.stack([self.distance(x, target, mask) for x, (_, target, mask) in pairs]).mean()
-        return {
+        images, features = self.config.images, self.config.features
+        losses = {
             "supervised": supervised_loss(labeled, batch.labels),
-            "images": self.config.images * image_loss,
-            "features": self.config.features * self.distance(perturbed, pseudo, confident),
+            "images": images * image_loss,
+            "features": features * self.distance(perturbed, pseudo, confident),
         }
+        return {name: loss / (1 + images + features) for name, loss in losses.items()}
 
     def weak_and_perturbed(self, batch: Batch) -> tuple[Tensor, ...]:
         """Logits of labelled and unlabelled weak views, and of the latter from features that lost channels."""
         images, count = batch.images("weak"), len(batch.labels)
         features = self.model.encoder(images)
+        if self.config.perturbed == "all":
+            both = [torch.cat([level, channel_dropout(level, self.config.dropout)]) for level in features]
+            labeled, weak, _, perturbed = self.model.decode(both, images).logits.split([count, len(images) - count] * 2)
+            return labeled, weak, perturbed
         both = [torch.cat([level, channel_dropout(level[count:], self.config.dropout)]) for level in features]
         return self.model.decode(both, images).logits.tensor_split([count, len(images)])
 

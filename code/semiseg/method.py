@@ -23,7 +23,7 @@ from semiseg.errors import UserError
 from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
-from semiseg.views import photometry
+from semiseg.views import likely_imaging, photometry
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Method(nn.Module, ABC):
         """Before training starts; `build` may have chosen the views by the configuration."""
         try:
             for name in self.views:
-                photometry(name)
+                photometry(name, likely_imaging(self.task.channels))
         except UserError as error:
             raise UserError(f"{type(self).__name__}.views is {self.views!r}: {error}") from None
 

@@ -23,6 +23,7 @@ class TrainingSettings(Settings):
     steps: int = Field(30_000, ge=1)
     size: tuple[int, ...] = (256, 256)  # (height, width), or (depth, height, width) to train in 3D
     turns: bool = True  # turn and flip by right angles; off where only direction tells classes apart
+    imaging: Literal["auto", "camera", "scan"] = "auto"  # decides how views alter images; auto: by the channels
     labeled_batch: int = Field(12, ge=1)
     unlabeled_batch: int = Field(12, ge=1)
     learning_rate: float = Field(0.01, gt=0)

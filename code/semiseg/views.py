@@ -7,6 +7,7 @@ treated like images whose slices share one geometry, so 2D and 3D use the same c
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -61,10 +62,12 @@ def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = Tru
 class Photometry:
     """How strongly a view alters what the camera or scanner recorded."""
 
+    jitter: float = 1.0  # probability that brightness, contrast, gamma and colours are altered at all
     brightness: float = 0.0  # ± relative
     contrast: float = 0.0  # ± relative
     gamma: float = 1.0  # between 1/gamma and gamma
     blur: int = 0  # side of the Gaussian kernel in pixels
+    blurred: float = 1.0  # probability of the blur
     noise: float = 0.0  # standard deviation, image range is 1
     saturation: float = 0.0  # ± relative, colour images only; likewise the next two
     hue: float = 0.0  # ± turns
@@ -75,48 +78,71 @@ class Photometry:
 
 Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
 
-VIEWS = {
-    "plain": Photometry(),
-    "weak": Photometry(brightness=0.1, contrast=0.1),
-    "moderate": Photometry(brightness=0.2, contrast=0.2, gamma=1.25, blur=3, noise=0.05),
-    "strong": Photometry(brightness=0.4, contrast=0.4, gamma=2.0, blur=5, noise=0.1, saturation=0.4, hue=0.1,
-                         gray=0.2, grid_mask=0.8, cutout=0.5),
+Imaging = Literal["camera", "scan"]
+
+# A camera's pictures differ in colour, light and sharpness, and shiny or dirty spots hide parts of them. A scanner's do
+# not: what MR or CT of one organ differ in is brightness and contrast.
+VIEWS: dict[Imaging, dict[str, Photometry]] = {
+    "camera": {
+        "plain": Photometry(),
+        "weak": Photometry(brightness=0.1, contrast=0.1),
+        "moderate": Photometry(brightness=0.2, contrast=0.2, gamma=1.25, blur=3, noise=0.05),
+        "strong": Photometry(brightness=0.4, contrast=0.4, gamma=2.0, blur=5, noise=0.1, saturation=0.4, hue=0.1,
+                             gray=0.2, grid_mask=0.8, cutout=0.5),
+    },
+    "scan": {
+        "plain": Photometry(),
+        "weak": Photometry(brightness=0.1, contrast=0.1),
+        "moderate": Photometry(brightness=0.2, contrast=0.2, gamma=1.25, noise=0.05),
+        "strong": Photometry(jitter=0.8, brightness=0.5, contrast=0.5, blur=5, blurred=0.5),
+    },
 }  # fmt: skip
 
 
-def photometry(name: str) -> Photometry:
+def likely_imaging(channels: int) -> Imaging:
+    """What most probably recorded images of so many channels: three are the colours of a camera."""
+    return "camera" if channels == 3 else "scan"
+
+
+def photometry(name: str, recorded_by: Imaging) -> Photometry:
     """What the named view alters; `strong-2` alters what `strong` does."""
-    kind = name.partition("-")[0]
-    if kind not in VIEWS:
+    kind, views = name.partition("-")[0], VIEWS[recorded_by]
+    if kind not in views:
         raise UserError(
-            f"there is no view {name!r}; choose from {', '.join(VIEWS)}, or a further draw such as strong-2."
+            f"there is no view {name!r}; choose from {', '.join(views)}, or a further draw such as strong-2."
         )
-    return VIEWS[kind]
+    return views[kind]
 
 
-def view(images: Tensor, name: str, generator: Generator) -> Tensor:
+def view(images: Tensor, name: str, generator: Generator, recorded_by: Imaging = "camera") -> Tensor:
     """Show (batch, channels, *space) images within [0, 1] as the named view; positions do not move.
 
     A number after the name, as in `strong-2`, stands for a further draw of the same view.
     """
-    p = photometry(name)
+    p = photometry(name, recorded_by)
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
 
+    def sometimes(probability: float, altered: Tensor, unaltered: Tensor) -> Tensor:
+        return altered if probability == 1 else torch.where(draw(0, 1) < probability, altered, unaltered)
+
+    jittered = images
     if p.contrast:
-        mean = images.flatten(1).mean(1).view(shape)
-        images = (images - mean) * draw(1 - p.contrast, 1 + p.contrast) + mean
+        mean = jittered.flatten(1).mean(1).view(shape)
+        jittered = (jittered - mean) * draw(1 - p.contrast, 1 + p.contrast) + mean
     if p.brightness:
-        images = images * draw(1 - p.brightness, 1 + p.brightness)
+        jittered = jittered * draw(1 - p.brightness, 1 + p.brightness)
     if p.saturation and images.shape[1] == 3:
-        images = _recolor(images, draw(1 - p.saturation, 1 + p.saturation), draw(-p.hue, p.hue), draw(0, 1) < p.gray)
+        saturation, hue, gray = draw(1 - p.saturation, 1 + p.saturation), draw(-p.hue, p.hue), draw(0, 1) < p.gray
+        jittered = _recolor(jittered, saturation, hue, gray)
     if p.gamma != 1:
         bound = math.log(p.gamma)
-        images = images.clamp(1e-3, 1).pow(draw(-bound, bound).exp())
+        jittered = jittered.clamp(1e-3, 1).pow(draw(-bound, bound).exp())
+    images = sometimes(p.jitter, jittered, images)
     if p.blur:
-        images = _blur(images, draw(0.1, p.blur / 3), p.blur)
+        images = sometimes(p.blurred, _blur(images, draw(0.1, p.blur / 3), p.blur), images)
     if p.noise:
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + p.noise * noise

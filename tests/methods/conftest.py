@@ -18,5 +18,5 @@ def batch(task):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, task.channels, *task.size, generator=generator)
     labels = torch.randint(task.classes, (2, *task.size), generator=generator)
-    views = {name: (images + 0.02 * k).clamp(0, 1) for k, name in enumerate([*VIEWS, "strong-2"])}
+    views = {name: (images + 0.02 * k).clamp(0, 1) for k, name in enumerate([*VIEWS["camera"], "strong-2"])}
     return Batch(views, labels)

@@ -371,3 +371,14 @@ def test_progress_ramps_from_nearly_nothing_to_one():
     ramp = [Progress(t, 100).ramp_up(0.4) for t in range(101)]
     assert ramp == sorted(ramp)
     assert [t for t in range(10) if Progress(t, 10).every(3)] == [2, 5, 8]
+
+
+def test_images_of_a_scanner_are_not_spoilt_like_those_of_a_camera(tmp_path):
+    """What recorded the images is told by their channels, unless the benchmark says it."""
+    shown = {}
+    for imaging in ("auto", "scan", "camera"):
+        fitted = trainer(tmp_path / imaging, SETTINGS.model_copy(update={"imaging": imaging}))
+        fitted.fit()
+        shown[imaging] = fitted.method.batches[0][1]
+    assert torch.equal(shown["auto"], shown["scan"])
+    assert not torch.equal(shown["scan"], shown["camera"])

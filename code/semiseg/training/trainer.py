@@ -21,7 +21,7 @@ from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.precision import autocast, place
 from semiseg.training.stopping import Stop, never
-from semiseg.views import view, warp
+from semiseg.views import Imaging, likely_imaging, view, warp
 
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
@@ -57,6 +57,12 @@ class Trainer:
     stop: Stop = never
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
+
+    @property
+    def imaging(self) -> Imaging:
+        """What recorded the images, which decides how views alter them."""
+        chosen = self.settings.imaging
+        return likely_imaging(self.method.task.channels) if chosen == "auto" else chosen
 
     def fit(self) -> None:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
@@ -153,7 +159,7 @@ class Trainer:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
             # takes a CPU six times as long (2.5 against 0.4 ms for 4 × 3 × 64 × 64, one thread).
             self.generator.manual_seed(derive_seed(self.seed, part, name, step))
-            views[name] = view(images, name, self.generator)
+            views[name] = view(images, name, self.generator, self.imaging)
         return views, labels
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
