@@ -10,7 +10,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.networks import EncoderDecoder, build_network, initialize
 
-SIZES = {2: [(64, 64), (50, 70), (5, 40)], 3: [(32, 32, 32), (8, 32, 32), (9, 19, 18)]}
+SIZES: dict[int, list[tuple[int, ...]]] = {
+    2: [(64, 64), (50, 70), (5, 40)],
+    3: [(32, 32, 32), (8, 32, 32), (9, 19, 18)],
+}
 CLASSES = 3
 
 

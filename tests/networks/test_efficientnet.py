@@ -12,11 +12,10 @@ from torch.nn.functional import relu6
 
 from semiseg.errors import UserError
 from semiseg.networks import NETWORKS, build_network, pretrained, weights_file
-from semiseg.networks.efficientnet import DEVIATION, MEAN, Block, Halving, Stage, norm
+from semiseg.networks.efficientnet import DEVIATION, MEAN, STAGES, TAKEN, Block, Halving, norm
 from semiseg.networks.pretrained import read_weights
 
 NAMES = ["efficientnet_lite0_unet", "efficientnet_lite1_unet"]
-LAST = (Stage(5, 2, 6, 192), Stage(3, 1, 6, 320))  # the stages that the U-Net does without
 LAST_DEPTHS = {"efficientnet_lite0_unet": (4, 1), "efficientnet_lite1_unet": (5, 1)}
 
 # Made by the package `efficientnet-lite-pytorch` 0.1.0 from a picture of three ramps (below): mean, deviation and three
@@ -63,9 +62,9 @@ def test_with_its_last_stages_and_classifier_the_encoder_knows_a_uniform(name):
     """A photograph that comes with matplotlib shows an officer; class 652 of ImageNet is military uniform."""
     encoder, weights = network(name).encoder, read_weights(weights_file(name, "imagenet"))
     blocks, width = list(encoder._blocks), encoder.widths[-1]
-    for stage, depth in zip(LAST, LAST_DEPTHS[name], strict=True):
+    for stage, depth in zip(STAGES[TAKEN:], LAST_DEPTHS[name], strict=True):
         for number in range(depth):
-            block = Block(width, stage, first=number == 0).eval()
+            block = Block(width, stage, number == 0, 0.0).eval()
             prefix = f"_blocks.{len(blocks)}."
             block.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
             blocks.append(block)

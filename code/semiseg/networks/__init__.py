@@ -52,7 +52,7 @@ def scaled_like(name: str, other: str) -> str:
 def weights_file(network: str, weights: str | None) -> Path | None:
     """The file that `weights` stands for: a path, or a name for which this network knows a package."""
     packages = NETWORKS[network].packages if network in NETWORKS else {}
-    if weights in packages:
+    if weights is not None and weights in packages:
         return packaged_file(packages[weights], f"the weights {weights!r} of network {network!r}")
     return Path(weights) if weights else None
 

@@ -2,7 +2,7 @@
 
 Lite is EfficientNet without squeeze-and-excitation, and with ReLU6. As in `res2net_unet`, the decoder is plain, and one
 convolution supplies the skip connection at full size. The last two stages (stride 32) have no place in a network whose
-coarsest level has stride 16. Nothing is dropped at random. Attribute names are those of the published weights.
+coarsest level has stride 16. Attribute names are those of the published weights.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.pretrained import load_encoder
 from semiseg.networks.res2net import ResidualBlock, conv
+from semiseg.networks.swin_unet import DropPath
 from semiseg.networks.unet import Decoder
 
 MEAN, DEVIATION = 127 / 255, 128 / 255  # Lite's own, of all channels alike, so that gray images are no special case
@@ -34,9 +35,18 @@ class Stage(NamedTuple):
     width: int
 
 
-STAGES = (Stage(3, 1, 1, 16), Stage(3, 2, 6, 24), Stage(5, 2, 6, 40), Stage(3, 2, 6, 80), Stage(5, 1, 6, 112))
-LITE0, LITE1 = (1, 2, 2, 3, 3), (1, 3, 3, 4, 4)  # blocks of each stage
-BLOCKS_LEFT_OUT = 7  # of the last stages: four and one in Lite0, five and one in Lite1
+STAGES = (
+    Stage(3, 1, 1, 16),
+    Stage(3, 2, 6, 24),
+    Stage(5, 2, 6, 40),
+    Stage(3, 2, 6, 80),
+    Stage(5, 1, 6, 112),
+    Stage(5, 2, 6, 192),
+    Stage(3, 1, 6, 320),
+)
+TAKEN = 5
+LITE0, LITE1 = (1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1)  # blocks of each stage
+DROP = 0.2  # probability that the last block of all would be skipped in training; it grows from zero with depth
 
 
 def efficientnet_unet(
@@ -47,7 +57,7 @@ def efficientnet_unet(
     Args:
         channels: channels of the images.
         classes: classes of the logits.
-        depths: blocks of each stage.
+        depths: blocks of each stage, also of those that are left out.
         widths: channels of the decoder from the finest to the coarsest level.
     """
     encoder = Encoder(channels, widths[0] // 2, depths)
@@ -58,8 +68,8 @@ def efficientnet_unet(
 
 def load_imagenet(network: EncoderDecoder, path: Path) -> None:
     """Start the encoder from the published file of the same depth; its last stages and classifier are left out."""
-    blocks = len(network.encoder._blocks)
-    deeper = tuple(f"_blocks.{number}." for number in range(blocks, blocks + BLOCKS_LEFT_OUT))
+    assert isinstance(network.encoder, Encoder)
+    deeper = tuple(f"_blocks.{number}." for number in network.encoder.left_out)
     unused = ("_conv_head.", "_bn1.", "_fc.", *deeper)
     load_encoder(network.encoder, path, stem="_conv_stem.weight", new=("full.",), unused=unused)
 
@@ -88,7 +98,7 @@ norm = partial(nn.BatchNorm2d, eps=EPSILON)
 class Block(nn.Module):
     """Widening, one kernel for each channel, narrowing without an activation; and what was read is added if it fits."""
 
-    def __init__(self, inputs: int, stage: Stage, first: bool) -> None:
+    def __init__(self, inputs: int, stage: Stage, first: bool, drop: float) -> None:
         super().__init__()
         middle, stride = inputs * stage.expansion, stage.stride if first else 1
         self.widens, self.adds = stage.expansion > 1, stride == 1 and inputs == stage.width
@@ -99,12 +109,13 @@ class Block(nn.Module):
         self._bn1 = norm(middle)
         self._project_conv = convolution(middle, stage.width, 1)
         self._bn2 = norm(stage.width)
+        self.drop_path = DropPath(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
         inner = F.relu6(self._bn1(self._depthwise_conv(inner)))
         inner = self._bn2(self._project_conv(inner))
-        return x + inner if self.adds else inner
+        return x + self.drop_path(inner) if self.adds else inner
 
 
 class Encoder(nn.Module):
@@ -116,13 +127,14 @@ class Encoder(nn.Module):
         self._conv_stem = convolution(channels, STEM, 3, stride=2)
         self._bn0 = norm(STEM)
         blocks, width = [], STEM
-        for stage, depth in zip(STAGES, depths, strict=True):
+        for stage, depth in zip(STAGES[:TAKEN], depths, strict=False):
             for number in range(depth):
-                blocks.append(Block(width, stage, first=number == 0))
+                blocks.append(Block(width, stage, number == 0, DROP * len(blocks) / sum(depths)))
                 width = stage.width
         self._blocks = nn.ModuleList(blocks)
+        self.left_out = range(len(blocks), sum(depths))
         ends = list(accumulate(depths))
-        last = [k for k in range(len(STAGES)) if k + 1 == len(STAGES) or STAGES[k + 1].stride == 2]  # of each level
+        last = [k for k in range(TAKEN) if STAGES[k + 1].stride == 2]  # stage of each level
         self.level_ends = [ends[k] - 1 for k in last]
         self.widths = [full_width, *(STAGES[k].width for k in last)]
 
