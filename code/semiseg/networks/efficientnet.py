@@ -126,7 +126,8 @@ class Encoder(nn.Module):
         self.full = nn.Sequential(conv(channels, full_width), nn.BatchNorm2d(full_width), nn.ReLU(inplace=True))
         self._conv_stem = convolution(channels, STEM, 3, stride=2)
         self._bn0 = norm(STEM)
-        blocks, width = [], STEM
+        blocks: list[nn.Module] = []
+        width = STEM
         for stage, depth in zip(STAGES[:TAKEN], depths, strict=False):
             for number in range(depth):
                 blocks.append(Block(width, stage, number == 0, DROP * len(blocks) / sum(depths)))
