@@ -8,24 +8,32 @@ from pathlib import Path
 import pytest
 
 from semiseg.contract import MethodContract
+from semiseg.network_contract import NetworkContract
 from semiseg.registry import find_methods
 from semiseg.settings import load_benchmark
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+NETWORK, METHOD = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugins")
-    (source,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (folder / "agreement.py").write_text(source)
+    (folder / "agreement.py").write_text(METHOD)
     return find_methods(folder)["agreement"]
 
 
 @pytest.mark.parametrize("check", MethodContract.checks())
 def test_the_method_in_the_readme_passes_the_contract(example, check, tmp_path):
     getattr(MethodContract("agreement", example, 2, tmp_path), check)()
+
+
+@pytest.mark.parametrize("check", NetworkContract.checks())
+def test_the_network_in_the_readme_passes_the_contract(check, tmp_path):
+    (tmp_path / "my_networks.py").write_text(NETWORK)
+    find_methods(tmp_path)
+    getattr(NetworkContract("wide_unet", 2), check)()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda p: p.stem)

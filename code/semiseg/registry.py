@@ -1,4 +1,4 @@
-"""Finds methods: modules of `methods/`, the entry points `semiseg.methods`, and `--methods-dir`."""
+"""Finds methods and networks that are plug-ins: files of `methods/` and of `--methods-dir`, and entry points."""
 
 import importlib.util
 import inspect
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import semiseg.methods
 from semiseg.errors import UserError
 from semiseg.method import Method, Paper
-from semiseg.source_code import method_code
+from semiseg.networks.catalog import NETWORKS, Offer, offered
+from semiseg.source_code import method_code, module_code
 
 
 class Methods(dict[str, type[Method]]):
@@ -33,29 +34,45 @@ class Methods(dict[str, type[Method]]):
         raise UserError(self.problem(name))
 
 
+class Plugin(NamedTuple):
+    """What a file or package turned out to be: a method, networks, or both."""
+
+    method: type[Method] | None
+    networks: list[Offer]
+
+
 class Candidate(NamedTuple):
-    """What may turn out to be a method."""
+    """What may turn out to be a plug-in."""
 
     name: str
     where: str
-    load: Callable[[], type[Method]]
+    load: Callable[[], Plugin]
 
 
 def find_methods(directory: Path | None = None) -> Methods:
-    """Every method by name, which is the name of its file (or of its entry point); a broken one costs only itself."""
+    """Every method by name, which is the name of its file (or of its entry point); a broken one costs only itself.
+
+    Networks that are found on the way can be built by name from then on.
+    """
     candidates: dict[str, list[Candidate]] = {}
     for candidate in _candidates(directory):
         candidates.setdefault(candidate.name, []).append(candidate)
     found = Methods()
+    networks, broken = _installed_networks()
     for name, own in sorted(candidates.items()):
         try:
             if len(own) > 1:
                 places = " and ".join(c.where for c in own)
                 raise UserError(f"two methods are called {name!r}: {places}; rename one of the files.")
-            found[name] = own[0].load()
-            method_code(found[name])  # before its files change: what is remembered is what was imported
+            plugin = own[0].load()
         except UserError as error:
             found.broken[name] = str(error)
+            continue
+        networks += plugin.networks
+        if plugin.method is not None:
+            found[name] = plugin.method
+            method_code(plugin.method)  # before its files change: what is remembered is what was imported
+    NETWORKS.admit(networks, broken)
     return found
 
 
@@ -89,18 +106,34 @@ def _candidates(directory: Path | None) -> Iterator[Candidate]:
             yield Candidate(path.stem, str(path), partial(_of_file, path))
 
 
-def _of_suite(name: str, where: str) -> type[Method]:
-    return _only_method(_loaded(lambda: importlib.import_module(f"semiseg.methods.{name}"), where), where)
+def _installed_networks() -> tuple[list[Offer], dict[str, str]]:
+    """What installed packages offer, and why others are broken; an entry point names a module."""
+    networks: list[Offer] = []
+    broken: dict[str, str] = {}
+    for entry in entry_points(group="semiseg.networks"):
+        where = f"the installed plugin {entry.name} ({entry.value})"
+        try:
+            module = _loaded(entry.load, where)
+            if not inspect.ismodule(module) or not hasattr(module, "ARCHITECTURES"):
+                raise UserError(f"{where} is no module with ARCHITECTURES; uninstall it.")
+            networks += offered(module, where, module_code(module.__name__))
+        except UserError as error:
+            broken[entry.name] = str(error)
+    return networks, broken
 
 
-def _of_package(entry: EntryPoint, where: str) -> type[Method]:
+def _of_suite(name: str, where: str) -> Plugin:
+    return _contents(_loaded(lambda: importlib.import_module(f"semiseg.methods.{name}"), where), where)
+
+
+def _of_package(entry: EntryPoint, where: str) -> Plugin:
     method = _loaded(entry.load, where)
     if not (inspect.isclass(method) and issubclass(method, Method)):
         raise UserError(f"{where} is no subclass of Method; uninstall it.")
-    return _complete(method, where)
+    return Plugin(_complete(method, where), [])
 
 
-def _of_file(path: Path) -> type[Method]:
+def _of_file(path: Path) -> Plugin:
     name = f"semiseg_plugin_{path.stem}"
 
     def load() -> ModuleType:
@@ -111,7 +144,7 @@ def _of_file(path: Path) -> type[Method]:
         spec.loader.exec_module(module)
         return module
 
-    return _only_method(_loaded(load, str(path)), str(path))
+    return _contents(_loaded(load, str(path)), str(path))
 
 
 def _loaded(load: Callable[[], Any], where: str) -> Any:
@@ -122,15 +155,18 @@ def _loaded(load: Callable[[], Any], where: str) -> Any:
         raise UserError(f"{where}: the plugin cannot be imported ({reason}); correct it or move it away.") from error
 
 
-def _only_method(module: ModuleType, where: str) -> type[Method]:
+def _contents(module: ModuleType, where: str) -> Plugin:
+    networks = offered(module, where, module_code(module.__name__))
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     own = [c for c in classes if issubclass(c, Method)]
+    if networks and not own:
+        return Plugin(None, networks)
     if len(own) != 1:
         raise UserError(
-            f"{where}: a plugin file defines exactly one subclass of Method, this one defines {len(own)}; "
-            "correct it or move it away."
+            f"{where}: a plugin file defines ARCHITECTURES or exactly one subclass of Method, this one defines "
+            f"{len(own)}; correct it or move it away."
         )
-    return _complete(own[0], where)
+    return Plugin(_complete(own[0], where), networks)
 
 
 def _complete(method: type[Method], where: str) -> type[Method]:

@@ -18,13 +18,18 @@ _loaded: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # the text of
 
 @functools.cache
 def method_code(method: type) -> tuple[str, ...]:
-    """The text of a method's module and of what it imports beside the engine.
+    """The text of a method's module and of what it imports beside the engine."""
+    return module_code(method.__module__)
 
-    That is the other methods, the method's own package, and modules of the user's that nobody installed. Asked for
+
+def module_code(module: str) -> tuple[str, ...]:
+    """The text of a plug-in's module and of what it imports beside the engine.
+
+    That is the methods, the plug-in's own package, and modules of the user's that nobody installed. Asked for
     right after the import, it is the text that this process carries out, whatever becomes of the files.
     """
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    home = method.__module__.partition(".")[0]
+    home = module.partition(".")[0]
 
     def belongs(name: str) -> bool:
         top = name.partition(".")[0]
@@ -42,7 +47,7 @@ def method_code(method: type) -> tuple[str, ...]:
         installed = {"site-packages", "dist-packages", "built-in", "frozen"} & set(place.parts)
         return not installed and not place.resolve().is_relative_to(library)
 
-    return tuple(follow_imports([method.__module__], belongs).values())
+    return tuple(follow_imports([module], belongs).values())
 
 
 def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`semiseg check-method`: the plugin contract for one method, one line for each check."""
+"""`semiseg check-method` and `check-network`: the contract of a plug-in, one line for each check."""
 
 import inspect
 import traceback
@@ -9,8 +9,9 @@ import torch
 
 from semiseg.contract import MethodContract
 from semiseg.errors import UserError
-from semiseg.method import Method
-from semiseg.registry import get_method, get_method_of
+from semiseg.network_contract import NetworkContract
+from semiseg.networks import NETWORKS, require_network
+from semiseg.registry import find_methods, get_method, get_method_of
 
 
 def check_method(which: str, methods_dir: Path | None = None) -> int:
@@ -19,22 +20,48 @@ def check_method(which: str, methods_dir: Path | None = None) -> int:
     is_file = Path(which).suffix == ".py"
     method = get_method_of(Path(which)) if is_file else get_method(which, methods_dir)
     name = Path(which).stem if is_file else which
-    return sum(_check(name, method, dims) for dims in (2, 3))
-
-
-def _check(name: str, method: type[Method], dims: int) -> int:
     failures = 0
-    with TemporaryDirectory() as folder:
-        contract = MethodContract(name, method, dims, Path(folder))
-        for check in contract.checks():
-            reason = _failure(contract, check)
-            failures += bool(reason)
-            what = check.removeprefix("check_").replace("_", " ")
-            print(f"{dims}D  {'FAILED' if reason else 'passed'}  {what}{reason and f': {reason}'}", flush=True)
+    for dims in (2, 3):
+        with TemporaryDirectory() as folder:
+            contract = MethodContract(name, method, dims, Path(folder))
+            failures += _check(contract, f"{dims}D", Path(inspect.getfile(method)))
     return failures
 
 
-def _failure(contract: MethodContract, check: str) -> str:
+def check_network(which: str, methods_dir: Path | None = None) -> int:
+    """Print how a network, or every network of a file, does; returns the number of failures."""
+    torch.set_num_threads(1)
+    path = Path(which)
+    if path.suffix != ".py":
+        find_methods(methods_dir)
+        names = [which]
+    else:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give the path of a file of networks.")
+        found = find_methods(path.parent)
+        names = [name for name, offer in NETWORKS.offers.items() if Path(offer.where).resolve() == path.resolve()]
+        if not names:
+            raise UserError(found.broken.get(path.stem, f"{path}: offers no networks; it has no ARCHITECTURES."))
+    for name in names:
+        require_network(name)
+    return sum(
+        _check(NetworkContract(name, dims), f"{name}  {dims}D", Path(NETWORKS.offers[name].where))
+        for name in names
+        for dims in NETWORKS[name].dims
+    )
+
+
+def _check(contract: MethodContract | NetworkContract, label: str, file: Path) -> int:
+    failures = 0
+    for check in contract.checks():
+        reason = _failure(contract, check, file)
+        failures += bool(reason)
+        what = check.removeprefix("check_").replace("_", " ")
+        print(f"{label}  {'FAILED' if reason else 'passed'}  {what}{reason and f': {reason}'}", flush=True)
+    return failures
+
+
+def _failure(contract: MethodContract | NetworkContract, check: str, file: Path) -> str:
     """Why a check fails, in one line; nothing if it passes."""
     try:
         getattr(contract, check)()
@@ -43,10 +70,6 @@ def _failure(contract: MethodContract, check: str) -> str:
         if isinstance(error, AssertionError | UserError):
             return text
         where = traceback.extract_tb(error.__traceback__)
-        last = next((f for f in reversed(where) if Path(f.filename) == _file(contract.method)), where[-1])
+        last = next((f for f in reversed(where) if Path(f.filename) == file), where[-1])
         return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno})"
     return ""
-
-
-def _file(method: type[Method]) -> Path:
-    return Path(inspect.getfile(method))

@@ -15,7 +15,7 @@ from semiseg.errors import UserError, UserErrors
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 DataDir = Annotated[Path, typer.Option("--data-dir", envvar="SEMISEG_DATA", help="Folder of prepared data sets.")]
-MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further method files.")]
+MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further files of methods and networks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at the same time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -41,6 +41,25 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
         row = {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}"}
         row["file"] = os.path.relpath(inspect.getfile(m))
         rows.append(row | ({"paper_title": m.paper.title} if as_json else {}))
+    print_rows(rows, as_json)
+    show_left_out(found)
+
+
+@app.command()
+def networks(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
+    """List every network: name, 2D or 3D, which weights it can start from, file."""
+    from semiseg.networks import NETWORKS
+    from semiseg.registry import find_methods
+
+    found = find_methods(methods_dir)  # the files of methods and networks are looked for in the same places
+    rows = []
+    for name, network in sorted(NETWORKS.items()):
+        row = {"name": name, "dims": " ".join(f"{dims}D" for dims in network.dims)}
+        weights = [*network.packages, *(["a file"] if network.load_weights else [])]
+        where = NETWORKS.offers[name].where
+        rows.append(
+            row | {"weights": ", ".join(weights), "file": os.path.relpath(where) if Path(where).exists() else where}
+        )
     print_rows(rows, as_json)
     show_left_out(found)
 
@@ -283,6 +302,19 @@ def check_method(
     from semiseg.console.checking import check_method as check
 
     if failures := check(method, methods_dir):
+        print(f"semiseg: {failures} checks failed.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def check_network(
+    network: Annotated[str, typer.Argument(help="A file with ARCHITECTURES, or a name that `semiseg networks` lists.")],
+    methods_dir: MethodsDir = None,
+) -> None:
+    """Check a network, or all of a file, against what every method relies on: one line for each check, in seconds."""
+    from semiseg.console.checking import check_network as check
+
+    if failures := check(network, methods_dir):
         print(f"semiseg: {failures} checks failed.", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -29,7 +29,9 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 def show_left_out(found: "Methods") -> None:
     """Say which plugins are done without, and why, apart from what a command prints."""
-    for reason in found.broken.values():
+    from semiseg.networks import NETWORKS  # imports torch, too slow for --help
+
+    for reason in (*found.broken.values(), *NETWORKS.broken.values()):
         print(f"semiseg: left out: {reason}", file=sys.stderr)
 
 

@@ -1,82 +1,28 @@
 """Segmentation networks by name; all of them return the same small tuple."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from semiseg.errors import UserError
-from semiseg.networks.attention_unet import attention_unet
+from semiseg.networks.architecture import Architecture, Size, any_size
+from semiseg.networks.catalog import NETWORKS
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
-from semiseg.networks.enet import enet
 from semiseg.networks.initialization import Scheme, initialize
-from semiseg.networks.nnunet import nnunet
-from semiseg.networks.pnet import pnet
-from semiseg.networks.res2net import load_imagenet as load_imagenet_res2net
-from semiseg.networks.res2net import res2net_unet
-from semiseg.networks.swin_unet import load_imagenet as load_imagenet_swin
-from semiseg.networks.swin_unet import swin_unet
-from semiseg.networks.unet import unet
-from semiseg.networks.unet_3d import unet_3d
-from semiseg.networks.vnet import vnet
-from semiseg.networks.voxresnet import voxresnet
+from semiseg.networks.pretrained import packaged_file
 
 __all__ = [
     "NETWORKS",
+    "Architecture",
     "EncoderDecoder",
     "Output",
     "Scheme",
+    "any_size",
     "build_network",
     "initialize",
     "network_names",
+    "require_network",
     "scaled_like",
+    "weights_file",
 ]
-
-
-Size = tuple[int, ...]
-
-
-class Architecture(NamedTuple):
-    """How a network is built for (channels, classes, size of the images), and started from a file of weights."""
-
-    dims: tuple[int, ...]  # 2 for images, 3 for volumes
-    build: Callable[[int, int, Size], EncoderDecoder]
-    load_weights: Callable[[EncoderDecoder, Path], None] | None = None
-
-
-def any_size(build: Callable[[int, int], EncoderDecoder]) -> Callable[[int, int, Size], EncoderDecoder]:
-    """A network whose layers do not depend on the size of the images."""
-    return lambda channels, classes, size: build(channels, classes)
-
-
-# The small variants are for CPU budgets: the same classes with fewer channels (and fewer Res2Net blocks).
-# unet_small has no dropout at the two finest levels, where drawing it takes the most time on a CPU.
-NETWORKS = {
-    "unet": Architecture((2,), any_size(unet)),
-    "unet_small": Architecture(
-        (2,), any_size(partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5)))
-    ),
-    "res2net50_unet": Architecture((2,), any_size(res2net_unet), load_imagenet_res2net),
-    "res2net50_unet_small": Architecture(
-        (2,), any_size(partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64)))
-    ),
-    "enet": Architecture((2,), enet),
-    "enet_small": Architecture((2,), partial(enet, widths=(8, 32, 64))),
-    "pnet": Architecture((2, 3), pnet),
-    "pnet_small": Architecture((2, 3), partial(pnet, filters=16)),
-    "voxresnet": Architecture((2, 3), voxresnet),
-    "voxresnet_small": Architecture((2, 3), partial(voxresnet, filters=16)),
-    "nnunet": Architecture((2, 3), nnunet),
-    "nnunet_small": Architecture((2, 3), partial(nnunet, features=8, widest=96)),
-    "swin_unet": Architecture((2, 3), swin_unet, load_imagenet_swin),
-    "swin_unet_small": Architecture((2, 3), partial(swin_unet, patch=2, embed=24, heads=(1, 2, 4), window=4)),
-    "attention_unet": Architecture((3,), attention_unet),
-    "attention_unet_small": Architecture((3,), partial(attention_unet, widths=(8, 16, 32, 64, 96))),
-    "unet_3d": Architecture((3,), unet_3d),
-    "unet_3d_small": Architecture((3,), partial(unet_3d, widths=(8, 16, 32, 64, 96))),
-    "vnet": Architecture((3,), any_size(vnet)),
-    "vnet_small": Architecture((3,), any_size(partial(vnet, filters=8))),
-}
 
 
 def network_names(dims: int) -> list[str]:
@@ -84,10 +30,31 @@ def network_names(dims: int) -> list[str]:
     return [name for name, architecture in NETWORKS.items() if dims in architecture.dims]
 
 
+def require_network(name: str, dims: int | None = None) -> None:
+    """Refuse the name of no network, or of none for data of these dimensions."""
+    if name in NETWORKS.broken:
+        raise UserError(f"network {name!r}: {NETWORKS.broken[name]}")
+    choice = f"choose one of {', '.join(network_names(dims) if dims else NETWORKS)}"
+    if name not in NETWORKS:
+        kind = f"{dims}D network" if dims else "network"
+        plugin = "give the folder of a network of your own with --methods-dir"
+        raise UserError(f"network {name!r}: there is no such {kind}; {choice}, or {plugin}.")
+    if dims and dims not in NETWORKS[name].dims:
+        raise UserError(f"network {name!r} is for {NETWORKS[name].dims[0]}D data, not {dims}D; {choice}.")
+
+
 def scaled_like(name: str, other: str) -> str:
     """The small variant of a network where the other one is small, too."""
     small = f"{name}_small"
     return small if other.endswith("_small") and small in NETWORKS else name
+
+
+def weights_file(network: str, weights: str | None) -> Path | None:
+    """The file that `weights` stands for: a path, or a name for which this network knows a package."""
+    packages = NETWORKS[network].packages if network in NETWORKS else {}
+    if weights is not None and weights in packages:
+        return packaged_file(packages[weights], f"the weights {weights!r} of network {network!r}")
+    return Path(weights) if weights else None
 
 
 def build_network(
@@ -109,12 +76,8 @@ def build_network(
         initialization: of everything that no file provides; torch's own by default.
     """
     dims = len(size)
-    choice = f"choose one of {', '.join(network_names(dims))}."
-    if name not in NETWORKS:
-        raise UserError(f"network {name!r}: there is no such {dims}D network; {choice}")
+    require_network(name, dims)
     architecture = NETWORKS[name]
-    if dims not in architecture.dims:
-        raise UserError(f"network {name!r} is for {architecture.dims[0]}D data, not {dims}D; {choice}")
     network = architecture.build(channels, classes, size)
     if initialization is not None:
         initialize(network, initialization)

@@ -1,6 +1,7 @@
 """The 3D attention U-Net of SSL4MIS: coarser levels gate the skip connections, and every level has a head."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semiseg.networks.alignment import crop_to, pad_to_even
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.unet_3d import WIDTHS, double_conv, unet_3d
 
@@ -83,3 +85,9 @@ class Decoder(nn.Module):
         maps = zip(self.heads, (x, *reversed(decoded)), strict=True)
         logits = [enlarge(head(x), finest, 2**level) for level, (head, x) in enumerate(maps)]
         return (*decoded, torch.cat(logits, dim=1))
+
+
+ARCHITECTURES = {
+    "attention_unet": Architecture((3,), attention_unet),
+    "attention_unet_small": Architecture((3,), partial(attention_unet, widths=(8, 16, 32, 64, 96))),
+}

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from semiseg.errors import UserError
 from semiseg.networks.alignment import crop_to, pad_to_even
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 
 WIDTHS = (16, 64, 128)  # at strides 2, 4 and 8
@@ -154,3 +155,9 @@ class Decoder(nn.Module):
             x = block(up(x, skip))
             decoded.append(x)
         return tuple(decoded)
+
+
+ARCHITECTURES = {
+    "enet": Architecture((2,), enet),
+    "enet_small": Architecture((2,), partial(enet, widths=(8, 32, 64))),
+}

@@ -1,6 +1,7 @@
 """The network of nnU-Net: a U-Net whose strides and kernels are planned for the size of the images."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from semiseg.networks.alignment import crop_to
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.layers import CONVOLUTION, TRANSPOSED
 
@@ -140,3 +142,9 @@ class Decoder(nn.Module):
             x = block(torch.cat((crop_to(up(x), skip), skip), dim=1))
             decoded.append(x)
         return tuple(decoded)
+
+
+ARCHITECTURES = {
+    "nnunet": Architecture((2, 3), nnunet),
+    "nnunet_small": Architecture((2, 3), partial(nnunet, features=8, widest=96)),
+}

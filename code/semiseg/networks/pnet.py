@@ -1,11 +1,13 @@
 """P-Net of DeepIGeoS: dilated convolutions at full size, with no pooling anywhere."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.layers import BATCH_NORM, CHANNEL_DROPOUT, CONVOLUTION
 
@@ -66,3 +68,9 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return (self.fuse(torch.cat(tuple(features), dim=1)),)
+
+
+ARCHITECTURES = {
+    "pnet": Architecture((2, 3), pnet),
+    "pnet_small": Architecture((2, 3), partial(pnet, filters=16)),
+}

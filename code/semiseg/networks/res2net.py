@@ -7,12 +7,14 @@ The first batch norm absorbs the scale of the images, so ImageNet weights also s
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.pretrained import load_encoder
 from semiseg.networks.unet import Decoder
@@ -145,3 +147,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.main(x) + self.shortcut(x), inplace=True)
+
+
+ARCHITECTURES = {
+    "res2net50_unet": Architecture((2,), any_size(res2net_unet), load_imagenet),
+    "res2net50_unet_small": Architecture(
+        (2,), any_size(partial(res2net_unet, depths=(1, 1, 2), planes=16, base_width=32, widths=(16, 16, 32, 64)))
+    ),
+}

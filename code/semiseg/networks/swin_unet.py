@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.errors import UserError
 from semiseg.networks.alignment import crop_to
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
 from semiseg.networks.layers import CONVOLUTION
 from semiseg.networks.pretrained import adapt_channels, read_weights
@@ -239,3 +240,9 @@ class DropPath(_DropoutNd):
             return x
         keep = 1 - self.p
         return x * x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(keep).div_(keep)
+
+
+ARCHITECTURES = {
+    "swin_unet": Architecture((2, 3), swin_unet, load_imagenet),
+    "swin_unet_small": Architecture((2, 3), partial(swin_unet, patch=2, embed=24, heads=(1, 2, 4), window=4)),
+}

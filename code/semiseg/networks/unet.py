@@ -1,12 +1,14 @@
 """The 2D U-Net of SSL4MIS: batch norm, leaky ReLU, and dropout that grows with depth."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -73,3 +75,11 @@ class Decoder(nn.Module):
             x = block(torch.cat((skip, x), dim=1))
             decoded.append(x)
         return tuple(decoded)
+
+
+ARCHITECTURES = {
+    "unet": Architecture((2,), any_size(unet)),
+    "unet_small": Architecture(
+        (2,), any_size(partial(unet, widths=(8, 16, 32, 64, 96), dropout=(0, 0, 0.2, 0.3, 0.5)))
+    ),
+}

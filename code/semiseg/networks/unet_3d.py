@@ -1,6 +1,7 @@
 """The 3D U-Net of SSL4MIS: instance norm without weights, trilinear decoder."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from semiseg.errors import UserError
 from semiseg.networks.alignment import crop_to
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -72,3 +74,9 @@ class Decoder(nn.Module):
             x = block(torch.cat((skip, crop_to(x, skip)), dim=1))
             decoded.append(x)
         return tuple(decoded)
+
+
+ARCHITECTURES = {
+    "unet_3d": Architecture((3,), unet_3d),
+    "unet_3d_small": Architecture((3,), partial(unet_3d, widths=(8, 16, 32, 64, 96))),
+}

@@ -1,11 +1,13 @@
 """The V-Net of UA-MT and SSL4MIS: strided convolutions, additive skips, no residuals inside a level."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from semiseg.networks.alignment import crop_to, pad_to_even
+from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
 
 DEPTHS = (1, 2, 3, 3, 3)
@@ -68,3 +70,9 @@ class Decoder(nn.Module):
             x = level(crop_to(up(x), skip) + skip)
             decoded.append(x)
         return tuple(decoded)
+
+
+ARCHITECTURES = {
+    "vnet": Architecture((3,), any_size(vnet)),
+    "vnet_small": Architecture((3,), any_size(partial(vnet, filters=8))),
+}

@@ -1,12 +1,14 @@
 """The VoxResNet of SSL4MIS: pre-activated residual blocks of one width, instance norm without weights."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semiseg.errors import UserError
+from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.layers import CONVOLUTION, INSTANCE_NORM, LINEAR, MAX_POOL
 
@@ -95,3 +97,9 @@ class Decoder(nn.Module):
             x = block(torch.cat((skip, enlarge(x, skip)), dim=1))
             decoded.append(x)
         return (*decoded, enlarge(x, finest))
+
+
+ARCHITECTURES = {
+    "voxresnet": Architecture((2, 3), voxresnet),
+    "voxresnet_small": Architecture((2, 3), partial(voxresnet, filters=16)),
+}

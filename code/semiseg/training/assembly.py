@@ -10,6 +10,7 @@ from semiseg.data.splits import Partition, Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method, Task
+from semiseg.networks import weights_file
 from semiseg.settings import RunSpec, validate
 from semiseg.training.trainer import Trainer
 
@@ -64,7 +65,7 @@ def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabele
         training.size,
         spec.network,
         spec.seed,
-        Path(spec.weights) if spec.weights else None,
+        weights_file(spec.network, spec.weights),
         unlabeled_steps,
     )
     return method(task, config)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method
+from semiseg.networks import NETWORKS, weights_file
 from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.source_code import method_code, without_comments
 
 WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
-PARTS = {"data": "other data", "split": "another split", "code": "other code of the method", "weights": "other weights"}
+PARTS = {
+    "data": "other data",
+    "split": "another split",
+    "code": "other code of the method or of a network of one's own",
+    "weights": "other weights",
+}
 UNKNOWN = "made before runs recorded their code"
 
 
@@ -30,7 +37,7 @@ class Identity:
     settings: dict[str, Any]  # the specification; precision as it is in effect
     data: str = ""  # hash of the data set; this and the next are empty where they cannot be known
     split: str = ""  # hash of the run's cases, in their order
-    code: str = ""  # hash of the method's file and of what it imports beside the engine
+    code: str = ""  # hash of the method's file, of plug-in networks', and of what they import beside the engine
     weights: str = ""  # hash of the file that the encoder starts from
     defaults: dict[str, Any] = field(default_factory=dict, compare=False)  # of the settings; no part of the identity
 
@@ -79,19 +86,25 @@ def identify(
             if isinstance(value, Path):
                 settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
         defaults["config"] = method.Config().model_dump(mode="json")
+    weights = weights_file(spec.network, spec.weights)
     return Identity(
         settings,
         dataset.hash if dataset else "",
         _hash(asdict(partition)) if partition else "",
-        code_hash(method) if method else "",
-        file_hash(Path(spec.weights)) if spec.weights else "",
+        code_hash(method, (spec.network, *spec.config.values())) if method and spec.network in NETWORKS else "",
+        file_hash(weights) if weights else "",
         defaults,
     )
 
 
-def code_hash(method: type[Method]) -> str:
-    """SHA-256 of what a method's code does, wherever its files lie; comments do not count."""
-    return _hash(sorted(map(without_comments, method_code(method))))
+def code_hash(method: type[Method], networks: Iterable[object] = ()) -> str:
+    """SHA-256 of what the code of a method and of plug-in networks does, wherever it lies; comments do not count.
+
+    Of `networks`, what names none of a plug-in counts for nothing; so any settings that may name one can be given.
+    """
+    own = method_code(method)
+    texts = [*own, *sorted({*NETWORKS.code(networks)} - {*own})]
+    return _hash(sorted(map(without_comments, texts)))
 
 
 @functools.cache
