@@ -1,5 +1,7 @@
 """BCP: boxes are copied from labelled to unlabelled images and back."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -44,6 +46,8 @@ class BidirectionalCopyPaste(Method):
         pretraining: float = Field(0.25, ge=0, le=1)  # fraction of the training with labelled images alone
         pseudo: float = Field(0.5, ge=0)  # α, the weight of pseudo-labelled regions
         box: float = Field(2 / 3, gt=0, lt=1)  # side of the box, relative to the image's
+
+    space: ClassVar = {"pretraining": (0.1, 0.25, 0.5), "pseudo": (0.25, 0.5, 1.0), "box": (0.5, 2 / 3)}
 
     def build(self) -> None:
         self.student = self.network()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,8 @@ class CrossConsistencyTraining(Method):
         ] = Field(("feature_noise", "element_dropout", "attention_dropout"), min_length=1)  # a decoder for each
         symmetric_gradient: bool = False  # the main decoder moves towards the auxiliary ones, too
         supervise_auxiliary: bool = False  # all decoders share the labels' weight
+
+    space: ClassVar = {"consistency": (0.1, 1.0, 5.0, 20.0), "ramp_up": (0.3, 1.0)}
 
     def build(self) -> None:
         self.segmenter = self.network()

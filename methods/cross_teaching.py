@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -40,6 +40,8 @@ class CrossTeaching(CrossPseudoSupervision):
         pretrained: Path | None = None  # a file of ImageNet weights for the Transformer
         learning_rate: float = Field(1e-4, gt=0)  # of AdamW, without pre-trained weights
         distance: Literal["dice", "cross_entropy", "both"] = "dice"
+
+    space: ClassVar = {"cross": (0.1, 0.5, 1.5), "ramp_up": (0.3, 1.0), "learning_rate": (1e-4, 3e-4, 1e-3)}
 
     def build(self) -> None:
         config, backbone = self.config, self.task.network

@@ -1,7 +1,7 @@
 """Deep adversarial network: segmentations of unlabelled images must look like those of labelled ones."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -41,6 +41,8 @@ class DeepAdversarial(Method):
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
         learning_rate: float = Field(1e-4, gt=0)  # of the discriminator, constant
         maps: Literal["training", "evaluation"] = "training"  # the mode in which the segmenter makes its maps
+
+    space: ClassVar = {"adversarial": (0.003, 0.01, 0.03, 0.1), "ramp_up": (0.3, 1.0), "learning_rate": (1e-5, 1e-4)}
 
     def build(self) -> None:
         self.segmenter = self.network()

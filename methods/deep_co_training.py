@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,6 +43,8 @@ class DeepCoTraining(Method):
         difference: float = Field(0.5, ge=0)  # weight of the view difference relative to the agreement
         epsilon: float = Field(0.02, gt=0, le=1)  # largest adversarial change of a pixel, image range is 1
         identity: bool = False  # whether a rotation may leave an image as it is
+
+    space: ClassVar = {"agreement": (0.1, 0.5, 2.0), "ramp_up": (0.3, 1.0), "difference": (0.1, 0.5, 1.0)}
 
     def build(self) -> None:
         self.networks = 2 if self.config.variant == "two_networks" else 1

@@ -1,7 +1,7 @@
 """Entropy minimization: the network should be certain about images without labels."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -36,6 +36,8 @@ class EntropyMinimization(Supervised):
         entropy: float = Field(0.1, ge=0)  # weight at full ramp
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
         entropy_on: Literal["unlabeled", "all"] = "unlabeled"  # images whose entropy counts
+
+    space: ClassVar = {"entropy": (0.01, 0.03, 0.1, 0.5), "ramp_up": (0.3, 1.0)}
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         logits = self.model(batch.images()).logits

@@ -1,5 +1,7 @@
 """ICT: between two images the student predicts what lies between the teacher's two predictions."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -35,6 +37,8 @@ class InterpolationConsistencyTraining(MeanTeacher):
         noise: float = Field(0.0, ge=0)
         alpha: float = Field(0.2, gt=0)  # the shares follow Beta(α, α): the smaller, the less an image is altered
         both_orders: bool = False  # whether the second image of a pair is mixed with the first one once more
+
+    space: ClassVar = {"consistency": (0.1, 1.0, 5.0, 20.0), "ramp_up": (0.3, 1.0), "alpha": (0.2, 1.0)}
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         images = batch.unlabeled()

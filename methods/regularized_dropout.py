@@ -1,6 +1,6 @@
 """R-Drop: two predictions of the same image under different dropout should be one distribution."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,8 @@ class RegularizedDropout(Method):
         divergence: float = Field(0.1, ge=0)  # weight at full ramp
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
         divergence_on: Literal["unlabeled", "all"] = "unlabeled"  # images whose divergence counts
+
+    space: ClassVar = {"divergence": (0.1, 0.5, 2.0), "ramp_up": (0.3, 1.0)}
 
     def build(self) -> None:
         self.networks = 1 if self.config.variant == "single_network" else 2

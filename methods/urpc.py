@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -47,6 +48,8 @@ class UncertaintyRectifiedPyramidConsistency(Method):
         consistency: float = Field(0.1, ge=0)  # weight at full ramp
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
         upsampling: Upsampling = "linear"  # of the coarse logits
+
+    space: ClassVar = {"consistency": (0.1, 0.5, 2.0), "ramp_up": (0.3, 1.0)}
 
     def build(self) -> None:
         task = self.task

@@ -65,6 +65,16 @@ def test_brief_settings_that_a_method_does_not_have_are_refused(tmp_path):
         MethodContract("misspelt", misspelt, 2, tmp_path).trained  # noqa: B018
 
 
+@pytest.mark.parametrize(("space", "message"), [
+    ({"refresh": (50, 200)}, "lacks 100, the default of refresh"), ({"refresh": (100, "often")}, "refresh"),
+    ({"refersh": (100,)}, "unknown key 'refersh'"), ({"refresh": (100, 50, 50)}, "twice"),
+])  # fmt: skip
+def test_a_search_space_without_the_default_or_with_what_is_no_setting_is_caught(tmp_path, space, message):
+    contract = MethodContract("spacious", type("Spacious", (Forgetful,), {"space": space}), 2, tmp_path)
+    with pytest.raises((AssertionError, UserError), match=message):
+        contract.check_the_search_space_holds_the_default_and_nothing_but_valid_settings()
+
+
 class Unnamed(Forgetful):
     """Calls its loss something else."""
 

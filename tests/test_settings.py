@@ -127,9 +127,9 @@ def test_an_override_of_an_unknown_key_is_refused(written):
 def test_variants_name_their_method(written):
     path = written("dataset: tiny\nmethods: [supervised, {slow: {method: mean_teacher, ema_decay: 0.9}}, {cps: null}]")
     assert load_benchmark(path, {}).variants() == {
-        "supervised": ("supervised", {}),
-        "slow": ("mean_teacher", {"ema_decay": 0.9}),
-        "cps": ("cps", {}),
+        "supervised": ("supervised", {}, {}),
+        "slow": ("mean_teacher", {"ema_decay": 0.9}, {}),
+        "cps": ("cps", {}, {}),
     }
 
 

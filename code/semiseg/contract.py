@@ -13,7 +13,7 @@ from torch import Tensor
 from semiseg.data.splits import make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.method import Method, Progress, Task
-from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import save_tensors
@@ -85,6 +85,15 @@ class MethodContract:
         assert all([self.method.title, paper.title, paper.authors, paper.venue]), "title or paper has an empty part"
         assert (vars(self.method).get("__doc__") or "").strip(), "the class has no docstring"
         self.method.Config()  # every hyper-parameter has a default
+
+    def check_the_search_space_holds_the_default_and_nothing_but_valid_settings(self) -> None:
+        published = self.method.Config()
+        for name, values in self.method.space.items():
+            for value in values:
+                validate(self.method.Config, {name: value}, f"space, {name}")
+            assert len(set(values)) == len(values), f"space names a value of {name} twice"
+            default = getattr(published, name)
+            assert default in values, f"space lacks {default!r}, the default of {name}"
 
     def check_declared_number_of_networks_is_built(self) -> None:
         built, declared = self.trained.method._networks_built, self.trained.method.networks

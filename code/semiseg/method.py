@@ -238,6 +238,11 @@ class Method(nn.Module, ABC):
     # thresholds. The contract's checks use them, so that what comes late in a real training is tested, too.
     brief: ClassVar[dict[str, Any]] = {}
 
+    # Values of settings among which `semiseg tune` draws, the default among them: a handful for each of the two or
+    # three that matter, such as {"cross": (0.1, 1.5, 6.0), "ramp_up": (0.3, 1.0)}. Learning rate and weight decay are
+    # drawn for every method and not named here.
+    space: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
     class Config(BaseModel):
         """Hyper-parameters, all with a default: that of the paper where it states one."""
 

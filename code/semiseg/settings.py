@@ -1,13 +1,15 @@
 """Validated settings of a benchmark and of its runs, with errors that a person can act on."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from semiseg.errors import UserError
+from semiseg.history import last_commit
 from semiseg.names import RULE, is_name
 
 
@@ -39,6 +41,9 @@ class TrainingSettings(Settings):
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise ValueError(f"size {list(self.size)} should be [height, width] or [depth, height, width]")
         return self
+
+
+OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power")  # what may differ between methods
 
 
 def fraction(value: Any) -> Any:
@@ -91,11 +96,43 @@ class RunSpec(Settings):
     network: str
     weights: str | None
     training: TrainingSettings
+    inner: int | None = None  # tests on this inner fold of the fold's training cases, instead of on its test cases
 
     @property
     def folder(self) -> Path:
         """Where the run lives below its benchmark's results."""
-        return Path("runs", self.method, f"labels-{100 * self.labels:02g}", f"fold-{self.fold}", f"seed-{self.seed}")
+        return Path("runs", self.method, self.cell)
+
+    @property
+    def cell(self) -> Path:
+        """What the run shares with those of other methods: labels, fold and seed."""
+        fold = f"fold-{self.fold}" + ("" if self.inner is None else f".inner-{self.inner}")
+        return Path(f"labels-{100 * self.labels:02g}", fold, f"seed-{self.seed}")
+
+
+Entry = str | dict[str, dict[str, Any] | None]  # of `methods`: a name, or {name: settings}
+
+
+class Variant(NamedTuple):
+    """What an entry of `methods` says."""
+
+    implementation: str  # the plugin
+    config: dict[str, Any]
+    training: dict[str, Any]  # in place of the benchmark's, for this entry alone
+
+    def entry(self, name: str) -> Entry:
+        """The entry as a benchmark file has it."""
+        other = {"method": self.implementation} if self.implementation != name else {}
+        settings = {**other, **self.config, **({"training": self.training} if self.training else {})}
+        return {name: settings} if settings else name
+
+
+class Tuned(Settings):
+    """What `semiseg tune` chose, as the file was when the benchmark was read."""
+
+    name: FileName
+    commit: str = ""  # of the file
+    methods: tuple[Entry, ...]
 
 
 class BenchmarkSettings(Settings):
@@ -103,47 +140,74 @@ class BenchmarkSettings(Settings):
 
     name: FolderName
     dataset: FileName
-    methods: tuple[str | dict[str, dict[str, Any] | None], ...] = Field(min_length=1)
+    methods: tuple[Entry, ...] = Field(min_length=1)
+    tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
     labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
     folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1), Distinct] = (0, 1, 2, 3, 4)
+    inner_folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Distinct] = ()  # none: folds are tested
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
     network: str = "unet"
     weights: str | None = None  # of a pretrained encoder
     training: TrainingSettings = TrainingSettings()
 
-    def variants(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Every entry of `methods` by name, as plugin and configuration.
+    def variants(self, also: Iterable[str] = ()) -> dict[str, Variant]:
+        """Every entry of `methods` by name, and the methods in `also`, with what was tuned for these names.
 
-        An entry is a name, or `name: {key: value, ...}`; with a key `method` it is a variant of that method.
+        An entry is a name, or `name: {key: value, ...}`; with a key `method` it is a variant of that method, and with
+        a key `training` its learning rate and the like are its own. What an entry says goes before what was tuned.
         """
-        variants: dict[str, tuple[str, dict[str, Any]]] = {}
-        for entry in self.methods:
-            for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
-                config = dict(config or {})
-                if not re.match(NAME, name):
-                    raise UserError(f"benchmark {self.name}: {name!r} cannot name a folder; use letters, digits, _ . -")
-                if name in variants:
-                    raise UserError(f"benchmark {self.name}: {name!r} is listed twice under methods; rename one.")
-                implementation = config.pop("method", name)
-                if not isinstance(implementation, str):
-                    raise UserError(f"benchmark {self.name}: the method of {name!r} is a name, not {implementation!r}.")
-                variants[name] = (implementation, config)
+        variants = _variants(self.methods, f"benchmark {self.name}")
+        variants |= {name: Variant(name, {}, {}) for name in also if name not in variants}
+        tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml") if self.tuned else {}
+        for name in variants.keys() & tuned.keys():
+            (implementation, config, training), chosen = variants[name], tuned[name]
+            if chosen.implementation != implementation:
+                raise UserError(
+                    f"benchmark {self.name}: {name!r} is {implementation} here and {chosen.implementation} in "
+                    f"tuned/{self.tuned and self.tuned.name}.yaml; rename it."
+                )
+            variants[name] = Variant(implementation, chosen.config | config, chosen.training | training)
         return variants
+
+    def untuned(self) -> list[str]:
+        """Methods that have their published settings for want of tuned ones; none if nothing is tuned."""
+        if self.tuned is None:
+            return []
+        tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml")
+        return [n for n, v in _variants(self.methods, self.name).items() if n not in tuned and n == v.implementation]
+
+    def training_of(self, name: str, variant: Variant) -> TrainingSettings:
+        """How an entry is trained."""
+        content = self.training.model_dump() | variant.training
+        training: TrainingSettings = validate(TrainingSettings, content, f"training of method {name}")
+        return training
+
+
+def _variants(methods: Iterable[Entry], where: str) -> dict[str, Variant]:
+    variants: dict[str, Variant] = {}
+    for entry in methods:
+        for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
+            config = dict(config or {})
+            if not re.match(NAME, name):
+                raise UserError(f"{where}: {name!r} cannot name a folder; use letters, digits, _ . -")
+            if name in variants:
+                raise UserError(f"{where}: {name!r} is listed twice under methods; rename one.")
+            implementation, training = config.pop("method", name), config.pop("training", None) or {}
+            if not isinstance(implementation, str):
+                raise UserError(f"{where}: the method of {name!r} is a name, not {implementation!r}.")
+            if not isinstance(training, dict) or (others := [str(k) for k in training if k not in OWN_TRAINING]):
+                what = f"not {', '.join(others)}" if isinstance(training, dict) else "as key: value"
+                raise UserError(
+                    f"{where}: the training of {name!r} may set {', '.join(OWN_TRAINING)}, {what}; "
+                    "all methods have the same steps, sizes and batches."
+                )
+            variants[name] = Variant(implementation, config, dict(training))
+    return variants
 
 
 def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
     """Read a benchmark file; overrides have dotted keys, such as training.steps."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a benchmark file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML ({problem}); correct the file.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a benchmark file is a mapping with the keys name, dataset, methods, …")
+    content = _read(path, "give the path of a benchmark file", "name, dataset, methods, …")
     content.setdefault("name", path.stem)
     for key, value in overrides.items():
         *parents, last = key.split(".")
@@ -153,7 +217,33 @@ def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
             if not isinstance(target, dict):
                 raise UserError(f"--set {key}: {parent} is not a group of settings.")
         target[last] = value
+    if isinstance(name := content.get("tuned"), str):  # results keep what was in the file
+        content["tuned"] = _tuned(path, name)
     return validate(BenchmarkSettings, content, str(path))
+
+
+def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
+    """What a benchmark's results keep of the file of tuned settings that it names."""
+    if not is_name(name):
+        raise UserError(f"{benchmark}: tuned: {name!r} cannot be the name of a file; {RULE}.")
+    file = benchmark.parent / "tuned" / f"{name}.yaml"
+    content = _read(file, "make it with `semiseg tune`, or leave `tuned` out", "methods, trials, …")
+    return {"name": name, "commit": last_commit(file), "methods": content.get("methods")}
+
+
+def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({problem}); correct the file.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: should be a mapping with the keys {keys}")
+    return content
 
 
 def validate(model: type[BaseModel], content: Any, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,16 @@ class Selection:
 
 
 def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] = ()) -> BenchmarkSettings:
-    """Replace `all` by names, add the methods in `extra`, and refuse names that do not exist."""
-    variants = settings.variants()
+    """Replace `all` by names and names by what was tuned for them, add the methods in `extra`, refuse unknown ones."""
+    variants = settings.variants()  # refuses what makes no sense, before names are looked for
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
         names = dict.fromkeys(n for name in names for n in (found if name == ALL else [name]))
-    methods: list[str | dict[str, Any]] = []
+    variants = settings.variants(names)
     for name in names:
-        implementation, config = variants.get(name, (name, {}))
-        if implementation not in found:
-            raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
-        if implementation != name:
-            config = {"method": implementation, **config}
-        methods.append({name: config} if config else name)
-    return settings.model_copy(update={"methods": tuple(methods)})
+        if variants[name].implementation not in found:
+            raise UserError(f"benchmark {settings.name}: {found.problem(variants[name].implementation)}")
+    return settings.model_copy(update={"methods": tuple(variants[name].entry(name) for name in names)})
 
 
 def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = Selection()) -> list[RunSpec]:
@@ -55,24 +52,26 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
 
     variants = settings.variants()
     methods = chosen("methods", tuple(variants), selection.methods)
+    inner_folds: tuple[int | None, ...] = settings.inner_folds or (None,)
     labels = chosen("labels", settings.labels, selection.labels)
     runs = []
     for seed in chosen("seeds", settings.seeds, selection.seeds):
-        for fold in chosen("folds", settings.folds, selection.folds):
+        for fold, inner in product(chosen("folds", settings.folds, selection.folds), inner_folds):
             for fraction in labels:
                 for name in methods:
-                    implementation, config = variants[name]
-                    if implementation not in found:
-                        raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
-                    method = found[implementation]
+                    variant = variants[name]
+                    if variant.implementation not in found:
+                        raise UserError(f"benchmark {settings.name}: {found.problem(variant.implementation)}")
+                    method = found[variant.implementation]
                     if method.uses_all_labels and fraction != labels[0]:
                         continue  # one run serves all label fractions
-                    full = validate(method.Config, config, f"settings of method {name}").model_dump(mode="json")
+                    config = validate(method.Config, variant.config, f"settings of method {name}")
                     runs.append(RunSpec(
                         benchmark=settings.name, dataset=settings.dataset, method=name,
-                        implementation=implementation, config=full,
-                        labels=1.0 if method.uses_all_labels else fraction, fold=fold, seed=seed,
-                        network=settings.network, weights=settings.weights, training=settings.training,
+                        implementation=variant.implementation, config=config.model_dump(mode="json"),
+                        labels=1.0 if method.uses_all_labels else fraction, fold=fold, inner=inner, seed=seed,
+                        network=settings.network, weights=settings.weights,
+                        training=settings.training_of(name, variant),
                     ))  # fmt: skip
     return runs
 

@@ -35,9 +35,9 @@ def longest_first(
 
     So the last runs to begin are short, and workers end at about the same time.
     """
-    rank = {key: place for place, key in enumerate(dict.fromkeys((s.seed, s.fold) for s in specs))}
+    rank = {key: place for place, key in enumerate(dict.fromkeys((s.seed, s.fold, s.inner) for s in specs))}
 
     def cost(spec: RunSpec) -> float:
         return seconds[spec.folder] if seconds else found[spec.implementation].networks
 
-    return sorted(specs, key=lambda spec: (rank[spec.seed, spec.fold], -cost(spec)))
+    return sorted(specs, key=lambda spec: (rank[spec.seed, spec.fold, spec.inner], -cost(spec)))

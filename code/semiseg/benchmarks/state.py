@@ -9,7 +9,7 @@ from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method
-from semiseg.settings import BenchmarkSettings, RunSpec
+from semiseg.settings import OWN_TRAINING, BenchmarkSettings, RunSpec
 from semiseg.training.assembly import partition_for
 from semiseg.training.checkpoint import NAME as CHECKPOINT
 from semiseg.training.files import write_json
@@ -34,6 +34,7 @@ class Standing:
     reason: str = ""
     holder: Holder | None = None  # who carries it out
     seconds: float | None = None  # that its training took
+    diverged: bool = False  # failed, and would fail again
 
 
 def survey(
@@ -52,17 +53,28 @@ def strays(
 ) -> list[Standing]:
     """Finished runs that lie in the same folder, and so stand in the same tables, but are none of these.
 
-    They are judged by what the benchmark now says of all its runs: data, network, weights and training.
+    They are judged by what the benchmark now says of their method, or, if it does not name it, of all its runs: data,
+    network, weights and training.
     """
-    common = {key: getattr(settings, key) for key in ("dataset", "network", "weights", "training")}
-    known = {places.results / spec.folder for spec in specs}
+    common = {key: getattr(settings, key) for key in ("dataset", "network", "weights")}
+    known = {places.results / spec.folder: spec for spec in specs}
+    same_method = {spec.method: spec for spec in known.values()}
+
+    def today(spec: RunSpec) -> RunSpec:
+        if like := same_method.get(spec.method):
+            own = {key: getattr(like, key) for key in ("implementation", "config", "training")}
+        else:  # its entry may have had a learning rate of its own, which tables tell
+            rates = {key: getattr(spec.training, key) for key in OWN_TRAINING}
+            own = {"training": settings.training.model_copy(update=rates)}
+        return spec.model_copy(update=common | own)
+
     result = []
     for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
         record = earlier_record(path.parent)
         if path.parent in known or record.get("status") != "finished":
             continue
         try:
-            spec = RunSpec.model_validate(record["spec"]).model_copy(update=common)
+            spec = today(RunSpec.model_validate(record["spec"]))
             result.append(standing(spec, _identity(spec, found, data), path.parent))
         except (KeyError, ValueError):
             continue  # of an older kind; the report judges whether it can be read
@@ -83,9 +95,10 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
     """The standing of a run in its folder."""
 
     def stands(status: Status, reason: str = "") -> Standing:
-        return Standing(spec, folder, identity, status, reason, held, record.get("seconds"))
+        return Standing(spec, folder, identity, status, reason, held, record.get("seconds"), diverged)
 
     record = earlier_record(folder)
+    diverged = bool(record.get("diverged")) and not identity.differences(record.get("identity", {}))
     held = holder(folder) if folder.exists() else None
     if held:
         return stands("running", str(held))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semiseg.console.terminal import console, print_rows, show_left_out
+from semiseg.console.terminal import console, print_lines, print_rows, show_left_out
 from semiseg.errors import UserError, UserErrors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -18,6 +18,10 @@ DataDir = Annotated[Path, typer.Option("--data-dir", envvar="SEMISEG_DATA", help
 MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further files of methods and networks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at the same time.")]
+Executor = Annotated[str, typer.Option(help="Where runs are carried out; `list` lists what there is.")]
+ExecutorOptions = Annotated[
+    list[str] | None, typer.Option("--executor-set", help="An option of the executor: partition=gpu.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs that were made otherwise than now.")]
 KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep such runs, marked in every table.")]
@@ -103,7 +107,7 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
     if as_json:
         print_rows(rows, as_json)
     else:
-        _print_lines(rows, ("name", "state", "cases", "classes", "licence", "task"))
+        print_lines(rows, ("name", "state", "cases", "classes", "licence", "task"))
 
 
 @app.command()
@@ -130,10 +134,8 @@ def run(
     benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/quick.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; results/NAME by default.")] = None,
     jobs: Jobs = None,
-    executor: Annotated[str, typer.Option(help="Where runs are carried out; `list` lists what there is.")] = "local",
-    executor_options: Annotated[
-        list[str] | None, typer.Option("--executor-set", help="An option of the executor: partition=gpu.")
-    ] = None,
+    executor: Executor = "local",
+    executor_options: ExecutorOptions = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these, or also these: a,b.")] = "",
     labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
@@ -169,7 +171,8 @@ def run(
         )
     except ValueError as error:
         raise UserError(f"--labels, --folds or --seeds: {error}.") from error
-    missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), retry_failed)
+    failed: Literal["only", "too"] = "only" if retry_failed else "too"
+    missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), failed)
     if dry_run:
         return
     if (results / "index.html").exists():
@@ -177,6 +180,57 @@ def run(
     if missing:
         are = "run is" if missing == 1 else "runs are"
         console.print(f"{missing} {are} not finished; `semiseg status {results}` says why.", style="red")
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/development_cardiac.yaml.")],
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try of every method, the published ones first.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs; results/tuning/NAME by default.")] = None,
+    jobs: Jobs = None,
+    executor: Executor = "local",
+    executor_options: ExecutorOptions = None,
+    device: Device = "auto",
+    methods: Annotated[str, typer.Option(help="Only these now, or also these: a,b.")] = "",
+    labels: Annotated[str, typer.Option(help="With these fractions, not the file's: 5%,20%.")] = "",
+    folds: Annotated[str, typer.Option(help="On training cases of these folds, not the file's: 0,1.")] = "",
+    inner_folds: Annotated[str, typer.Option(help="Tested on these of the inner folds 0 to 4; by default 0,1.")] = "",
+    methods_dir: MethodsDir = None,
+    data_dir: DataDir = Path("data"),
+    overrides: Overrides = None,
+    rerun_stale: RerunStale = False,
+    keep_stale: KeepStale = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
+) -> None:
+    """Choose every method's settings by equal trials on inner folds of training cases; writes tuned/NAME.yaml."""
+    import shlex
+
+    from semiseg.console.tuning import tune as tune_methods
+    from semiseg.executors import make_executor
+    from semiseg.settings import load_benchmark
+    from semiseg.training.places import Places
+
+    carrier = make_executor(
+        executor, {"device": device, "jobs": jobs, "dry_run": dry_run} | _pairs(executor_options, "--executor-set")
+    )
+    asked = {"labels": labels, "folds": folds, "inner_folds": inner_folds}
+    lists = {key: _split(text) for key, text in asked.items() if text}
+    settings = load_benchmark(benchmark, _pairs(overrides, "--set") | lists)
+    results = out or Path("results", "tuning", settings.name)
+    command = ["semiseg", "tune", benchmark.as_posix(), "--trials", str(trials)]  # what a choice depends on
+    command += [part for key, text in asked.items() if text for part in (f"--{key.replace('_', '-')}", text)]
+    command += [part for override in overrides or [] for part in ("--set", override)]
+    if tune_methods(
+        settings,
+        Places(results, data_dir, benchmark.parent / "splits", methods_dir),
+        trials,
+        tuple(_split(methods)),
+        carrier,
+        _stale(rerun_stale, keep_stale),
+        benchmark.parent / "tuned" / f"{settings.name}.yaml",
+        shlex.join(command),
+    ):
         raise typer.Exit(1)
 
 
@@ -317,14 +371,6 @@ def check_network(
     if failures := check(network, methods_dir):
         print(f"semiseg: {failures} checks failed.", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _print_lines(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """One line per row whatever the width of the terminal, so that `grep` finds all of it."""
-    lines = [columns, *([str(row[column] or "-") for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _split(text: str) -> list[str]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from semiseg.benchmarks.state import Standing, give_up, keep, standing, strays, 
 from semiseg.console.preparing import generate_if_missing
 from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
+from semiseg.data.splits import Splits
+from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.executors import Executor
 from semiseg.registry import find_methods
@@ -26,6 +29,7 @@ from semiseg.training.precision import with_precision
 from semiseg.training.run import earlier_record
 
 Stale = Literal["refuse", "rerun", "keep"]
+Failed = Literal["too", "only", "unless diverged"]  # which of the failed runs are carried out again
 POLL = 2.0  # seconds between two looks at a run that another command holds
 RETRY = 4.0  # seconds before such a run is handed out again, however free it looks
 
@@ -36,14 +40,46 @@ def carry_out(
     selection: Selection,
     executor: Executor,
     stale: Stale = "refuse",
-    only_failed: bool = False,
+    failed: Failed = "too",
 ) -> int:
     """Carry out what is left, report what there is, and return the number of runs that are missing."""
+    end = finish(settings, places, selection, executor, stale, failed)
+    if executor.dry_run:
+        return 0
+    if any(run.status == "finished" for run in end.standings) and (
+        end.changed or not (places.results / "index.html").exists()
+    ):
+        report(places.results)
+    return sum(run.status != "finished" for run in end.standings)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a benchmark stands once what was left of it has been carried out."""
+
+    settings: BenchmarkSettings  # resolved, with the precision in effect
+    data: tuple[Dataset, Splits]
+    standings: list[Standing]  # of the runs that were asked for
+    changed: bool  # something was carried out, or counts otherwise than before
+
+
+def finish(
+    settings: BenchmarkSettings,
+    places: Places,
+    selection: Selection,
+    executor: Executor,
+    stale: Stale = "refuse",
+    failed: Failed = "too",
+) -> End:
+    """Carry out what is left."""
     if places.results.exists() and not places.results.is_dir():
         raise UserError(f"--out {places.results}: is a file; name a folder.")
     found = find_methods(places.methods_dir)
     settings = resolve(settings, found, selection.methods)
     show_left_out(found)
+    if settings.tuned and (untuned := settings.untuned()):
+        line = f"tuned/{settings.tuned.name}.yaml has no settings for {', '.join(untuned)}: published ones are used."
+        console.print(line, highlight=False, soft_wrap=True)
     training = with_precision(settings.training, executor.device_type)
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
@@ -59,15 +95,19 @@ def carry_out(
     if changed := _settle([*standings, *beside], asked, stale, executor.dry_run):
         standings = survey(runs, places, found, data)
     seconds = expected_seconds(runs, standings, found)
-    wanted = {"failed"} if only_failed else {"left", "failed", "running"} | ({"stale"} if stale == "rerun" else set())
+    wanted = {"failed"} if failed == "only" else {"left", "failed", "running"}
+    if stale == "rerun" and failed != "only":
+        wanted.add("stale")
+    hopeless = {run.spec.folder for run in standings if run.diverged and failed == "unless diverged"}
     by_folder = {run.spec.folder: run for run in standings}
-    left = longest_first([run.spec for run in standings if run.status in wanted], seconds, found)
+    specs = [run.spec for run in standings if run.status in wanted and run.spec.folder not in hopeless]
+    left = longest_first(specs, seconds, found)
     if executor.dry_run:
         for spec in left:
             print(spec.folder)
         for _ in executor.carry_out(left, places.absolute()):
             pass
-        return 0
+        return End(settings, data, standings, changed=False)
     write_benchmark(settings, places.results)
     if left:
         with Watch(console, places.results, left, len(runs)) as watch:
@@ -82,11 +122,7 @@ def carry_out(
             console.print(
                 f"{run.spec.folder}: its method was edited meanwhile; run the command again.", highlight=False
             )
-    if any(run.status == "finished" for run in now) and (
-        left or changed or not (places.results / "index.html").exists()
-    ):
-        report(places.results)
-    return sum(run.status != "finished" for run in now)
+    return End(settings, data, now, changed=bool(left) or changed)
 
 
 def _until_done(left: Sequence[Standing], executor: Executor, places: Places, watch: Watch) -> None:

@@ -27,6 +27,14 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     console.print(table)
 
 
+def print_lines(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """One line per row whatever the width of the terminal, so that `grep` finds all of it."""
+    lines = [columns, *([str(row[column] or "-") for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
 def show_left_out(found: "Methods") -> None:
     """Say which plugins are done without, and why, apart from what a command prints."""
     from semiseg.networks import NETWORKS  # imports torch, too slow for --help

@@ -90,4 +90,5 @@ class Watch:
 
 def label(spec: RunSpec) -> str:
     """A run in a few words."""
-    return f"{spec.method}, {100 * spec.labels:g} % labels, fold {spec.fold}, seed {spec.seed}"
+    inner = "" if spec.inner is None else f", inner fold {spec.inner}"
+    return f"{spec.method}, {100 * spec.labels:g} % labels, fold {spec.fold}{inner}, seed {spec.seed}"

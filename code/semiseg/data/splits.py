@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,13 +47,30 @@ class Splits:
         """SHA-256 of everything in the split."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def partition(self, fold: int, labels: float, groups: dict[str, str]) -> Partition:
+    def inner_fold(self, fold: int, inner: int, groups: dict[str, str]) -> Fold:
+        """A fifth of a fold's training cases to test on, and the rest in the fold's order; no test case of the fold.
+
+        Settings may be chosen there. The inner folds of a fold are dealt by group like the folds themselves.
+        """
+        train = self.folds[fold].train
+        members = _members(train, groups)
+        if len(members) < FOLDS:
+            raise UserError(
+                f"{self.dataset}: fold {fold} has {len(members)} groups of training cases, and {FOLDS} inner folds "
+                f"need at least {FOLDS}; add cases, or choose settings on other data."
+            )
+        order = sorted(members)
+        random.Random(derive_seed("inner folds", self.dataset, fold, *train)).shuffle(order)
+        test = set(_deal(order, members)[inner])
+        return Fold(tuple(sorted(test)), tuple(case for case in train if case not in test))
+
+    def partition(self, fold: int, labels: float, groups: dict[str, str], inner: int | None = None) -> Partition:
         """Label the first groups of the fold's order, as many as come closest to `labels` of its cases.
 
         A group is labelled whole or not at all, at least one is labelled, and since the order is fixed,
-        a smaller fraction is always contained in a larger one.
+        a smaller fraction is always contained in a larger one. With `inner` the same is done in an inner fold.
         """
-        chosen = self.folds[fold]
+        chosen = self.folds[fold] if inner is None else self.inner_fold(fold, inner, groups)
         ends = [
             i + 1
             for i, case in enumerate(chosen.train)
@@ -64,9 +82,7 @@ class Splits:
 
 def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
     """Deal shuffled groups into folds of even size, then shuffle each training set's groups."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for record in dataset.records.values():
-        members[record.group].append(record.id)
+    members = _members(dataset.records, {record.id: record.group for record in dataset.records.values()})
     if len(members) < FOLDS:
         raise UserError(
             f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
@@ -78,15 +94,28 @@ def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
         random.Random(derive_seed("splits", seed, purpose)).shuffle(groups)
         return groups
 
-    tests: list[list[str]] = [[] for _ in range(FOLDS)]
-    for group in sorted(shuffled("folds"), key=lambda g: -len(members[g])):  # large groups first keeps folds even
-        min(tests, key=len).extend(members[group])
     folds = []
-    for index, test in enumerate(tests):
+    for index, test in enumerate(_deal(shuffled("folds"), members)):
         held_out = set(test)
         train = [case for group in shuffled(index) for case in sorted(members[group]) if case not in held_out]
         folds.append(Fold(tuple(sorted(test)), tuple(train)))
     return Splits(dataset.info.name, dataset.hash, seed, tuple(folds))
+
+
+def _members(cases: Iterable[str], groups: dict[str, str]) -> dict[str, list[str]]:
+    """The cases of every group."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        members[groups[case]].append(case)
+    return members
+
+
+def _deal(order: Sequence[str], members: dict[str, list[str]]) -> list[list[str]]:
+    """Deal groups into folds of even size."""
+    tests: list[list[str]] = [[] for _ in range(FOLDS)]
+    for group in sorted(order, key=lambda g: -len(members[g])):  # large groups first keeps folds even
+        min(tests, key=len).extend(members[group])
+    return tests
 
 
 def load_or_freeze(path: Path, dataset: Dataset) -> Splits:

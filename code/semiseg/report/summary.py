@@ -11,6 +11,7 @@ import yaml
 
 from semiseg.errors import UserError
 from semiseg.metrics import METRICS
+from semiseg.settings import BenchmarkSettings, load_benchmark
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")
@@ -56,6 +57,7 @@ class Results:
     unfinished: list[Run]
     cases: pd.DataFrame  # KEY and the columns of cases.csv
     predictors: pd.DataFrame  # likewise, with the column `predictor`
+    settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
     @property
     def fractions(self) -> list[float]:
@@ -106,6 +108,7 @@ def read_results(path: Path) -> Results:
         unfinished,
         pd.concat(cases, ignore_index=True),
         pd.concat(predictors, ignore_index=True) if predictors else pd.DataFrame(),
+        _asked_settings(path),
     )
 
 
@@ -241,6 +244,13 @@ def _asked_methods(path: Path) -> list[str]:
         return [str(name) for entry in entries for name in (entry if isinstance(entry, dict) else [entry])]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []
+
+
+def _asked_settings(path: Path) -> BenchmarkSettings | None:
+    try:
+        return load_benchmark(path / "benchmark.yaml", {})
+    except UserError:
+        return None
 
 
 def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:

@@ -1,6 +1,7 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
 from semiseg.report.summary import Entry, Results
+from semiseg.settings import OWN_TRAINING
 
 CIRCUMSTANCES = {
     "engine": "code of the engine",
@@ -79,7 +80,32 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if kept:
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
-    return [*out, *circumstances(results)]
+    return [*out, *choices(results, entries or results.entries), *circumstances(results)]
+
+
+def choices(results: Results, entries: list[Entry]) -> list[str]:
+    """Where the settings come from, if not all are the published ones with one learning rate for all methods."""
+    out = []
+    if any(run.record["spec"].get("inner") is not None for run in results.finished):
+        out.append("Tested on inner folds of the training cases, not on the test cases of the folds.")
+    settings = results.settings
+    if settings and settings.tuned:
+        commit = f"commit {settings.tuned.commit[:12]}" if settings.tuned.commit else "not committed"
+        untuned = settings.untuned()
+        rest = f"; published settings: {', '.join(e.title for e in entries if e.name in untuned)}" if untuned else ""
+        out.append(f"Settings chosen by equal trials (tuned/{settings.tuned.name}.yaml, {commit}){rest}.")
+    common = settings.training.model_dump() if settings else results.record["spec"].get("training") or {}
+    own = []
+    for entry in entries:
+        trainings = [run.record["spec"].get("training") or {} for run in results.finished if run.method == entry.name]
+        for key in OWN_TRAINING:
+            values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)})
+            if values:
+                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(f'{value:g}' for value in values)}")
+    if own:
+        rates = ", ".join(f"{key.replace('_', ' ')} {common[key]:g}" for key in OWN_TRAINING if key in common)
+        out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
+    return out
 
 
 def kept_because(results: Results, method: str, labels: float) -> str:

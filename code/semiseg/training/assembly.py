@@ -18,7 +18,7 @@ from semiseg.training.trainer import Trainer
 def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
     """The cases of a run; a method that ignores unlabelled images does not get any."""
     groups = {r.id: r.group for r in dataset.records.values()}
-    partition = splits.partition(spec.fold, spec.labels, groups)
+    partition = splits.partition(spec.fold, spec.labels, groups, spec.inner)
     return partition if method.uses_unlabeled else replace(partition, unlabeled=())
 
 

@@ -6,7 +6,6 @@ import gc
 import os
 import platform
 import re
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semiseg.history import git
 from semiseg.training.identity import engine_hash
 
 CLEAR_REFS, STATUS, CPUINFO = map(Path, ("/proc/self/clear_refs", "/proc/self/status", "/proc/cpuinfo"))  # Linux
@@ -50,15 +50,8 @@ def git_commit() -> str:
     if not (root / "code" / "semiseg").is_dir():  # installed somewhere, perhaps inside another repository
         return ""
     code = [name for name in ("code", "methods", "data_prep") if (root / name).is_dir()]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-modified" if git("status", "--porcelain", "--", *code) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    commit = git(root, "rev-parse", "HEAD")
+    return commit + ("-modified" if commit and git(root, "status", "--porcelain", "--", *code) else "")
 
 
 def forget_peak_memory(device: torch.device) -> None:

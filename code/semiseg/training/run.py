@@ -32,7 +32,7 @@ from semiseg.training.results import (
     write_results,
 )
 from semiseg.training.stopping import Stop, never
-from semiseg.training.trainer import Stopped, Trainer
+from semiseg.training.trainer import Diverged, Stopped, Trainer
 
 Record = dict[str, Any]  # what run.json holds
 
@@ -197,7 +197,8 @@ class _Attempt:
             with suppress(OSError):
                 (self.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
                 reason += f" (see {self.folder / 'traceback.txt'})"
-        self.record |= {"status": "failed", "reason": reason, "warnings": self.notes}
+        diverged = isinstance(error, Diverged)  # what else fails is no fault of the settings
+        self.record |= {"status": "failed", "reason": reason, "diverged": diverged, "warnings": self.notes}
 
 
 class _Pace:
