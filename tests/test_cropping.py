@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from semiseg.contract import CPU, tiny_dataset
+from semiseg.contract import CPU, MethodContract, tiny_dataset
 from semiseg.data.cropping import Crop
 from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
 from semiseg.method import Task
+from semiseg.methods.supervised import Supervised
 from semiseg.networks import Output
 from semiseg.settings import TrainingSettings, validate
 from semiseg.training.evaluation import predict_case
@@ -182,3 +183,14 @@ def test_a_crop_that_cannot_be_is_refused_in_one_line(settings, reason):
     with pytest.raises(UserError, match=reason) as error:
         validate(TrainingSettings, settings, "training")
     assert "\n" not in str(error.value)
+
+
+def test_a_run_trains_and_predicts_with_the_crop_of_its_settings(tmp_path):
+    contract, crop = MethodContract("supervised", Supervised, 2, tmp_path), Crop(window=(32, 32))
+    spec = contract.spec()
+    training = spec.training.model_copy(update={"crop": crop})
+    trainer = contract.trainer("run", spec.model_copy(update={"training": training}))
+    dataset = contract.dataset
+    centres = {dataset.image(case)[0, 4:36, 4:36].tobytes() for case in dataset.records}
+    assert {image.numpy().tobytes() for image in trainer.data.images} <= centres
+    assert trainer.method.task.crop == crop
