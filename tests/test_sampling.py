@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from semiseg.contract import tiny_dataset
-from semiseg.data.sampling import Stream, TrainingSet, disjoint_parts, resize
+from semiseg.data.sampling import Stream, TrainingSet, disjoint_parts
+from semiseg.data.scale import resize
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
 from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
@@ -47,6 +48,7 @@ class Task:
     weights: Path | None = None  # of a pretrained encoder
     unlabeled_steps: int = 1  # steps per pass over the unlabelled images
     trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
+    crop: Crop | None = None  # what of an image is seen, in training and in prediction
 
     @property
     def dims(self) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
 from semiseg.history import last_commit
 from semiseg.names import RULE, is_name
@@ -24,6 +25,7 @@ class TrainingSettings(Settings):
 
     steps: int = Field(30_000, ge=1)
     size: tuple[int, ...] = (256, 256)  # (height, width), or (depth, height, width) to train in 3D
+    crop: Crop | None = None  # what of an image is seen, before it gets that size; all of it by default
     turns: bool = True  # turn and flip by right angles; off where only direction tells classes apart
     imaging: Literal["auto", "camera", "scan"] = "auto"  # decides how views alter images; auto: by the channels
     labeled_batch: int = Field(12, ge=1)
@@ -40,6 +42,8 @@ class TrainingSettings(Settings):
     def _size_has_two_or_three_axes(self) -> "TrainingSettings":
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise ValueError(f"size {list(self.size)} should be [height, width] or [depth, height, width]")
+        if self.crop:
+            self.crop.fit(self.size)
         return self
 
 

@@ -152,13 +152,14 @@ def test_how_often_a_training_is_looked_at_does_not_matter(places):
     assert first(benchmark(training=TRAINING | {"log_every": 7, "checkpoint_every": 9}), places).status == "finished"
 
 
-def test_results_from_before_a_setting_existed_count_as_made_with_its_default(places):
+@pytest.mark.parametrize(("setting", "value"), [("turns", False), ("crop", {"window": [64, 64]})])
+def test_results_from_before_a_setting_existed_count_as_made_with_its_default(places, setting, value):
     path = finished(places)
     content = json.loads(path.read_text())
-    del content["identity"]["settings"]["training"]["turns"]
+    del content["identity"]["settings"]["training"][setting]
     path.write_text(json.dumps(content))
     assert first(benchmark(), places).status == "finished"
-    assert "training.turns" in first(benchmark(training=TRAINING | {"turns": False}), places).reason
+    assert f"training.{setting}" in first(benchmark(training=TRAINING | {setting: value}), places).reason
 
 
 def test_a_setting_that_a_method_gains_later_does_not_make_its_results_those_of_other_settings(places):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from semiseg.contract import CPU, tiny_dataset
+from semiseg.data.cropping import Crop
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Dataset
 from semiseg.data_prep.endovis17 import EndoVis17
@@ -130,10 +132,15 @@ def test_two_images_of_one_name_do_not_share_a_mask(tmp_path):
 @pytest.fixture
 def finished(tmp_path):
     """The folder of a run that took a second."""
+    return finish(tmp_path)
+
+
+def finish(tmp_path, crop=None):
+    """Carry out a run, and return its folder."""
     (tmp_path / "data").mkdir()
     tiny_dataset(tmp_path / "data" / "tiny.h5", 2)
     training = TrainingSettings(
-        steps=6, size=(32, 32), labeled_batch=2, unlabeled_batch=2, learning_rate=0.1, precision="float32"
+        steps=6, size=(32, 32), labeled_batch=2, unlabeled_batch=2, learning_rate=0.1, precision="float32", crop=crop
     )
     spec = RunSpec(benchmark="b", dataset="tiny", method="cps", implementation="cps", config={}, labels=0.25, fold=0,
                    seed=0, network="unet_small", weights=None, training=training)  # fmt: skip
@@ -151,6 +158,21 @@ def test_a_finished_run_predicts_what_it_was_evaluated_with(finished, tmp_path):
     (finished / "model.safetensors").unlink()
     with pytest.raises(UserError, match="weights are missing"):
         load_predictor(finished, "cpu")
+
+
+@pytest.mark.parametrize("crop", [Crop(window=(32, 36)), Crop(window=(32, 32), at="anywhere")], ids=lambda c: c.at)
+def test_a_finished_run_crops_new_images_as_it_did_those_of_the_training(tmp_path, crop):
+    run, dataset = finish(tmp_path, crop), Dataset(tmp_path / "data" / "tiny.h5")
+    loaded, examples = load_predictor(run, "cpu"), np.load(run / "examples.npz")
+    assert loaded.task.crop == crop
+    for case, prediction in zip(examples["ids"], examples["predictions"], strict=True):
+        assert np.array_equal(loaded(dataset.image(str(case)), tmp_path), prediction)
+    Image.new("L", (50, 60), 255).save(tmp_path / "new.png")
+    write_mask(replace(loaded, network=Brightness()), tmp_path / "new.png", tmp_path / "masks")
+    bright = np.asarray(Image.open(tmp_path / "masks" / "new.png")) == 1
+    expected = np.zeros((60, 50), bool)
+    expected[(slice(14, 46), slice(7, 43)) if crop.at == "centre" else ...] = True
+    assert np.array_equal(bright, expected)
 
 
 def test_truncated_weights_are_refused(finished):

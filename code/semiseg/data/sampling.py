@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from semiseg.data.cropping import Crop, region
+from semiseg.data.scale import pad, to_training
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.seeding import derive_seed
@@ -38,10 +39,10 @@ class Stream:
 
 
 class Shelf:
-    """Training items of one data set and size, kept so that the next run of a process need not read them again."""
+    """Training items of one data set, size and crop, kept: the next run of a process need not read them again."""
 
-    def __init__(self, size: tuple[int, ...]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, ...], crop: Crop | None) -> None:
+        self.size, self.crop = size, crop
         self.kept: dict[tuple[str, bool], list[Tensor]] = {}
         self.bytes = 0
 
@@ -50,7 +51,7 @@ class Shelf:
         if (case, is_label) in self.kept:
             return self.kept[case, is_label]
         array = dataset.label(case)[None] if is_label else dataset.image(case)
-        items = training_items(torch.from_numpy(array), self.size, is_label)
+        items = training_items(torch.from_numpy(array), self.size, is_label, self.crop)
         size = sum(item.numel() * item.element_size() for item in items)
         if self.bytes + size <= SHELF:
             self.kept[case, is_label] = items
@@ -59,17 +60,17 @@ class Shelf:
 
 
 @lru_cache(maxsize=1)
-def _shelf(path: Path, changed: int, size: tuple[int, ...]) -> Shelf:
-    return Shelf(size)
+def _shelf(path: Path, changed: int, size: tuple[int, ...], crop: Crop | None) -> Shelf:
+    return Shelf(size, crop)
 
 
-def training_items(array: Tensor, size: tuple[int, ...], is_label: bool) -> list[Tensor]:
+def training_items(array: Tensor, size: tuple[int, ...], is_label: bool, crop: Crop | None) -> list[Tensor]:
     """Cut (channels, *space) into items: a padded volume, or resized slices."""
+    array = array[region(crop, array.shape)]
     if len(size) == 3:
-        missing = [max(0, want - have) for want, have in zip(size, array.shape[1:], strict=True)]
-        return [F.pad(array, [p for m in reversed(missing) for p in (m // 2, m - m // 2)])]
+        return [pad(array, size)]
     slices = array[None] if array.ndim == 3 else array.transpose(0, 1)
-    return list(resize(slices, size, is_label))
+    return list(to_training(slices, size, crop, is_label))
 
 
 class TrainingSet:
@@ -77,7 +78,7 @@ class TrainingSet:
 
     The labels of unlabelled cases and everything about test cases are never read from the file.
     In 2D an item is an image, or a slice of a volume, resized to `size`; in 3D it is a volume from which a
-    patch of `size` is cut at random.
+    patch of `size` is cut at random. With a crop, only the centre of either is there, or patches are cut in 2D, too.
     """
 
     def __init__(
@@ -90,13 +91,15 @@ class TrainingSet:
         labeled_batch: int,
         unlabeled_batch: int,
         labeled_parts: int = 1,
+        crop: Crop | None = None,
     ) -> None:
         self.size, self.seed = tuple(size), seed
+        self.cuts_patches = len(self.size) == 3 or (crop is not None and crop.at == "anywhere")
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         self.images: list[Tensor] = []
         self.labels: list[Tensor] = []
         labeled_cases: list[str] = []  # of every labelled item
-        shelf = _shelf(dataset.path, dataset.path.stat().st_mtime_ns, self.size)
+        shelf = _shelf(dataset.path, dataset.path.stat().st_mtime_ns, self.size, crop)
         for case in partition.labeled:
             items = shelf.items(dataset, case, is_label=False)
             self.images += [item.to(device) for item in items]
@@ -111,7 +114,7 @@ class TrainingSet:
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
-        if len(self.size) == 2:  # all items have one shape: a batch is one gather
+        if not self.cuts_patches:  # all items have one shape: a batch is one gather
             self.stacked_images, self.stacked_labels = torch.stack(self.images), torch.stack(self.labels)
             # Views of the stacks: the device must not hold the data set twice.
             self.images, self.labels = list(self.stacked_images), list(self.stacked_labels)
@@ -136,7 +139,7 @@ class TrainingSet:
         labeled = len(items)
         start = step * self.unlabeled_batch
         items += [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
-        if len(self.size) == 2:
+        if not self.cuts_patches:
             index = torch.tensor(items).to(self.stacked_images.device, non_blocking=True)
             return self.stacked_images[index], self.stacked_labels[index[:labeled], 0].long()
         origin = random.Random(derive_seed(self.seed, "crop", step))
@@ -174,13 +177,3 @@ def disjoint_parts(cases: Sequence[str], number: int, seed: int) -> list[list[in
     part_of = {name: position % number for position, name in enumerate(names)}
     parts = [[i for i, unit in enumerate(units) if part_of[unit] == k] for k in range(number)]
     return parts if all(parts) else [list(range(len(cases)))] * number
-
-
-def resize(images: Tensor, size: Sequence[int], is_label: bool = False) -> Tensor:
-    """Resize (batch, channels, height, width), keeping the type; masks keep their classes."""
-    if tuple(images.shape[2:]) == tuple(size):
-        return images
-    if is_label:
-        return F.interpolate(images.float(), tuple(size), mode="nearest-exact").to(images.dtype)
-    resized = F.interpolate(images.float(), tuple(size), mode="bilinear", antialias=True)
-    return resized if images.is_floating_point() else resized.round().to(images.dtype)

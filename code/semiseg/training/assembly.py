@@ -41,6 +41,7 @@ def build_trainer(
         training.labeled_batch,
         training.unlabeled_batch,
         method_class.labeled_parts,
+        training.crop,
     )
     method = build_method(method_class, spec, dataset, data.unlabeled_steps)
     return Trainer(method, data, training, spec.seed, device, folder)
@@ -67,5 +68,6 @@ def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabele
         spec.seed,
         weights_file(spec.network, spec.weights),
         unlabeled_steps,
+        crop=training.crop,
     )
     return method(task, config)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from semiseg.data.sampling import resize
+from semiseg.data.cropping import region
+from semiseg.data.scale import from_training, to_training
 from semiseg.data.store import Dataset
 from semiseg.method import Method, Task, predict
 from semiseg.metrics import class_metrics
@@ -58,26 +58,35 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
     """Class indices (*space) of a (channels, *space) image at its own resolution.
 
     2D: the image, or every slice of a volume, is resized to the training size and the probabilities are
-    resized back. 3D: sliding windows of the training size that overlap by half, weighted by a Gaussian.
+    resized back. 3D, and 2D with windows that lie anywhere: sliding windows of the training size that overlap by half,
+    weighted by a Gaussian. What a central window leaves out is background.
     """
-    values = torch.tensor(image, device=device)
+    seen = region(task.crop, image.shape)
+    values = torch.tensor(image[seen], device=device)
     values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
     def probabilities(batch: Tensor) -> Tensor:
         with autocast(precision, device, task.dims):
             return predict(network, batch).logits.float().softmax(1)
 
+    def slide(images: Tensor, at_once: int) -> Tensor:
+        predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
+        assert isinstance(predicted, Tensor)
+        return predicted
+
+    labels = np.zeros(image.shape[1:], np.uint8)
     if task.dims == 3:
-        window = sliding_window_inference(values[None], task.size, 4, probabilities, 0.5, mode="gaussian")
-        assert isinstance(window, Tensor)
-        return window[0].argmax(0).to(torch.uint8).cpu().numpy()
+        labels[seen] = slide(values[None], 4)[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return labels
     slices = values[None] if values.ndim == 3 else values.transpose(0, 1)
     predicted = []
     for chunk in slices.split(SLICES_AT_ONCE):
-        small = probabilities(resize(chunk, task.size))
-        predicted.append(F.interpolate(small, chunk.shape[2:], mode="bilinear").argmax(1))
-    labels = torch.cat(predicted).to(torch.uint8).cpu().numpy()
-    return labels[0] if values.ndim == 3 else labels
+        scaled = to_training(chunk, task.size, task.crop)
+        small = probabilities(scaled) if tuple(scaled.shape[2:]) == tuple(task.size) else slide(scaled, SLICES_AT_ONCE)
+        predicted.append(from_training(small, chunk.shape[2:], task.size, task.crop).argmax(1))
+    found = torch.cat(predicted).to(torch.uint8).cpu().numpy()
+    labels[seen] = found[0] if values.ndim == 3 else found
+    return labels
 
 
 def _add_example(

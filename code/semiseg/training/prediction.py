@@ -53,7 +53,10 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
         raise UserError(f"{weights}: the weights are missing; delete run.json and repeat the run.")
     spec, data = validate(RunSpec, record["spec"], str(run / "run.json")), record["data"]
     method_class = _method(spec.implementation, run, methods_dir)
-    task = Task(data["channels"], len(data["classes"]), spec.training.size, spec.network, spec.seed, trained=True)
+    training = spec.training
+    task = Task(
+        data["channels"], len(data["classes"]), training.size, spec.network, spec.seed, trained=True, crop=training.crop
+    )
     method = method_class(task, validate(method_class.Config, spec.config, str(run / "run.json")))
     try:
         method.load_state_dict(load_file(weights))
@@ -61,7 +64,7 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
         raise UserError(f"{weights}: damaged, or not of this run; delete run.json and repeat the run.") from error
     network = place(next(iter(method.predictors().values())), task.dims, torch.device(device))
     kind = _recipe(data.get("recipe", ""), run)
-    return Predictor(network, task, data["volumetric"], spec.training.precision, torch.device(device), kind)
+    return Predictor(network, task, data["volumetric"], training.precision, torch.device(device), kind)
 
 
 def _method(name: str, run: Path, methods_dir: Path | None) -> type[Method]:

@@ -1,0 +1,50 @@
+"""Between the pixels of a slice and those that a network sees."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from semiseg.data.cropping import Crop, middle
+
+
+def to_training(slices: Tensor, size: tuple[int, ...], crop: Crop | None = None, is_label: bool = False) -> Tensor:
+    """Bring slices (batch, channels, height, width) to the scale of the training.
+
+    Whole slices, or their central windows, get the given size. Of windows that lie anywhere each would get it: so do
+    slices that are smaller, by padding, while larger ones stay larger.
+    """
+    if crop is None:
+        return resize(slices, size, is_label)
+    if crop.at == "centre":
+        return resize(pad(slices, crop.window), size, is_label)
+    return pad(resize(slices, crop.scaled(slices.shape[2:], size), is_label), size)
+
+
+def from_training(probabilities: Tensor, shape: Sequence[int], size: tuple[int, ...], crop: Crop | None) -> Tensor:
+    """Bring what was predicted for slices of a shape (height, width) back to it: the inverse of `to_training`."""
+    if crop is None:
+        return _interpolate(probabilities, shape)
+    if crop.at == "centre":
+        return _interpolate(probabilities, crop.window)[middle(crop.window, shape)]
+    return _interpolate(probabilities[middle(probabilities.shape, crop.scaled(shape, size))], shape)
+
+
+def _interpolate(probabilities: Tensor, shape: Sequence[int]) -> Tensor:
+    return F.interpolate(probabilities, tuple(shape), mode="bilinear")
+
+
+def pad(array: Tensor, least: Sequence[int]) -> Tensor:
+    """Pad the last axes with zeros, on both sides, to a least shape; `middle` undoes it."""
+    missing = [max(0, want - have) for want, have in zip(least, array.shape[-len(least) :], strict=True)]
+    return F.pad(array, [p for m in reversed(missing) for p in (m // 2, m - m // 2)])
+
+
+def resize(images: Tensor, size: Sequence[int], is_label: bool = False) -> Tensor:
+    """Resize (batch, channels, height, width), keeping the type; masks keep their classes."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    if is_label:
+        return F.interpolate(images.float(), tuple(size), mode="nearest-exact").to(images.dtype)
+    resized = F.interpolate(images.float(), tuple(size), mode="bilinear", antialias=True)
+    return resized if images.is_floating_point() else resized.round().to(images.dtype)
