@@ -257,7 +257,7 @@ class Method(nn.Module, ABC):
     brief: ClassVar[dict[str, Any]] = {}
 
     class Config(BaseModel):
-        """Hyper-parameters, all with a default: that of the paper where it states one."""
+        """Hyper-parameters, all with a default; the class's docstring says whose it is."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
