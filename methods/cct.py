@@ -30,6 +30,9 @@ class CrossConsistencyTraining(Method):
     the whole batch; here every item has its own draw. The default perturbations are those of SSL4MIS, two of
     which are the paper's; its `channel_dropout` can be added. Auxiliary decoders rest in prediction. Memory grows
     with their number.
+
+    The weight of 0.1 and its ramp are those of SSL4MIS, too; the authors' (yassouali/CCT) are 30, full after a tenth of
+    the training.
     """
 
     title = "CCT"

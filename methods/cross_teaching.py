@@ -25,7 +25,8 @@ class CrossTeaching(CrossPseudoSupervision):
     other sizes, other batches and ImageNet weights. The convolutional network is reported, the Transformer
     beside it. SGD at the benchmark's rate suits a pre-trained Transformer; one that starts from random weights is
     trained by AdamW. A class that no pseudo-label names is pushed towards zero by the Dice loss, as published. A short
-    training leaves the Transformer behind the other network, which then learns little from it.
+    training leaves the Transformer behind the other network, which then learns little from it. Weight and ramp are
+    those of SSL4MIS, whose author is the paper's.
     """
 
     title = "Cross Teaching"

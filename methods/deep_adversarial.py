@@ -26,7 +26,8 @@ class DeepAdversarial(Method):
     that it reads images of any size and batches with any number of labelled and unlabelled images.
 
     With a dozen labelled images the discriminator soon knows them by heart, with or without seeing the images. The
-    adversarial loss then outweighs that of the labels and does harm; at a tenth of the weight it does neither.
+    adversarial loss then outweighs that of the labels and does harm; at a tenth of the weight it does neither. The
+    weight, its ramp and the discriminator's Adam are those of SSL4MIS.
     """
 
     title = "Deep Adversarial"

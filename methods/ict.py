@@ -22,7 +22,9 @@ class InterpolationConsistencyTraining(MeanTeacher):
 
     The reference code (SSL4MIS) takes the number of pairs from the labelled part of the batch, fixes it at one
     in 3D, and declares α, 0.2, as an integer option. It runs the teacher on each half in turn, here on both at
-    once. It tests the student; here the teacher is reported and the student stands beside it.
+    once. It tests the student; here the teacher is reported and the student stands beside it. Its weight of 0.1, its
+    ramp and its decay are the defaults. The authors' for classification (vikasverma1077/ICT) are a weight of 100, full
+    after a quarter of the training, a decay of 0.999, and α = 1 (CIFAR-10) or 0.1 (SVHN).
     """
 
     title = "ICT"

@@ -1,6 +1,6 @@
 """Mean Teacher: a student agrees with its own moving average."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,6 +15,10 @@ class MeanTeacher(Method):
 
     The teacher predicts, as in the paper; the student is reported beside it. For the first thirtieth of the
     training there is no consistency, as in SSL4MIS in 2D; the ramp is below 1 % of its height then.
+
+    The weight, its ramp and the decay are those of SSL4MIS, for 30,000 steps. The authors' for classification
+    (CuriousAI/mean-teacher) are a weight of 100, full after the first 40,000 of 150,000 steps, and a decay of 0.99
+    until then, 0.999 from then on.
     """
 
     title = "Mean Teacher"
@@ -25,6 +29,7 @@ class MeanTeacher(Method):
         "NeurIPS 2017",
     )
     divisible = True
+    space: ClassVar = {"consistency": (0.1, 1.0, 5.0, 10.0, 100.0), "ramp_up": (0.2, 0.4, 1.0)}
 
     class Config(Method.Config):
         ema_decay: float = Field(0.99, ge=0, lt=1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,14 +27,18 @@ Loss = Callable[[Tensor], Tensor]
 class MinMaxSimilarity(Method):
     """Each network learns from its own half of the labels; consistency and contrast tie them together.
 
-    Four terms of equal weight: supervision, mutual consistency on unlabelled images, similarity of the two
-    networks' features at the same position (maximized) and of features of different labelled images
+    Beside supervision there are mutual consistency on unlabelled images (shown in the strong view alone), similarity
+    of the two networks' features at the same position (maximized) and of features of different labelled images
     (minimized). In the reference code the consistency has no gradient, the heads are not trained and only the
     first network receives contrastive gradients; here all of them learn, and features have unit L2 norm.
     Classes are treated one against the rest, which for two classes is the paper's binary task.
 
-    The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The paper's common
-    weight of ¼ is kept; it has no effect on Adam, and amounts to a lower learning rate with SGD. The window of the
+    The published IoU between two soft maps is not least where they agree and makes structures grow
+    (`consistency_form: product`); `agreement` is, and rises along a ramp, without which it holds networks that predict
+    nothing where they are. The paper weighs all four terms by ¼, which Adam does not feel and SGD turns into a rate
+    of a quarter: here each network gets the full gradient of its labels, and the others weigh 1 in proportion to it.
+
+    The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The window of the
     structure loss, 31 pixels of 512 × 288, grows and shrinks with the image: 31 pixels of 64 × 64 would weight all of a
     small structure instead of its boundary. The paper's frames all show a tool; an image without the structure, such
     as a slice beyond an organ, adds no overlap term here, which would drive the network to predict nothing at all.
@@ -48,10 +53,14 @@ class MinMaxSimilarity(Method):
     networks = 2
     views = ("plain", "strong")
     labeled_parts = 2
+    space: ClassVar = {"consistency": (0.1, 0.3, 1.0), "ramp_up": (0.0, 0.4, 1.0), "minimize": (0.0, 1.0)}
 
     class Config(Method.Config):
-        weight: float = Field(0.25, gt=0)  # of each of the four terms
-        minimize: float = Field(1.0, ge=0)  # relative weight of the fourth
+        consistency: float = Field(1.0, ge=0)  # weight at full ramp, in proportion to supervision
+        consistency_form: Literal["agreement", "product"] = "agreement"  # of the IoU between two predictions
+        ramp_up: float = Field(0.4, ge=0, le=1)  # fraction of the training after which the consistency counts in full
+        maximize: float = Field(1.0, ge=0)  # weight of similarity at the same position
+        minimize: float = Field(1.0, ge=0)  # weight of similarity between different images
         temperature: float = Field(0.07, gt=0)
         positions: int = Field(1024, ge=2)  # sampled per image
         window: float = Field(31 / math.sqrt(512 * 288), gt=0, le=1)  # of the structure loss, relative to the image
@@ -82,22 +91,20 @@ class MinMaxSimilarity(Method):
             maps = one_vs_rest(segmenter(torch.cat([images, unlabeled])).logits)
             labeled_maps.append(maps[: len(images)])
             unlabeled_maps.append(maps[len(images) :])
-            supervised.append(self.structure(labeled_maps[-1], labels))
-        first, second = unlabeled_maps
-        consistency = self.structure(first, second.detach().sigmoid()) + self.structure(
-            second, first.detach().sigmoid()
-        )
-        weight = self.config.weight
+            supervised.append(structure_loss(labeled_maps[-1], labels, self.window))
+        config = self.config
         return {
-            "supervised": weight * sum(supervised, torch.zeros_like(supervised[0])),
-            "consistency": weight * consistency,
-            "maximize": weight * self.contrast(self.projectors, unlabeled_maps, attraction_loss),
-            "minimize": weight * self.config.minimize * self.contrast(self.classifiers, labeled_maps, repulsion_loss),
+            "supervised": torch.stack(supervised).sum(),  # of different networks: neither gets less than its own
+            "consistency": config.consistency * progress.ramp_up(config.ramp_up) * self.consistency(*unlabeled_maps),
+            "maximize": config.maximize * self.contrast(self.projectors, unlabeled_maps, attraction_loss),
+            "minimize": config.minimize * self.contrast(self.classifiers, labeled_maps, repulsion_loss),
         }
 
-    def structure(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy plus IoU, with more weight near boundaries."""
-        return structure_loss(logits, target, self.window)
+    def consistency(self, first: Tensor, second: Tensor) -> Tensor:
+        """How far each network's maps are from the other's, which get no gradient."""
+        pairs = ((first, second), (second, first))
+        losses = [structure_loss(a, b.detach().sigmoid(), self.window, self.config.consistency_form) for a, b in pairs]
+        return torch.stack(losses).sum()
 
     def contrast(self, heads: nn.ModuleList, maps: list[Tensor], loss: Loss) -> Tensor:
         """A contrastive loss between the networks' features, mean of both directions; keys get no gradient."""

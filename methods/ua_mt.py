@@ -19,6 +19,8 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
     All passes form one batch (in the reference code: batches of two), each with noise and dropout of its own.
     The threshold rises from ¾ to the whole of ln C. The reference code keeps ln 2 and a factor 2 for any
     number of classes C, which never admits the least certain pixels and doubles the loss at C = 4.
+
+    Weight, ramp and decay are the authors' own (yulequan/UA-MT: 6,000 steps of 2 + 2 volumes), which SSL4MIS kept.
     """
 
     title = "UA-MT"

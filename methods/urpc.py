@@ -33,7 +33,7 @@ class UncertaintyRectifiedPyramidConsistency(Method):
     backbone's own dropout. The reference code resizes coarse 2D logits to the nearest neighbour (`upsampling`),
     which makes the mean blocky; draws the noise and the threshold of the attention dropout once for the whole
     batch; and takes the logarithm of a softmax, which may underflow. Here every item has its own draw, and
-    all is computed from log-softmax.
+    all is computed from log-softmax. Weight and ramp are those of SSL4MIS, whose author is the paper's.
     """
 
     title = "URPC"

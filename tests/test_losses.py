@@ -132,6 +132,40 @@ def test_structure_loss_weighs_pixels_near_the_boundary():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def agreement_by_hand(z, y):
+    """The structure loss of one map with the window 3, and with q² + y² in its denominator, in float64."""
+    padded = np.pad(y, 1)
+    weight = np.empty_like(y)
+    for i, j in np.ndindex(*y.shape):
+        weight[i, j] = 1 + 5 * abs(padded[i : i + 3, j : j + 3].sum() / 9 - y[i, j])
+    q = 1 / (1 + np.exp(-z))
+    n, d, bce = 1.0, 1.0, 0.0
+    for i, j in np.ndindex(*y.shape):
+        n += weight[i, j] * q[i, j] * y[i, j]
+        d += weight[i, j] * (q[i, j] ** 2 + y[i, j] ** 2 - q[i, j] * y[i, j])
+        bce -= weight[i, j] * (y[i, j] * np.log(q[i, j]) + (1 - y[i, j]) * np.log(1 - q[i, j]))
+    return bce / weight.sum() + 1 - n / d
+
+
+def test_agreement_is_least_where_two_soft_maps_agree_and_the_product_is_not():
+    random = np.random.default_rng(11)
+    own, other = random.normal(0, 2, (2, 1, 1, 7, 8))
+    y = 1 / (1 + np.exp(-other))
+    z, target = torch.from_numpy(own).float(), torch.from_numpy(y).float()
+    loss = losses.structure_loss(z, target, 3, "agreement")
+    assert loss.item() == pytest.approx(agreement_by_hand(own[0, 0], y[0, 0]), rel=1e-5)
+
+    gradients = {}
+    for form in ("agreement", "product"):
+        agreeing = torch.from_numpy(other).float().requires_grad_()
+        losses.structure_loss(agreeing, target, 3, form).backward()
+        gradients[form] = agreeing.grad
+    assert gradients["agreement"].abs().max() < 1e-6
+    assert gradients["product"].min() < -1e-4  # the published form raises maps that agree
+    least = agreement_by_hand(other[0, 0], y[0, 0])
+    assert all(agreement_by_hand(other[0, 0] + random.normal(0, 0.1, (7, 8)), y[0, 0]) > least for _ in range(20))
+
+
 def test_foreground_dice_counts_only_classes_that_are_present():
     labels = torch.tensor([[[0, 1, 1, 0]], [[0, 0, 0, 0]]])
     prediction = torch.tensor([[[0, 1, 0, 2]], [[1, 1, 1, 1]]])

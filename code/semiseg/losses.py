@@ -183,17 +183,23 @@ def box_mean(images: Tensor, window: int) -> Tensor:
 
 
 @in_full_precision
-def structure_loss(logits: Tensor, target: Tensor, window: int) -> Tensor:
+def structure_loss(
+    logits: Tensor, target: Tensor, window: int, form: Literal["product", "agreement"] = "product"
+) -> Tensor:
     """Cross-entropy plus IoU, both weighted by how close a pixel is to the target's boundary.
 
     ω = 1 + 5 |avgpool(y) − y|; Σ ω BCE / Σ ω + 1 − (Σ ω q y + 1) / (Σ ω (q + y) − Σ ω q y + 1) with
     q = sigmoid(logits), sums over the pixels of one item and class, mean over items and classes. An item without
     the class has no overlap, and only its cross-entropy counts.
 
+    This IoU is least at q = y only for hard targets: it raises q wherever a soft y exceeds J / (1 + J), where J is
+    the IoU so far. With q² + y² in place of q + y (`form: agreement`) it is least at q = y for any target.
+
     Args:
         logits: (batch, channels, *space) binary logits.
         target: y, the same shape, within [0, 1].
         window: side of the averaging window in pixels.
+        form: of the IoU.
     """
     weight = 1 + 5 * (box_mean(target, window) - target).abs()
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -203,7 +209,8 @@ def structure_loss(logits: Tensor, target: Tensor, window: int) -> Tensor:
         return (weight * values).flatten(2).sum(2)
 
     overlap = total(q * target)
-    iou = 1 - (overlap + 1) / (total(q + target) - overlap + 1)
+    both = total(q + target) if form == "product" else total(q.square() + target.square())
+    iou = 1 - (overlap + 1) / (both - overlap + 1)
     present = target.flatten(2).amax(2) > 0
     return (total(bce) / weight.flatten(2).sum(2) + iou * present).mean()
 

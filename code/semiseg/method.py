@@ -73,8 +73,8 @@ class Progress:
         return self.step / self.total
 
     def ramp_up(self, over: float = 1.0) -> float:
-        """exp(−5 (1 − t)²), which rises from 0.0067 to 1 within the given fraction of the training."""
-        return exp(-5 * (1 - min(self.fraction / over, 1.0)) ** 2)
+        """exp(−5 (1 − t)²), which rises from 0.0067 to 1 within the given fraction of the training; 1 within none."""
+        return exp(-5 * (1 - min(self.fraction / over, 1.0)) ** 2) if over else 1.0
 
     def every(self, steps: int) -> bool:
         """Whether a multiple of `steps` steps is complete once this one is."""
@@ -128,7 +128,8 @@ class MovingAverage(nn.Module):
     """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
 
     There is an update after every step, or after each `every` steps. Floating-point buffers are averaged like
-    parameters and integer ones are copied; forward passes of the copy leave its running statistics alone.
+    parameters and integer ones are copied; forward passes of the copy leave its running statistics alone. Averages of
+    running means lag behind the weights that they should fit, so the trainer has them taken anew in the end.
     """
 
     def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
@@ -153,6 +154,23 @@ class MovingAverage(nn.Module):
         for own, other in pairs:
             if not own.is_floating_point():
                 own.copy_(other)
+
+    @torch.no_grad()
+    def take_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Take the mean statistics of these batches under the averaged weights for the batch norms' running ones."""
+        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
+        training = self.network.training
+        self.network.train()
+        for images in batches:
+            self.network(images)
+        self.network.train(training)
+        for norm in norms:
+            norm.momentum = 0.0
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
@@ -246,7 +264,7 @@ class Method(nn.Module, ABC):
     space: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     class Config(BaseModel):
-        """Hyper-parameters, all with a default: that of the paper where it states one."""
+        """Hyper-parameters, all with a default; the class's docstring says whose it is."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 

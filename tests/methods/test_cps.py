@@ -16,6 +16,23 @@ def test_networks_start_differently(task):
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
+def test_both_networks_start_from_weights_as_small_as_every_other_methods(task):
+    method = CrossPseudoSupervision(task)
+    weights = [m.weight for m in method.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Conv3d)]
+    assert len(weights) > 10
+    assert all(
+        w.abs().max() <= 1.001 * w[0].numel() ** -0.5 for w in weights
+    )  # PyTorch's default; Kaiming's go far beyond
+
+
+def test_without_a_ramp_the_weight_is_full_from_the_first_step(task, batch):
+    ramped, unramped = (CrossPseudoSupervision.Config(cross=1.5, ramp_up=over) for over in (1, 0))
+    late = CrossPseudoSupervision(task, ramped).eval().losses(batch, Progress(100, 100))["cross_1"]
+    at_once = CrossPseudoSupervision(task, unramped).eval().losses(batch, Progress(0, 100))["cross_1"]
+    assert at_once.item() == pytest.approx(late.item())
+    assert at_once > 0
+
+
 def test_each_network_learns_from_the_others_hard_labels_and_gives_no_gradient_back(task, batch):
     method = CrossPseudoSupervision(task).eval()
     losses = method.losses(batch, Progress(100, 100))

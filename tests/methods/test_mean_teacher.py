@@ -45,6 +45,24 @@ def test_running_statistics_of_the_teacher_come_from_the_student_alone():
     torch.testing.assert_close(average.network.running_mean, 0.5 * before + 0.5 * network.running_mean)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_trained_teacher_predicts_with_the_statistics_of_its_own_weights(tmp_path, dims):
+    spec = {"network": {2: "unet_small", 3: "vnet_small"}[dims]}
+    contract = MethodContract("mean_teacher", MeanTeacher, dims, tmp_path)
+    trainer = contract.trainer("run", contract.spec().model_copy(update=spec))
+    trainer.fit()
+    norm = next(m for m in trainer.method.teacher.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
+    seen = []
+    handle = norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].transpose(0, 1).flatten(1)))
+    with torch.no_grad():
+        for step in range(trainer.settings.steps):
+            trainer.method.teacher(trainer.batch(step).images())
+    handle.remove()
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean(1) for x in seen]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var(1) for x in seen]).mean(0))
+    assert norm.momentum == 0
+
+
 def test_no_gradient_reaches_the_teacher(task, batch):
     method = MeanTeacher(task)
     sum(method.losses(batch, Progress(100, 100)).values()).backward()

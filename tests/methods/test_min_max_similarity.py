@@ -1,11 +1,13 @@
 """Min-Max Similarity: all four terms teach everything they should."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from semiseg.contract import tiny_task
+from semiseg.losses import one_hot, one_vs_rest, structure_loss
 from semiseg.method import Progress
 from semiseg.methods.min_max_similarity import MinMaxSimilarity
 
@@ -38,6 +40,30 @@ def test_each_network_learns_from_its_own_half_of_the_labels(task, batch):
     after = supervised_gradients()
     assert not torch.allclose(before[0], after[0])
     assert torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("agreeing", [False, True])
+def test_each_network_gets_the_whole_gradient_of_its_labels_and_no_other_where_both_agree(task, batch, agreeing):
+    method = MinMaxSimilarity(task, MinMaxSimilarity.Config(maximize=0, minimize=0)).eval()
+    if agreeing:
+        method.segmenters[1].load_state_dict(method.segmenters[0].state_dict())
+    losses = method.losses(batch, Progress(100, 100))
+    loss = sum(losses.values()) if agreeing else losses["supervised"]
+    for number, segmenter in enumerate(method.segmenters):
+        images, labels = batch.labeled().chunk(2)[number], batch.labels.chunk(2)[number]
+        maps, target = one_vs_rest(segmenter(images).logits), one_hot(labels, task.classes)[:, 1:]
+        parameters = list(segmenter.parameters())
+        actual = torch.autograd.grad(loss, parameters, retain_graph=True)
+        expected = torch.autograd.grad(structure_loss(maps, target, method.window), parameters)
+        largest = max(e.abs().max() for e in expected)
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a / largest, e / largest, rtol=1e-3, atol=1e-5)
+
+
+def test_consistency_rises_along_its_ramp(task, batch):
+    method = MinMaxSimilarity(task, MinMaxSimilarity.Config(ramp_up=0.5)).eval()
+    early, late = (method.losses(batch, Progress(step, 100))["consistency"].item() for step in (0, 50))
+    assert early / late == pytest.approx(math.exp(-5), rel=1e-3)
 
 
 def test_consistency_gives_each_network_only_the_gradient_of_its_own_prediction(task, batch):

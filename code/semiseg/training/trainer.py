@@ -25,6 +25,7 @@ from semiseg.views import Imaging, likely_imaging, view, warp
 
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
+STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
 
 
@@ -100,6 +101,7 @@ class Trainer:
                     saved_at = time.perf_counter()
                 if stop and step + 1 < total:
                     raise Stopped(f"stopped after step {step + 1}")
+        self._settle_averages(total)
         self._save_curve()
         self.seconds = time.perf_counter() - self.began
         self.images_per_second = total * self.data.batch_size / self.seconds
@@ -122,6 +124,14 @@ class Trainer:
                 self.method.note(name, loss)
         self.method.after_step(progress)
         return losses, batch
+
+    def _settle_averages(self, total: int) -> None:
+        """Give every moving average the statistics of its own weights, on the training images of the last steps."""
+        torch.manual_seed(derive_seed(self.seed, "statistics"))
+        steps, name = range(max(0, total - STATISTICS_BATCHES), total), self.method.views[0]
+        with self._autocast():
+            for average in self.averages:
+                average.take_statistics(self.batch(step).images(name) for step in steps)
 
     def _losses(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
         """The losses of each part of a batch, calculated when they are asked for."""
