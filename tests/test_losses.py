@@ -1,5 +1,7 @@
 """Every formula against an independent NumPy evaluation of it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,30 @@ def test_foreground_dice_counts_only_classes_that_are_present():
     logits = losses.one_hot(prediction, 3)
     assert losses.foreground_dice(logits, labels).item() == pytest.approx(2 * 1 / (1 + 2))
     assert losses.foreground_dice(logits, torch.zeros_like(labels)).isnan()
+
+
+def test_confident_agreement_is_the_dice_of_sure_foreground():
+    others = losses.one_hot(torch.tensor([[[1, 1, 1, 0, 2]]]), 3)
+    sure, unsure = [0.05, 0.9, 0.05], [0.3, 0.4, 0.3]
+    own = torch.tensor([[[sure, unsure, [0.9, 0.05, 0.05], [0.9, 0.05, 0.05], sure]]]).movedim(-1, 1)
+    # Sure of class 1 at pixels 0 and 4, where the others say 1 and 2; sure of background at 2 and 3; unsure at 1.
+    of_class_1, of_class_2 = 2 * 1 / (2 + 2), 0.0
+    assert losses.confident_agreement(own, others, 0.7).item() == pytest.approx((of_class_1 + of_class_2) / 2)
+    background = losses.one_hot(torch.zeros(1, 1, 5, dtype=torch.long), 3)
+    assert losses.confident_agreement(background, background, 0.7).isnan()
+
+
+def test_information_loss_is_the_mean_attraction_over_ordered_pairs():
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(2, 8, 4, 4, generator=generator) for _ in range(3))
+    loss, readout = losses.information_loss([a, b, c], 16, 0.1)  # all 16 positions: their order does not matter
+    vectors = {k: torch.nn.functional.normalize(x.flatten(2).mT, dim=2) for k, x in enumerate((a, b, c), 1)}
+    pairs = [(j, k) for j in (1, 2, 3) for k in (1, 2, 3) if j != k]
+    expected = {(j, k): -(vectors[j] @ vectors[k].mT / 0.1).log_softmax(2).diagonal(0, 1, 2).mean() for j, k in pairs}
+    assert loss.item() == pytest.approx(torch.stack([*expected.values()]).mean().item(), rel=1e-4)
+    for (j, k), value in expected.items():
+        assert float(readout[f"information_{j}_{k}"]) == pytest.approx(math.log(16) - value.item(), abs=1e-4)
+    assert losses.information_loss([a, b], 16, 0.1, "batch")[1]["information_candidates"] == 32
 
 
 def test_attraction_and_repulsion_equal_their_formulas():

@@ -5,8 +5,9 @@ probabilities and similarities.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import permutations
 from typing import Any, Literal
 
 import torch
@@ -98,6 +99,22 @@ def foreground_dice(logits: Tensor, labels: Tensor) -> Tensor:
     dice = 2 * (prediction * target).sum(2) / (prediction.sum(2) + target.sum(2)).clamp(min=1)
     present = target.sum(2) > 0
     return (dice * present).sum() / present.sum()
+
+
+@in_full_precision
+def confident_agreement(probabilities: Tensor, others: Tensor, threshold: float) -> Tensor:
+    """Foreground Dice between where a network is sure and what the others say there; NaN if they say nothing.
+
+    Pixels below the threshold count as background on both sides. Agreement on the background is no merit, for a
+    network that predicts nothing else would have the most of it.
+
+    Args:
+        probabilities: (batch, C, *space).
+        others: the same shape, the sum or mean of the other networks' probabilities.
+        threshold: of the network's highest probability.
+    """
+    sure = probabilities.amax(1) >= threshold
+    return foreground_dice(probabilities * sure[:, None], others.argmax(1) * sure)
 
 
 @in_full_precision
@@ -242,6 +259,31 @@ def attraction_loss(similarity: Tensor) -> Tensor:
     images, positions = similarity.shape[:2]
     own = torch.arange(positions, device=similarity.device).repeat(images)
     return F.cross_entropy(similarity.flatten(0, 1), own)  # a P-way classification; fused, it saves passes over P²
+
+
+def information_loss(
+    features: Sequence[Tensor], positions: int, temperature: float, candidates: Literal["image", "batch"] = "image"
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Mean attraction loss over all ordered pairs of networks, and what can be read off it.
+
+    A network's features at up to `positions` random positions of every image look for those of another network at
+    the same positions, among N candidates. ln N − loss is a lower bound of the mutual information in nats, as far
+    as candidates are independent: `information_1_2` and so on, `information` is their mean, `information_cap` ln N.
+
+    Args:
+        features: of every network, (batch, D, *space).
+    """
+    sampled = sample_positions(features[0], positions)
+    vectors = [at_positions(feature, sampled) for feature in features]
+    number = sampled.numel() if candidates == "batch" else sampled.shape[1]
+    losses = {
+        f"{a + 1}_{b + 1}": attraction_loss(similarities(vectors[a], vectors[b], temperature, candidates))
+        for a, b in permutations(range(len(vectors)), 2)
+    }
+    loss, cap = torch.stack([*losses.values()]).mean(), math.log(number)
+    bounds = {f"information_{pair}": cap - value.detach() for pair, value in losses.items()}
+    summary = {"information": cap - loss.detach(), "information_candidates": number, "information_cap": cap}
+    return loss, {**bounds, **summary}
 
 
 @in_full_precision
