@@ -51,7 +51,7 @@ class MutualExemplar(Method):
         sharpening: float = Field(0.5, gt=0)  # temperature of the soft targets
         confidence: float = Field(0.7, ge=0, le=1)  # pixels whose target is less certain are ignored
         refresh: Annotated[int, Field(ge=1)] | Literal["pass"] = 50  # steps; pass: over the unlabelled images
-        score: Literal["strong", "agreement", "weak"] = "strong"  # by which the exemplar is chosen
+        score: Literal["agreement", "strong", "weak"] = "agreement"  # on unlabelled images, or a view of labelled ones
         score_every: int = Field(10, ge=1)
         score_decay: float = Field(0.9, ge=0, lt=1)
 
@@ -111,15 +111,13 @@ class MutualExemplar(Method):
         return torch.stack(losses).sum()
 
     def score(self, batch: Batch) -> None:
-        """Update every network's running score, on one view for all."""
+        """Update every network's running Dice, on one view for all: with the labels, or with the others' mean."""
         agreement = self.config.score == "agreement"
         images = batch.unlabeled("weak") if agreement else batch.labeled(self.config.score)
         says = torch.stack([predict(peer, images).logits.softmax(1) for peer in self.peers])
-        if agreement:
-            scores = [L.confident_agreement(own, says.sum(0) - own, self.config.confidence) for own in says]
-        else:
-            scores = [L.foreground_dice(own, batch.labels) for own in says]
-        self.scores.update(torch.stack(scores))
+        labels = [(says.sum(0) - own).argmax(1) if agreement else batch.labels for own in says]
+        dice = [L.foreground_dice(own, target) for own, target in zip(says, labels, strict=True)]
+        self.scores.update(torch.stack(dice))
         self.noted |= {f"score_{k + 1}": score for k, score in enumerate(self.scores.mean)}
 
     def after_step(self, progress: Progress) -> None:

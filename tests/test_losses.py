@@ -142,17 +142,6 @@ def test_foreground_dice_counts_only_classes_that_are_present():
     assert losses.foreground_dice(logits, torch.zeros_like(labels)).isnan()
 
 
-def test_confident_agreement_is_the_dice_of_sure_foreground():
-    others = losses.one_hot(torch.tensor([[[1, 1, 1, 0, 2]]]), 3)
-    sure, unsure = [0.05, 0.9, 0.05], [0.3, 0.4, 0.3]
-    own = torch.tensor([[[sure, unsure, [0.9, 0.05, 0.05], [0.9, 0.05, 0.05], sure]]]).movedim(-1, 1)
-    # Sure of class 1 at pixels 0 and 4, where the others say 1 and 2; sure of background at 2 and 3; unsure at 1.
-    of_class_1, of_class_2 = 2 * 1 / (2 + 2), 0.0
-    assert losses.confident_agreement(own, others, 0.7).item() == pytest.approx((of_class_1 + of_class_2) / 2)
-    background = losses.one_hot(torch.zeros(1, 1, 5, dtype=torch.long), 3)
-    assert losses.confident_agreement(background, background, 0.7).isnan()
-
-
 def test_information_loss_is_the_mean_attraction_over_ordered_pairs():
     generator = torch.Generator().manual_seed(0)
     a, b, c = (torch.randn(2, 8, 4, 4, generator=generator) for _ in range(3))

@@ -102,22 +102,6 @@ def foreground_dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @in_full_precision
-def confident_agreement(probabilities: Tensor, others: Tensor, threshold: float) -> Tensor:
-    """Foreground Dice between where a network is sure and what the others say there; NaN if they say nothing.
-
-    Pixels below the threshold count as background on both sides. Agreement on the background is no merit, for a
-    network that predicts nothing else would have the most of it.
-
-    Args:
-        probabilities: (batch, C, *space).
-        others: the same shape, the sum or mean of the other networks' probabilities.
-        threshold: of the network's highest probability.
-    """
-    sure = probabilities.amax(1) >= threshold
-    return foreground_dice(probabilities * sure[:, None], others.argmax(1) * sure)
-
-
-@in_full_precision
 def mse_consistency(logits: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance between the softmax of the logits and a target distribution."""
     return F.mse_loss(logits.softmax(1), target)

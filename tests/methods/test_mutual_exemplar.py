@@ -288,30 +288,31 @@ def test_scores_are_bias_corrected_running_means(task, batch):
 
 
 class Says(torch.nn.Module):
-    """A network that is sure of the same class everywhere."""
+    """A network that sees the same class everywhere."""
 
-    def __init__(self, task: Task, label: int) -> None:
+    def __init__(self, task: Task, label: int, certainty: float = 9) -> None:
         super().__init__()
-        self.logits = 9.0 * torch.eye(task.classes)[label].view(1, -1, *[1] * task.dims)
+        self.logits = certainty * torch.eye(task.classes)[label].view(1, -1, *[1] * task.dims)
 
     def forward(self, images: torch.Tensor) -> Output:
         return Output(self.logits.expand(len(images), -1, *images.shape[2:]))
 
 
-def test_a_network_that_contradicts_the_two_others_has_the_lowest_agreement(task, batch):
-    method = built(task, score="agreement")
-    method.peers = torch.nn.ModuleList(Says(task, label) for label in (1, 2, 1))
-    method.score(batch)
-    assert method.scores.mean[1] == 0
-    method.peers = torch.nn.ModuleList(Says(task, label) for label in (1, 1, 1))
-    method.score(batch)
-    assert method.scores.mean[1] > 0.5
-
-
-def test_a_batch_without_foreground_is_no_news(task, batch):
+def test_agreement_is_the_dice_with_the_mean_of_the_others(task, batch):
     method = built(task)
+    method.peers = torch.nn.ModuleList(Says(task, label, certainty) for label, certainty in ((1, 1), (2, 2), (1, 3)))
+    method.score(batch)
+    assert method.scores.mean.tolist() == [1, 0, 0]  # the third is surer than the second, the second than the first
+
+
+@pytest.mark.parametrize("score", ["strong", "agreement"])
+def test_a_batch_without_foreground_is_no_news(task, batch, score):
+    method = built(task, score=score)
+    method.peers = torch.nn.ModuleList(Says(task, label) for label in (1, 1, 2))
     method.score(batch)
     before = method.scores.mean.clone()
+    assert before.any()
+    method.peers = torch.nn.ModuleList(Says(task, 0) for _ in range(3))
     batch.labels.zero_()
     method.score(batch)
     assert torch.equal(before, method.scores.mean)
