@@ -1,5 +1,7 @@
 """Every formula against an independent NumPy evaluation of it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -172,6 +174,19 @@ def test_foreground_dice_counts_only_classes_that_are_present():
     logits = losses.one_hot(prediction, 3)
     assert losses.foreground_dice(logits, labels).item() == pytest.approx(2 * 1 / (1 + 2))
     assert losses.foreground_dice(logits, torch.zeros_like(labels)).isnan()
+
+
+def test_information_loss_is_the_mean_attraction_over_ordered_pairs():
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(2, 8, 4, 4, generator=generator) for _ in range(3))
+    loss, readout = losses.information_loss([a, b, c], 16, 0.1)  # all 16 positions: their order does not matter
+    vectors = {k: torch.nn.functional.normalize(x.flatten(2).mT, dim=2) for k, x in enumerate((a, b, c), 1)}
+    pairs = [(j, k) for j in (1, 2, 3) for k in (1, 2, 3) if j != k]
+    expected = {(j, k): -(vectors[j] @ vectors[k].mT / 0.1).log_softmax(2).diagonal(0, 1, 2).mean() for j, k in pairs}
+    assert loss.item() == pytest.approx(torch.stack([*expected.values()]).mean().item(), rel=1e-4)
+    for (j, k), value in expected.items():
+        assert float(readout[f"information_{j}_{k}"]) == pytest.approx(math.log(16) - value.item(), abs=1e-4)
+    assert losses.information_loss([a, b], 16, 0.1, "batch")[1]["information_candidates"] == 32
 
 
 def test_attraction_and_repulsion_equal_their_formulas():

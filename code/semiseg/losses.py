@@ -5,8 +5,9 @@ probabilities and similarities.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import permutations
 from typing import Any, Literal
 
 import torch
@@ -249,6 +250,31 @@ def attraction_loss(similarity: Tensor) -> Tensor:
     images, positions = similarity.shape[:2]
     own = torch.arange(positions, device=similarity.device).repeat(images)
     return F.cross_entropy(similarity.flatten(0, 1), own)  # a P-way classification; fused, it saves passes over P²
+
+
+def information_loss(
+    features: Sequence[Tensor], positions: int, temperature: float, candidates: Literal["image", "batch"] = "image"
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Mean attraction loss over all ordered pairs of networks, and what can be read off it.
+
+    A network's features at up to `positions` random positions of every image look for those of another network at
+    the same positions, among N candidates. ln N − loss is a lower bound of the mutual information in nats, as far
+    as candidates are independent: `information_1_2` and so on, `information` is their mean, `information_cap` ln N.
+
+    Args:
+        features: of every network, (batch, D, *space).
+    """
+    sampled = sample_positions(features[0], positions)
+    vectors = [at_positions(feature, sampled) for feature in features]
+    number = sampled.numel() if candidates == "batch" else sampled.shape[1]
+    losses = {
+        f"{a + 1}_{b + 1}": attraction_loss(similarities(vectors[a], vectors[b], temperature, candidates))
+        for a, b in permutations(range(len(vectors)), 2)
+    }
+    loss, cap = torch.stack([*losses.values()]).mean(), math.log(number)
+    bounds = {f"information_{pair}": cap - value.detach() for pair, value in losses.items()}
+    summary = {"information": cap - loss.detach(), "information_candidates": number, "information_cap": cap}
+    return loss, {**bounds, **summary}
 
 
 @in_full_precision
