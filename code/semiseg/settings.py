@@ -5,8 +5,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.names import RULE, is_name
 
@@ -85,11 +96,16 @@ class RunSpec(Settings):
     implementation: str  # the plugin; differs from the name for a variant
     config: dict[str, Any]
     labels: Fraction
-    fold: int
+    fold: int  # counted on through the repeats
     seed: int
     network: str
     weights: str | None
     training: TrainingSettings
+
+    @property
+    def repeat(self) -> int:
+        """Which partition of the data the fold belongs to."""
+        return self.fold // FOLDS
 
     @property
     def folder(self) -> Path:
@@ -104,11 +120,25 @@ class BenchmarkSettings(Settings):
     dataset: FileName
     methods: tuple[str | dict[str, dict[str, Any] | None], ...] = Field(min_length=1)
     labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
-    folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1), Distinct] = (0, 1, 2, 3, 4)
+    repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct] = Field(
+        default_factory=lambda known: tuple(range(FOLDS * known.get("repeats", 1)))
+    )
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
     network: str = "unet"
     weights: str | None = None  # of a pretrained encoder
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_lie_in_the_repeats(cls, folds: tuple[int, ...], known: ValidationInfo) -> tuple[int, ...]:
+        repeats = known.data.get("repeats", 1)
+        if beyond := [fold for fold in folds if fold >= FOLDS * repeats]:
+            raise ValueError(
+                f"{', '.join(map(str, beyond))} should lie below {FOLDS * repeats}, since repeats is {repeats}; "
+                f"fold f of repeat r is number {FOLDS} r + f"
+            )
+        return folds
 
     def variants(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Every entry of `methods` by name, as plugin and configuration.

@@ -167,7 +167,7 @@ def train(
     data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     labels: Annotated[str, typer.Option(help="Fraction of labelled training cases.")] = "5%",
-    fold: Annotated[int, typer.Option(help="0 to 4.")] = 0,
+    fold: Annotated[int, typer.Option(help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",
     methods_dir: MethodsDir = None,
@@ -180,6 +180,7 @@ def train(
     """Train and evaluate one method on one fold."""
     from semiseg.benchmarks.expansion import Selection
     from semiseg.console.running import carry_out
+    from semiseg.data.splits import FOLDS
     from semiseg.executors import make_executor
     from semiseg.settings import BenchmarkSettings, validate
     from semiseg.training.places import Places
@@ -188,6 +189,7 @@ def train(
         "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
         "dataset": data,
         "labels": [labels],
+        "repeats": max(fold, 0) // FOLDS + 1,
         "folds": [fold],
         "seeds": [seed],
     }
