@@ -230,12 +230,15 @@ def status(
 def report(
     results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
+    ] = None,
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.console.terminal import show_report
     from semiseg.report import report as write_report
 
-    write_report(results, out)
+    write_report(results, out, against)
     show_report(results, out or results)
 
 

@@ -72,8 +72,12 @@ class Results:
         """Names of the foreground classes."""
         return list(self.record["data"]["classes"][1:])
 
+    def bound(self, role: Role) -> Entry | None:
+        """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
+        return next((entry for entry in self.entries if entry.role == role), None)
+
     def grid(self) -> tuple[list[int], list[int]]:
-        """The folds and the seeds that were asked for anywhere."""
+        """The folds (of all repeats) and the seeds that were asked for anywhere."""
         runs = self.finished + self.unfinished
         return sorted({run.fold for run in runs}), sorted({run.seed for run in runs})
 

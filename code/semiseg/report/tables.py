@@ -8,26 +8,42 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from semiseg.errors import UserError
 from semiseg.metrics import TABLE
-from semiseg.report.comparison import difference_table
+from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
-from semiseg.report.significance import differences, lower_bound
+from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import data_source, data_title, kept_because, notes, percent, share_of, unit_of_distances
 
 
-def all_tables(results: Results) -> list[Table]:
-    """Every table that these results can fill."""
+def all_tables(results: Results, against: str | None = None) -> list[Table]:
+    """Every table that these results can fill; differences are to the method `against`, else to the lower bound."""
     tables = [main_table(results)]
-    bound = lower_bound(results)
-    if bound and (compared := differences(results, bound)):
-        tables.append(difference_table(results, bound, compared))
+    reference = reference_method(results, against)
+    if reference and (compared := differences(results, reference)):
+        tables.append(difference_table(results, reference, compared))
     tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
     if not results.predictors.empty:
         tables.append(predictor_table(results))
+    if reference and (compared := case_differences(results, reference)):
+        tables.append(case_difference_table(results, reference, compared))
     return [*tables, paper_table(results)]
+
+
+def reference_method(results: Results, against: str | None) -> Entry | None:
+    """The method that others are compared with."""
+    if against is None:
+        return results.bound("lower bound")
+    names = {entry.name: entry for entry in results.entries if entry.role != "upper bound"}
+    if against not in names:
+        raise UserError(
+            f"--against {against}: no such method was trained with a share of the labels; "
+            f"there are {', '.join(names) or 'none'}."
+        )
+    return names[against]
 
 
 def write_tables(tables: list[Table], folder: Path) -> None:
