@@ -4,15 +4,13 @@ import math
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from semiseg.losses import in_full_precision, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress
 
-from .supervised import Supervised
 
-
-class EntropyMinimization(Supervised):
+class EntropyMinimization(Method):
     """The entropy of every unlabelled pixel's prediction, as a fraction of its maximum ln C, joins the loss.
 
     There is no target and no threshold: the least certain pixels get almost no gradient, like the most certain
@@ -29,13 +27,15 @@ class EntropyMinimization(Supervised):
         "Vu, Jain, Bucher, Cord and Pérez",
         "CVPR 2019",
     )
-    uses_unlabeled = True
     divisible = True
 
     class Config(Method.Config):
         entropy: float = Field(0.1, ge=0)  # weight at full ramp
         ramp_up: float = Field(1.0, gt=0, le=1)  # fraction of the training after which the weight is full
         entropy_on: Literal["unlabeled", "all"] = "unlabeled"  # images whose entropy counts
+
+    def build(self) -> None:
+        self.model = self.network()
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         logits = self.model(batch.images()).logits
@@ -44,6 +44,9 @@ class EntropyMinimization(Supervised):
         self.note("normalized_entropy", entropy)
         weight = self.config.entropy * progress.ramp_up(self.config.ramp_up)
         return {"supervised": supervised_loss(labeled, batch.labels), "entropy": weight * entropy}
+
+    def predictors(self) -> dict[str, nn.Module]:
+        return {"network": self.model}
 
 
 @in_full_precision

@@ -294,6 +294,33 @@ def test_secondary_predictors_stand_below_the_reported_one(results):
     assert comma_separated(table).splitlines()[2].startswith(",student,25.0000,")
 
 
+def predicted(results, method, predictors, dice):
+    """Let the first run of a method have more predictors: name and number of networks, if a file tells it."""
+    folder = results / f"runs/{method}/labels-05/fold-0/seed-0"
+    frames = []
+    for (name, networks), value in zip(predictors.items(), dice, strict=True):
+        frame = pd.read_csv(folder / "cases.csv").assign(dice=value)
+        frame.insert(0, "predictor", name)
+        frames.append(frame.assign(networks=networks) if networks else frame)
+    pd.concat(frames).to_csv(folder / "predictors.csv", index=False)
+
+
+def test_a_mean_of_networks_stands_beside_that_of_as_many_of_the_lower_bound(results):
+    predicted(results, "zebra", {"second": 1, "both": 2, "all": 3}, [0.1, 0.2, 0.3])
+    predicted(results, "ant", {"old": None}, [0.4])  # from before the number of networks was recorded
+    predicted(results, "plain", {"ensemble_2": 2}, [0.5])
+    tables = {table.name: table for table in all_tables(read_results(results))}
+    assert [row[:2] for row in tables["predictors"].rows] == [
+        ["Zebra", "reported"], ["", "second"], ["Ant", "reported"], ["", "old"],
+    ]  # fmt: skip
+    assert [[text(cell) for cell in row[:4]] for row in tables["ensembles"].rows] == [
+        ["2", "Plain", "ensemble_2", "50.00"], ["2", "Zebra", "both", "20.00"], ["3", "Zebra", "all", "30.00"],
+    ]  # fmt: skip
+    assert tables["ensembles"].rules == {2}
+    missing = [note for note in tables["ensembles"].notes if note.startswith("No mean of")]
+    assert missing == ["No mean of 3 networks of Plain was made, with which these compare."]
+
+
 def test_a_single_class_needs_no_table_of_classes(tmp_path, results):
     assert "classes" in [table.name for table in all_tables(read_results(results))]
     write_run(tmp_path / "one", "m", 0.05, 0, 0.5, classes=["background", "tool"])

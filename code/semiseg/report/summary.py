@@ -55,7 +55,7 @@ class Results:
     finished: list[Run]
     unfinished: list[Run]
     cases: pd.DataFrame  # KEY and the columns of cases.csv
-    predictors: pd.DataFrame  # likewise, with the column `predictor`
+    predictors: pd.DataFrame  # likewise, with the columns `predictor` and `networks` (how many it averages)
 
     @property
     def fractions(self) -> list[float]:
@@ -94,7 +94,9 @@ def read_results(path: Path) -> Results:
                 frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"])
                 secondary = file.with_name("predictors.csv")
                 if secondary.exists() and secondary.stat().st_size:
-                    predictors.append(_read_scores(secondary, ["predictor", "class"]).assign(**_named(run)))
+                    scores = _read_scores(secondary, ["predictor", "class"])
+                    networks = scores.get("networks", 1)  # runs from before that was recorded do not tell
+                    predictors.append(scores.assign(**_named(run), networks=networks))
                 cases.append(frame.assign(**_named(run)))
             except (OSError, ValueError) as error:
                 run = Run(run.folder, run.record, *run.key, status="unreadable", reason=str(error))

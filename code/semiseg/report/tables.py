@@ -1,4 +1,4 @@
-"""The tables of a report: main, all metrics, per class, secondary predictors, papers; and the terminal's."""
+"""The tables of a report: main, all metrics, per class, secondary predictors, ensembles, papers; the terminal's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,8 +26,11 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
     tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
-    if not results.predictors.empty:
-        tables.append(predictor_table(results))
+    for alone, table in ((True, predictor_table), (False, ensemble_table)):
+        if not results.predictors.empty and len(
+            chosen := results.predictors[(results.predictors.networks == 1) == alone]
+        ):
+            tables.append(table(results, chosen))
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
     return [*tables, paper_table(results)]
@@ -151,16 +154,16 @@ def class_table(results: Results) -> Table:
     )
 
 
-def predictor_table(results: Results) -> Table:
-    """Dice of what else a method could have predicted with, below the predictor it reports."""
+def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of the other single networks that a method could have predicted with, below the one it reports."""
     primary = fold_statistics(results.cases)
-    others = fold_statistics(results.predictors, by=["predictor"])
-    with_others = set(results.predictors.method)
+    others = fold_statistics(predictors, by=["predictor"])
+    with_others = set(predictors.method)
     entries = [entry for entry in results.entries if entry.name in with_others]
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for entry in entries:
-        names = list(dict.fromkeys(results.predictors.predictor[results.predictors.method == entry.name]))
+        names = list(dict.fromkeys(predictors.predictor[predictors.method == entry.name]))
         rules |= {len(rows)} - {0}
         rows.append(
             [
@@ -185,6 +188,40 @@ def predictor_table(results: Results) -> Table:
         notes(results, entries),
         rules,
         text_columns=2,
+    )
+
+
+def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of means of several networks, those of as many together, the lower bound's first."""
+    scores = fold_statistics(predictors, by=["networks", "predictor"])
+    by_name = {entry.name: entry for entry in results.entries}
+    places = {name: place for place, name in enumerate(by_name)}
+    known = predictors[["networks", "method", "predictor"]].drop_duplicates().itertuples(index=False, name=None)
+    kinds = sorted(known, key=lambda kind: (kind[0], places[kind[1]]))
+    rows: list[list[Cell]] = [
+        [
+            str(networks),
+            by_name[method].title,
+            name,
+            *(_score(results, scores, "dice", method, labels, networks, name) for labels in results.fractions),
+        ]
+        for networks, method, name in kinds
+    ]
+    bound = results.bound("lower bound")
+    alone = sorted({n for n, *_ in kinds} - {n for n, method, _ in kinds if by_name[method].role == "lower bound"})
+    missing = [f"No mean of {n} networks of {bound.title} was made, with which these compare." for n in alone if bound]
+    return Table(
+        "ensembles",
+        "Dice (%) of means of several networks",
+        ["Networks", "Method", "Predictor", *map(percent, results.fractions)],
+        rows,
+        [
+            *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
+            "Means of class probabilities. No method reports one: a mean of networks gains from their number alone.",
+            *missing,
+        ],
+        {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
+        text_columns=3,
     )
 
 
