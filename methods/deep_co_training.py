@@ -20,7 +20,7 @@ class DeepCoTraining(Method):
     The images that fool a network are found with the gradients of the pass that it learns from. The other
     network meets them with the statistics of that batch, but leaves them out of its running statistics, which
     belong to true images. Kullback-Leibler takes the place of cross-entropy there; the gradient is the same.
-    The weights are this suite's choice.
+    The first network is reported; the second and their mean stand beside it. The weights are this suite's choice.
 
     The SSL4MIS script of this name trains one network whose predictions should turn with the image (`rotation`).
     It turns a whole batch by one number of quarter turns, none included, in a second pass; here every unlabelled

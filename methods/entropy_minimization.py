@@ -4,15 +4,13 @@ import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from semiseg.losses import in_full_precision, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress
 
-from .supervised import Supervised
 
-
-class EntropyMinimization(Supervised):
+class EntropyMinimization(Method):
     """The entropy of every unlabelled pixel's prediction, as a fraction of its maximum ln C, joins the loss.
 
     There is no target and no threshold: the least certain pixels get almost no gradient, like the most certain
@@ -30,7 +28,6 @@ class EntropyMinimization(Supervised):
         "Vu, Jain, Bucher, Cord and Pérez",
         "CVPR 2019",
     )
-    uses_unlabeled = True
     divisible = True
 
     class Config(Method.Config):
@@ -40,6 +37,9 @@ class EntropyMinimization(Supervised):
 
     space: ClassVar = {"entropy": (0.01, 0.03, 0.1, 0.5), "ramp_up": (0.3, 1.0)}
 
+    def build(self) -> None:
+        self.model = self.network()
+
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         logits = self.model(batch.images()).logits
         labeled, unlabeled = batch.split(logits)
@@ -47,6 +47,9 @@ class EntropyMinimization(Supervised):
         self.note("normalized_entropy", entropy)
         weight = self.config.entropy * progress.ramp_up(self.config.ramp_up)
         return {"supervised": supervised_loss(labeled, batch.labels), "entropy": weight * entropy}
+
+    def predictors(self) -> dict[str, nn.Module]:
+        return {"network": self.model}
 
 
 @in_full_precision

@@ -37,6 +37,7 @@ class MinMaxSimilarity(Method):
     (`consistency_form: product`); `agreement` is, and rises along a ramp, without which it holds networks that predict
     nothing where they are. The paper weighs all four terms by ¼, which Adam does not feel and SGD turns into a rate
     of a quarter: here each network gets the full gradient of its labels, and the others weigh 1 in proportion to it.
+    The first network is reported, which is fixed beforehand; the second and their mean stand beside it.
 
     The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The window of the
     structure loss, 31 pixels of 512 × 288, grows and shrinks with the image: 31 pixels of 64 × 64 would weight all of a

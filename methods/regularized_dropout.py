@@ -19,7 +19,7 @@ class RegularizedDropout(Method):
     Batch norm then uses the same statistics for both, so that nothing but dropout tells them apart, and takes
     them in once.
 
-    The SSL4MIS code compares two networks (`two_networks`, the mean of which is reported) and forms the softmax
+    The SSL4MIS code compares two networks (`two_networks`, the first of which is reported) and forms the softmax
     along the last axis of space; here it runs over the classes. That code's weight of 4.0 belongs to a divergence
     divided by the image width; the default of 0.1 is this suite's choice. The paper regularizes labelled data,
     which `divergence_on: all` includes.

@@ -86,7 +86,7 @@ def table(name, file):
 @pytest.mark.parametrize("name", ["kvasir_instrument_118", "hippocampus_130"])
 def test_the_real_results_are_those_of_the_stored_runs(name):
     """Dice with its deviation, and below the lower bound the difference to it with the p-value over folds."""
-    p = {(row["Method"], row["Labels"]): row["p (folds)"] for row in table(name, "tables/differences.csv")}
+    p = {(row["Method"], row["Labels"]): row["p"] for row in table(name, "tables/differences.csv")}
     found = {(row["title"], f"{100 * float(row['labels']):g} %"): row for row in table(name, "summary.csv")}
     for title in {title for title, _ in found}:
         cells = []

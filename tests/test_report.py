@@ -262,6 +262,19 @@ def test_every_table_says_what_was_measured(results):
             assert ("standard deviation over the folds" in said) == ("±" in markdown(table))
 
 
+def test_every_table_says_whether_there_is_room_for_a_difference(results):
+    """The upper bound has 95 in both folds; of the lower bound's fractions the smaller one counts."""
+    said = "Headroom: 5.00 points from Plain at 5 % to Full"
+    tables = [t for t in all_tables(read_results(results)) if t.name != "papers"]
+    assert all(f"{said}." in t.notes for t in tables)
+    write_run(results, "plain", 0.05, 2, 0.5, role="lower")  # a fold without the upper bound says nothing
+    write_run(results, "plain", 0.01, 0, 0.91, role="lower")
+    room = next(note for note in main_table(read_results(results)).notes if "Headroom" in note)
+    assert room == (
+        "Headroom: 4.00 points from Plain at 1 % to Full; below 5, this data set cannot tell methods apart."
+    )
+
+
 def test_missed_structures_are_counted_once_each(results):
     write_run(results, "blind", 0.05, 0, [0.0, 0.5, 0.5, 0.0])
     summary = summary_frame(read_results(results)).set_index(["method", "labels"])
@@ -279,6 +292,33 @@ def test_secondary_predictors_stand_below_the_reported_one(results):
     table = next(t for t in all_tables(read_results(results)) if t.name == "predictors")
     assert [row[:2] for row in table.rows] == [["Ant", "reported"], ["", "student"]]
     assert comma_separated(table).splitlines()[2].startswith(",student,25.0000,")
+
+
+def predicted(results, method, predictors, dice):
+    """Let the first run of a method have more predictors: name and number of networks, if a file tells it."""
+    folder = results / f"runs/{method}/labels-05/fold-0/seed-0"
+    frames = []
+    for (name, networks), value in zip(predictors.items(), dice, strict=True):
+        frame = pd.read_csv(folder / "cases.csv").assign(dice=value)
+        frame.insert(0, "predictor", name)
+        frames.append(frame.assign(networks=networks) if networks else frame)
+    pd.concat(frames).to_csv(folder / "predictors.csv", index=False)
+
+
+def test_a_mean_of_networks_stands_beside_that_of_as_many_of_the_lower_bound(results):
+    predicted(results, "zebra", {"second": 1, "both": 2, "all": 3}, [0.1, 0.2, 0.3])
+    predicted(results, "ant", {"old": None}, [0.4])  # from before the number of networks was recorded
+    predicted(results, "plain", {"ensemble_2": 2}, [0.5])
+    tables = {table.name: table for table in all_tables(read_results(results))}
+    assert [row[:2] for row in tables["predictors"].rows] == [
+        ["Zebra", "reported"], ["", "second"], ["Ant", "reported"], ["", "old"],
+    ]  # fmt: skip
+    assert [[text(cell) for cell in row[:4]] for row in tables["ensembles"].rows] == [
+        ["2", "Plain", "ensemble_2", "50.00"], ["2", "Zebra", "both", "20.00"], ["3", "Zebra", "all", "30.00"],
+    ]  # fmt: skip
+    assert tables["ensembles"].rules == {2}
+    missing = [note for note in tables["ensembles"].notes if note.startswith("No mean of")]
+    assert missing == ["No mean of 3 networks of Plain was made, with which these compare."]
 
 
 def test_a_single_class_needs_no_table_of_classes(tmp_path, results):
@@ -319,7 +359,9 @@ def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
         for s in ("png", "pdf")
     }
     expected |= {
-        f"tables/{n}.{s}" for n in ("main", "differences", "full", "classes", "papers") for s in ("md", "tex", "csv")
+        f"tables/{n}.{s}"
+        for n in ("main", "differences", "differences_cases", "full", "classes", "papers")
+        for s in ("md", "tex", "csv")
     }
     assert first.keys() == expected
 
@@ -403,7 +445,7 @@ def test_runs_that_were_kept_although_made_otherwise_are_marked_in_every_table(t
         if table.name == "papers":
             continue
         marked = [row for row in table.rows if any("‡" in text(cell) for cell in row)]
-        if table.name in ("main", "full", "differences"):
+        if table.name in ("main", "full", "differences", "differences_cases"):
             assert marked, table.name
             assert all("Zebra" in map(text, row) for row in marked)
         assert any("‡" in note and "other code of the method" in note for note in table.notes)

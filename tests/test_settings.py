@@ -56,6 +56,12 @@ def test_a_minimal_file_is_named_after_itself(written):
     assert settings.folds == (0, 1, 2, 3, 4)
 
 
+def test_repeats_number_their_folds_on(written):
+    assert load_benchmark(written(MINIMAL + "repeats: 3"), {}).folds == tuple(range(15))
+    assert load_benchmark(written(MINIMAL), {"repeats": 2}).folds == tuple(range(10))
+    assert load_benchmark(written(MINIMAL + "repeats: 2\nfolds: [0, 7]"), {}).folds == (0, 7)
+
+
 BAD = {
     "not yaml": ("labels: [", "not valid YAML"),
     "not a mapping": ("- one\n- two", "mapping"),
@@ -66,7 +72,9 @@ BAD = {
     "unknown training key": (MINIMAL + "training: {step: 5}", "unknown key 'training.step'"),
     "no data set": ("methods: [supervised]", "dataset"),
     "no methods": ("dataset: tiny\nmethods: []", "methods"),
-    "fold 5": (MINIMAL + "folds: [5]", "folds"),
+    "fold 5": (MINIMAL + "folds: [5]", "folds: 5 should lie below 5, since repeats is 1"),
+    "fold beyond the repeats": (MINIMAL + "repeats: 2\nfolds: [9, 10]", "folds: 10 should lie below 10"),
+    "no repeats": (MINIMAL + "repeats: 0", "repeats"),
     "no steps": (MINIMAL + "training: {steps: 0}", "steps"),
     "text for a number": (MINIMAL + "training: {steps: many}", "steps"),
     "size of one axis": (MINIMAL + "training: {size: [32]}", "[height, width]"),

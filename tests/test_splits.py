@@ -1,5 +1,6 @@
 """Splits: no leak between their sides, nested label sets, and frozen once made."""
 
+import hashlib
 import json
 from itertools import combinations, pairwise
 
@@ -83,6 +84,80 @@ def test_splits_do_not_depend_on_labels(tmp_path):
     assert one.folds == other.folds
 
 
+def test_labels_are_nested_and_groups_whole_in_every_repeat(dataset):
+    splits, group = make_splits(dataset, repeats=3), groups(dataset)
+    assert splits.repeats == 3
+    for fold in range(15):
+        few, more = (splits.partition(fold, f, group) for f in (0.1, 0.5))
+        assert set(few.labeled) <= set(more.labeled)
+        for parts in (few, more):
+            sides = [{group[c] for c in part} for part in (parts.labeled, parts.unlabeled, parts.test)]
+            assert not any(a & b for a, b in combinations(sides, 2))
+    for repeat in range(3):
+        tested = [case for fold in splits.folds[5 * repeat : 5 * repeat + 5] for case in fold.test]
+        assert sorted(tested) == sorted(dataset.records)
+
+
+def test_repeats_differ_in_folds_and_in_draws_of_labels(tmp_path):
+    splits = make_splits(grouped(tmp_path / "toy.h5", [1] * 40), repeats=3)
+    assert len({fold.test for fold in splits.folds}) == 15
+    assert len({fold.train[:4] for fold in splits.folds}) == 15
+
+
+def test_the_first_repeat_is_what_it_was_before_there_were_repeats(tmp_path):
+    """The digest was taken with the code that froze the committed splits."""
+    (first,) = {make_splits(grouped(tmp_path / f"{n}.h5", [2] * 9), repeats=n).folds[:5] for n in (1, 3)}
+    digest = hashlib.sha256(repr([(fold.test, fold.train) for fold in first]).encode()).hexdigest()
+    assert digest[:12] == "da74452f42b7"
+
+
+def test_repeats_that_are_appended_leave_those_before_as_they_were(tmp_path):
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "tiny.json"
+    load_or_freeze(path, dataset)
+    content = json.loads(path.read_text())
+    content["folds"].reverse()  # frozen by other code, say
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    before, first = path.read_text(), load_or_freeze(path, dataset)
+    splits = load_or_freeze(path, dataset, repeats=3)
+    assert path.read_text().startswith(before.removesuffix("\n ]\n}\n") + ",\n")
+    assert splits == load_or_freeze(path, dataset) == load_or_freeze(path, dataset, repeats=2)
+    assert splits.folds == first.folds + make_splits(dataset, repeats=3).folds[5:]
+    assert splits.hash(3) == first.hash(0)
+    assert len({splits.hash(fold) for fold in range(15)}) == 3
+
+
+def test_a_command_that_asks_for_fewer_repeats_and_comes_last_costs_nothing(tmp_path):
+    """Both read the file, then both replace it; the one that misses its repeat finds it again."""
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "tiny.json"
+    fewer = load_or_freeze(path, dataset, repeats=2) and path.read_bytes()
+    all_three = load_or_freeze(path, dataset, repeats=3)
+    path.write_bytes(fewer)
+    assert load_or_freeze(path, dataset, repeats=3) == all_three
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("edit", ["leak", "tested twice", "a fold short"])
+def test_a_repeat_edited_by_hand_is_refused(tmp_path, edit):
+    dataset, path = tiny_dataset(tmp_path / "tiny.h5", 2), tmp_path / "tiny.json"
+    load_or_freeze(path, dataset, repeats=2)
+    content = json.loads(path.read_text())
+    match edit:
+        case "leak":
+            content["folds"][7]["train"] += content["folds"][7]["test"][:1]
+        case "tested twice":
+            content["folds"][7] = content["folds"][8]
+        case _:
+            del content["folds"][7]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"tiny\.json: (fold 7|repeat 1|holds 9 folds)"):
+        load_or_freeze(path, dataset)
+
+
+def test_a_fold_of_a_repeat_that_was_not_frozen_is_refused_in_one_line(dataset):
+    with pytest.raises(UserError, match=r"^.*fold 7 is not frozen.*`repeats: 2`.*$"):
+        make_splits(dataset).partition(7, 0.2, groups(dataset))
+
+
 def test_folds_do_not_share_one_order_of_labels(tmp_path):
     splits = make_splits(grouped(tmp_path / "toy.h5", [1] * 40))
     first = {fold.train[:4] for fold in splits.folds}
@@ -102,7 +177,7 @@ def test_frozen_splits_stay_what_they_were(tmp_path):
     again = load_or_freeze(path, dataset)
     assert path.read_bytes() == before
     assert again == frozen == make_splits(dataset)
-    assert again.hash == frozen.hash
+    assert again.hash(0) == frozen.hash(0)
 
 
 def test_the_frozen_file_counts_not_the_code_that_made_it(tmp_path):
@@ -112,7 +187,7 @@ def test_the_frozen_file_counts_not_the_code_that_made_it(tmp_path):
     content["folds"].reverse()
     path.write_text(json.dumps(content))
     assert load_or_freeze(path, dataset).folds == frozen.folds[::-1]
-    assert load_or_freeze(path, dataset).hash != frozen.hash
+    assert load_or_freeze(path, dataset).hash(0) != frozen.hash(0)
 
 
 def test_changed_data_are_refused_and_the_frozen_file_kept(tmp_path):

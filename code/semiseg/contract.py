@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semiseg.data.splits import make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
-from semiseg.method import Method, Progress, Task
+from semiseg.method import Ensemble, Method, Progress, Task
 from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.evaluation import predict_case
@@ -98,6 +98,12 @@ class MethodContract:
     def check_declared_number_of_networks_is_built(self) -> None:
         built, declared = self.trained.method._networks_built, self.trained.method.networks
         assert built == declared, f"build makes {built} networks by self.network(), but networks = {declared}"
+
+    def check_a_single_network_is_reported(self) -> None:
+        name, reported = next(iter(self.trained.method.predictors().items()))
+        assert not isinstance(reported, Ensemble), (
+            f"{name} is the mean of {len(reported)} networks: let a single one come first in `predictors`"
+        )
 
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
         trainer = self.trainer("gradients", self.spec())

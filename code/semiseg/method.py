@@ -204,7 +204,7 @@ class RunningMean(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """The mean of several networks' class probabilities."""
+    """The mean of several networks' class probabilities; never what a method reports, which is a single network."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -214,13 +214,16 @@ class Ensemble(nn.Module):
         probabilities = torch.stack([network(images).logits.softmax(1) for network in self.networks]).mean(0)
         return Output(probabilities.clamp(min=1e-8).log())
 
+    def __len__(self) -> int:
+        return len(self.networks)
+
 
 def jointly(networks: Sequence[nn.Module]) -> dict[str, nn.Module]:
-    """Predictors of networks that are reported by their mean, and each alone; a single one is just itself."""
+    """Predictors of alike networks: the first is reported, the others and the mean of all stand beside it."""
     if len(networks) == 1:
         return {"network": networks[0]}
     names = ("first", "second", "third")[: len(networks)]
-    return {"ensemble": Ensemble(networks), **dict(zip(names, networks, strict=True))}
+    return {**dict(zip(names, networks, strict=True)), "ensemble": Ensemble(networks)}
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
@@ -305,7 +308,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predictors(self) -> dict[str, nn.Module]:
-        """Networks that can predict, by name; the first is the one that is reported."""
+        """Networks that can predict, by name; the first is the one that is reported.
+
+        That is a single network, fixed beforehand: a mean of several would be compared with one Supervised network.
+        An `Ensemble` may stand beside it; the report compares it with as many Supervised networks.
+        """
 
     def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Named losses that the adversaries minimize after every step; nothing else may get a gradient."""

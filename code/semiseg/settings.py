@@ -6,9 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from semiseg.data.cropping import Crop
+from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.history import last_commit
 from semiseg.names import RULE, is_name
@@ -95,12 +106,17 @@ class RunSpec(Settings):
     implementation: str  # the plugin; differs from the name for a variant
     config: dict[str, Any]
     labels: Fraction
-    fold: int
+    fold: int  # counted on through the repeats
     seed: int
     network: str
     weights: str | None
     training: TrainingSettings
     inner: int | None = None  # tests on this inner fold of the fold's training cases, instead of on its test cases
+
+    @property
+    def repeat(self) -> int:
+        """Which partition of the data the fold belongs to."""
+        return self.fold // FOLDS
 
     @property
     def folder(self) -> Path:
@@ -147,12 +163,26 @@ class BenchmarkSettings(Settings):
     methods: tuple[Entry, ...] = Field(min_length=1)
     tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
     labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
-    folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(min_length=1), Distinct] = (0, 1, 2, 3, 4)
+    repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct] = Field(
+        default_factory=lambda known: tuple(range(FOLDS * known.get("repeats", 1)))
+    )
     inner_folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Distinct] = ()  # none: folds are tested
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
     network: str = "unet"
     weights: str | None = None  # of a pretrained encoder
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_lie_in_the_repeats(cls, folds: tuple[int, ...], known: ValidationInfo) -> tuple[int, ...]:
+        repeats = known.data.get("repeats", 1)
+        if beyond := [fold for fold in folds if fold >= FOLDS * repeats]:
+            raise ValueError(
+                f"{', '.join(map(str, beyond))} should lie below {FOLDS * repeats}, since repeats is {repeats}; "
+                f"fold f of repeat r is number {FOLDS} r + f"
+            )
+        return folds
 
     def variants(self, also: Iterable[str] = ()) -> dict[str, Variant]:
         """Every entry of `methods` by name, and the methods in `also`, with what was tuned for these names.

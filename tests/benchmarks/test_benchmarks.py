@@ -244,6 +244,30 @@ def test_runs_beside_those_that_were_asked_for_are_judged_by_what_all_runs_share
         assert [run.status for run in strays(settings, specs, places, FOUND, data)] == [expected]
 
 
+def test_repeats_asked_for_later_leave_finished_runs_finished(places):
+    finished(places)
+    settings = benchmark(repeats=2, folds=[0, 1, 7])
+    specs = expand(settings, FOUND)
+    data = check(specs, FOUND, places, settings.repeats)
+    assert data[1].repeats == 2
+    assert {run.spec.fold: run.status for run in survey(specs, places, FOUND, data) if run.status != "left"} == {
+        0: "finished"
+    }
+    assert expand(settings, FOUND, Selection(folds=(7,)))[0].repeat == 1
+
+
+def test_a_run_of_a_repeat_that_is_frozen_no_more_is_no_traceback(places):
+    spec = expand(benchmark(repeats=2, folds=[7]), FOUND)[0]
+    check([spec], FOUND, places, 2)
+    stored(places, spec, status="finished")
+    (places.splits / "tiny.json").unlink()
+    settings = benchmark()
+    specs = expand(settings, FOUND)
+    (stray,) = strays(settings, specs, places, FOUND, check(specs, FOUND, places))
+    assert stray.status == "stale"
+    assert "fold 7 is not frozen" in stray.reason
+
+
 def test_long_runs_begin_first_within_a_fold_so_that_the_last_ones_are_short(places):
     specs = expand(benchmark(methods=["supervised", "cps", "mutual_exemplar"], labels=[0.25]), FOUND)
     ordered = [(spec.fold, spec.method) for spec in longest_first(specs, None, FOUND)]

@@ -388,6 +388,7 @@ def test_a_report_can_be_rebuilt_byte_for_byte(root):
     assert call("report", "results/quick") == 0
     assert snapshot(root) == before
     assert call("report", "results/quick", "--out", "again") == 0
+    assert call("report", "results/quick", "--out", "again", "--against", "absent") == 2
     again = snapshot(root / "again")
     assert len(again) > 5
     for path, digest in again.items():

@@ -271,9 +271,9 @@ def test_rotation_trains_and_reports_one_network(task, tmp_path):
     assert contract.trained.method.networks == len(contract.trained.method.predictors()) == 1
 
 
-def test_the_mean_of_both_networks_is_reported(task):
+def test_the_first_network_is_reported_and_the_mean_stands_beside_it(task):
     predictors = built(task).predictors()
-    assert list(predictors) == ["ensemble", "first", "second"]
+    assert list(predictors) == ["first", "second", "ensemble"]
     assert isinstance(predictors["ensemble"], Ensemble)
 
 

@@ -11,12 +11,14 @@ from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.places import Places
 
 
-def check(specs: Sequence[RunSpec], found: dict[str, type[Method]], places: Places) -> tuple[Dataset, Splits]:
+def check(
+    specs: Sequence[RunSpec], found: dict[str, type[Method]], places: Places, repeats: int = 1
+) -> tuple[Dataset, Splits]:
     """Refuse what could not be trained, before splits are frozen or anything is written; returns the data."""
     dataset = places.dataset(specs[0].dataset)
     for spec in {s.method: s for s in specs}.values():
         build_method(found[spec.implementation], spec, dataset)
-    splits = places.frozen_splits(dataset)
+    splits = places.frozen_splits(dataset, repeats)
     for spec in specs:
         method = found[spec.implementation]
         partition = partition_for(method, splits, spec, dataset)

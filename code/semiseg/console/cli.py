@@ -240,7 +240,7 @@ def train(
     data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     labels: Annotated[str, typer.Option(help="Fraction of labelled training cases.")] = "5%",
-    fold: Annotated[int, typer.Option(help="0 to 4.")] = 0,
+    fold: Annotated[int, typer.Option(help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",
     methods_dir: MethodsDir = None,
@@ -253,6 +253,7 @@ def train(
     """Train and evaluate one method on one fold."""
     from semiseg.benchmarks.expansion import Selection
     from semiseg.console.running import carry_out
+    from semiseg.data.splits import FOLDS
     from semiseg.executors import make_executor
     from semiseg.settings import BenchmarkSettings, validate
     from semiseg.training.places import Places
@@ -261,6 +262,7 @@ def train(
         "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
         "dataset": data,
         "labels": [labels],
+        "repeats": max(fold, 0) // FOLDS + 1,
         "folds": [fold],
         "seeds": [seed],
     }
@@ -301,12 +303,15 @@ def status(
 def report(
     results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
+    ] = None,
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.console.terminal import show_report
     from semiseg.report import report as write_report
 
-    write_report(results, out)
+    write_report(results, out, against)
     show_report(results, out or results)
 
 

@@ -84,7 +84,7 @@ def finish(
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     generate_if_missing(settings.dataset, places.data)
-    data = check(runs, found, places)
+    data = check(runs, found, places, settings.repeats)
     standings = survey(runs, places, found, data)
     asked = {spec.folder for spec in runs}
     others = [spec for spec in all_runs if spec.folder not in asked]

@@ -20,7 +20,7 @@ def print_standings(settings: BenchmarkSettings, places: Places) -> None:
     data = None
     if (places.data / f"{settings.dataset}.h5").exists() and frozen.exists():
         dataset = places.dataset(settings.dataset)
-        data = dataset, places.frozen_splits(dataset)
+        data = dataset, places.frozen_splits(dataset, settings.repeats)
     else:
         where = f"{places.data / settings.dataset}.h5 and {frozen} are not both there (--data-dir, --splits)"
         console.print(f"Data and split are not compared: {where}.", highlight=False, soft_wrap=True)

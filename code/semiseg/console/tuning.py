@@ -113,7 +113,7 @@ def _write(file: Path, origin: dict[str, Any], end: End, results: Mapping[str, S
     content = origin | {
         "dataset": dataset.info.name,
         "data_hash": dataset.hash,
-        "split_hash": splits.hash,
+        "split_hashes": sorted({splits.hash(fold) for fold in end.settings.folds}),
         "network": end.settings.network,
         "weights": end.settings.weights,
         "training": end.settings.training.model_dump(mode="json"),

@@ -1,19 +1,20 @@
-"""Frozen splits: five folds by group, and inside each fold one order in which cases get their labels."""
+"""Frozen splits: repeats of five folds by group, and inside each fold one order in which cases get their labels."""
 
 import hashlib
 import json
 import os
 import random
+import socket
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 
-FOLDS = 5
+FOLDS = 5  # of each repeat; fold f of repeat r is number FOLDS · r + f
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Splits:
-    """All folds of a data set, tied to the data they were made from."""
+    """All folds of a data set, repeat after repeat, tied to the data they were made from."""
 
     dataset: str
     data_hash: str
@@ -43,9 +44,15 @@ class Splits:
     folds: tuple[Fold, ...]
 
     @property
-    def hash(self) -> str:
-        """SHA-256 of everything in the split."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+    def repeats(self) -> int:
+        """How many partitions there are, each into FOLDS folds."""
+        return len(self.folds) // FOLDS
+
+    def hash(self, fold: int) -> str:
+        """SHA-256 of the repeat that a fold belongs to, which stays as it is when others are appended."""
+        first = fold - fold % FOLDS
+        repeat = replace(self, folds=self.folds[first : first + FOLDS])
+        return hashlib.sha256(json.dumps(asdict(repeat), sort_keys=True).encode()).hexdigest()
 
     def inner_fold(self, fold: int, inner: int, groups: dict[str, str]) -> Fold:
         """A fifth of a fold's training cases to test on, and the rest in the fold's order; no test case of the fold.
@@ -70,6 +77,11 @@ class Splits:
         A group is labelled whole or not at all, at least one is labelled, and since the order is fixed,
         a smaller fraction is always contained in a larger one. With `inner` the same is done in an inner fold.
         """
+        if not 0 <= fold < len(self.folds):
+            raise UserError(
+                f"{self.dataset}: fold {fold} is not frozen, there are {len(self.folds)}; a benchmark with "
+                f"`repeats: {fold // FOLDS + 1}` freezes it."
+            )
         chosen = self.folds[fold] if inner is None else self.inner_fold(fold, inner, groups)
         ends = [
             i + 1
@@ -80,8 +92,8 @@ class Splits:
         return Partition(chosen.train[:count], chosen.train[count:], chosen.test)
 
 
-def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
-    """Deal shuffled groups into folds of even size, then shuffle each training set's groups."""
+def make_splits(dataset: Dataset, seed: int = 0, repeats: int = 1) -> Splits:
+    """Deal shuffled groups into folds of even size, then shuffle each training set's groups; anew in every repeat."""
     members = _members(dataset.records, {record.id: record.group for record in dataset.records.values()})
     if len(members) < FOLDS:
         raise UserError(
@@ -89,16 +101,18 @@ def make_splits(dataset: Dataset, seed: int = 0) -> Splits:
             "add cases, or name finer groups."
         )
 
-    def shuffled(purpose: object) -> list[str]:
+    def shuffled(repeat: int, purpose: object) -> list[str]:
         groups = sorted(members)
-        random.Random(derive_seed("splits", seed, purpose)).shuffle(groups)
+        which = ("repeat", repeat) if repeat else ()  # the first repeat is older than the others
+        random.Random(derive_seed("splits", seed, *which, purpose)).shuffle(groups)
         return groups
 
     folds = []
-    for index, test in enumerate(_deal(shuffled("folds"), members)):
-        held_out = set(test)
-        train = [case for group in shuffled(index) for case in sorted(members[group]) if case not in held_out]
-        folds.append(Fold(tuple(sorted(test)), tuple(train)))
+    for repeat in range(repeats):
+        for index, test in enumerate(_deal(shuffled(repeat, "folds"), members)):
+            held_out, order = set(test), shuffled(repeat, index)
+            train = [case for group in order for case in sorted(members[group]) if case not in held_out]
+            folds.append(Fold(tuple(sorted(test)), tuple(train)))
     return Splits(dataset.info.name, dataset.hash, seed, tuple(folds))
 
 
@@ -118,15 +132,27 @@ def _deal(order: Sequence[str], members: dict[str, list[str]]) -> list[list[str]
     return tests
 
 
-def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
-    """Read the frozen splits of a data set, or freeze them now if there are none yet."""
-    if not path.exists():
-        splits = make_splits(dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-        return splits
+def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
+    """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now.
+
+    What is frozen stays as it is, and the rest follows from the seed: should two commands append at the same time and
+    the one with fewer repeats come last, whoever misses one appends the very same again.
+    """
+    frozen = _load(path, dataset) if path.exists() else None
+    if frozen and frozen.repeats >= repeats:
+        return frozen
+    splits = make_splits(dataset, frozen.seed if frozen else 0, repeats)
+    if frozen:
+        splits = replace(frozen, folds=frozen.folds + splits.folds[len(frozen.folds) :])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return splits
+
+
+def _load(path: Path, dataset: Dataset) -> Splits:
+    """Read frozen splits, and refuse those of other data and those that an edit made leak."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
@@ -140,11 +166,17 @@ def load_or_freeze(path: Path, dataset: Dataset) -> Splits:
             "whose results do not compare with the old ones."
         )
     groups = {r.id: r.group for r in dataset.records.values()}
+    remedy = "restore the file, or delete it to freeze a new one"
+    if not splits.folds or len(splits.folds) % FOLDS:
+        raise UserError(f"{path}: holds {len(splits.folds)} folds, not {FOLDS} for each repeat; {remedy}.")
     for index, fold in enumerate(splits.folds):
         crossing = {groups.get(case) for case in fold.test} & {groups.get(case) for case in fold.train}
-        if len(splits.folds) != FOLDS or crossing or sorted(fold.test + fold.train) != sorted(groups):
+        if crossing or sorted(fold.test + fold.train) != sorted(groups):
             raise UserError(
-                f"{path}: fold {index} was edited, training and test cases overlap or are incomplete; "
-                "restore the file, or delete it to freeze a new one."
+                f"{path}: fold {index} was edited, training and test cases overlap or are incomplete; {remedy}."
             )
+    for repeat in range(splits.repeats):
+        tested = [case for fold in splits.folds[FOLDS * repeat : FOLDS * (repeat + 1)] for case in fold.test]
+        if sorted(tested) != sorted(groups):
+            raise UserError(f"{path}: repeat {repeat} was edited, it does not test every case once; {remedy}.")
     return splits

@@ -13,13 +13,16 @@ from semiseg.report.tables import terminal_table as _terminal_table
 __all__ = ["report", "terminal_table"]
 
 
-def report(results: Path, out: Path | None = None) -> Path:
-    """Write summary.csv, tables/, plots/ and index.html to `out`, or into the results; returns the page."""
+def report(results: Path, out: Path | None = None, against: str | None = None) -> Path:
+    """Write summary.csv, tables/, plots/ and index.html to `out`, or into the results; returns the page.
+
+    Methods are compared with the method `against`, or with the lower bound.
+    """
     out = out or results
     content = read_results(results)
+    tables = all_tables(content, against)
     out.mkdir(parents=True, exist_ok=True)
     summary_frame(content).to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
-    tables = all_tables(content)
     write_tables(tables, out / "tables")
     plots = write_plots(content, out / "plots")
     write_page(content, tables, plots, out / "plots", out / "index.html")

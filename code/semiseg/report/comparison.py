@@ -1,51 +1,101 @@
-"""The table of differences to the lower bound."""
+"""The tables of differences to a reference method: over trainings, and in an appendix over test cases."""
 
 from math import isnan
 
 from semiseg.report.formats import ABSENT, Cell, Table
-from semiseg.report.significance import Difference
+from semiseg.report.significance import EQUIVALENT, Difference
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import kept_because, notes, percent
 
 
-def difference_table(results: Results, bound: Entry, compared: list[Difference]) -> Table:
-    """What each method adds to the lower bound, and whether that could be chance."""
+def difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
+    """What each method adds to the reference, and whether other trainings would show it."""
+    margin = f"{100 * EQUIVALENT:g} point{'' if EQUIVALENT == 0.01 else 's'}"
+    return _table(
+        "differences",
+        f"Difference to {reference.title} in Dice points",
+        results,
+        reference,
+        compared,
+        {
+            "95 % interval": [
+                ABSENT if isnan(e.low) else f"{100 * e.low:+.2f} to {100 * e.high:+.2f}"
+                for e in (d.evidence for d in compared)
+            ],
+            "Folds above": [f"{d.above} of {d.pairs}" for d in compared],
+            "p": [_probability(d.evidence.p) for d in compared],
+            "Holm": [_probability(d.p_adjusted) for d in compared],
+            "Worse": [_probability(d.evidence.worse) for d in compared],
+            "Equivalent": [_probability(d.evidence.equivalent) for d in compared],
+            "Better": [_probability(d.evidence.better) for d in compared],
+        },
+        [
+            f"Difference: mean over the folds of all repeats, to {reference.title} with the same labels, in the folds "
+            "and seeds that both have.",
+            "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
+            "share training cases, labeled or not. It asks whether other trainings would show the difference.",
+            "Holm: p adjusted for the number of methods at the same share of labels.",
+            "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
+            f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
+        ],
+    )
+
+
+def case_difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
+    """Whether other cases would show a difference between these very networks."""
+    unit = "groups of test cases" if results.record["data"].get("grouping") else "test cases"
+    return _table(
+        "differences_cases",
+        f"Appendix: difference to {reference.title} in Dice points over {unit}",
+        results,
+        reference,
+        compared,
+        {
+            f"{unit.capitalize()} above": [f"{d.above} of {d.pairs}" for d in compared],
+            "p": [_probability(d.evidence.p) for d in compared],
+            "Holm": [_probability(d.p_adjusted) for d in compared],
+        },
+        [
+            f"Difference: mean over {unit}, to {reference.title} with the same labels, in the folds and seeds that "
+            "both have.",
+            f"p: two-sided signed-rank test of Wilcoxon over {unit}. It asks whether other cases would show a "
+            "difference with these very networks, and says nothing about other trainings: two trainings of one method "
+            "differ in it, too. It looks at ranks: many small losses can outweigh a few large gains.",
+            "Holm: p adjusted for the number of methods at the same share of labels.",
+        ],
+    )
+
+
+def _table(
+    name: str,
+    title: str,
+    results: Results,
+    reference: Entry,
+    compared: list[Difference],
+    columns: dict[str, list[str]],
+    explained: list[str],
+) -> Table:
+    """One row for each difference: what it is, how large, and further columns."""
     titles = {entry.name: entry.title for entry in results.entries}
 
     def kept(method: str, labels: float) -> bool:
-        return any(kept_because(results, name, labels) for name in (method, bound.name))
+        return any(kept_because(results, name, labels) for name in (method, reference.name))
 
     rows: list[list[Cell]] = [
         [
             percent(d.labels),
             titles[d.method],
             f"{100 * d.mean:+.2f}{'†' if d.partial else ''}{'‡' if kept(d.method, d.labels) else ''}",
-            ABSENT if isnan(d.low) else f"{100 * d.low:+.2f} to {100 * d.high:+.2f}",
-            f"{d.folds_above} of {d.folds}",
-            *map(_probability, (d.p_folds, d.p_folds_adjusted)),
-            f"{d.groups_above} of {d.groups}",
-            *map(_probability, (d.p_groups, d.p_groups_adjusted)),
+            *cells,
         ]
-        for d in compared
+        for d, *cells in zip(compared, *columns.values(), strict=True)
     ]
-    unit = "groups of test cases" if results.record["data"].get("grouping") else "test cases"
-    by_fold, by_case = ([f"{unit.capitalize()} above", f"p ({unit})", f"Holm ({unit})"] for unit in ("folds", "cases"))
     return Table(
-        "differences",
-        f"Difference to {bound.title} in Dice points",
-        ["Labels", "Method", "Difference", "95 % interval", *by_fold, *by_case],
+        name,
+        title,
+        ["Labels", "Method", "Difference", *columns],
         rows,
-        [
-            *notes(results, [], spread=False),
-            f"Difference: mean over the folds, to {bound.title} with the same labels, in the folds and seeds that "
-            "both have.",
-            "p (folds) and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since "
-            "folds share training cases, labeled or not. It asks whether other trainings would show the difference.",
-            f"p (cases): two-sided signed-rank test of Wilcoxon over {unit}. It asks whether other cases would show a "
-            "difference with these very networks, and says nothing about other trainings. It looks at ranks: many "
-            "small losses can outweigh a few large gains.",
-            "Holm: the p-value adjusted for the number of methods at the same share of labels.",
-        ],
+        [*notes(results, [], spread=False), *explained],
         {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
         text_columns=2,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from semiseg.report.formats import Table, html
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.summary import Results
-from semiseg.report.wording import budget, data_title, percent
+from semiseg.report.wording import budget, count_of_folds, data_title, percent
 
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's
 CSS = """
@@ -124,7 +124,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ),
         (
             "Split",
-            f"{_count(len(folds), 'fold')}, {grouping}; {_count(len(seeds), 'seed')}; "
+            f"{count_of_folds(folds)}, {grouping}; {_count(len(seeds), 'seed')}; "
             f"labels {', '.join(map(percent, results.fractions))}",
         ),
         ("Training", f"{budget(results)}; {_count(len(records), 'finished run')}, {hours:.1f} hours in all"),

@@ -49,7 +49,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             Plot(
                 "case_dice",
                 "Dice of every test case",
-                "One dot per test case (mean over classes and seeds); boxes span the quartiles, whiskers 1.5 "
+                "One dot per test case (mean over classes and trainings); boxes span the quartiles, whiskers 1.5 "
                 "times their range.",
             ),
             case_dice,

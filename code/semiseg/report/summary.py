@@ -56,7 +56,7 @@ class Results:
     finished: list[Run]
     unfinished: list[Run]
     cases: pd.DataFrame  # KEY and the columns of cases.csv
-    predictors: pd.DataFrame  # likewise, with the column `predictor`
+    predictors: pd.DataFrame  # likewise, with the columns `predictor` and `networks` (how many it averages)
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
     @property
@@ -74,8 +74,12 @@ class Results:
         """Names of the foreground classes."""
         return list(self.record["data"]["classes"][1:])
 
+    def bound(self, role: Role) -> Entry | None:
+        """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
+        return next((entry for entry in self.entries if entry.role == role), None)
+
     def grid(self) -> tuple[list[int], list[int]]:
-        """The folds and the seeds that were asked for anywhere."""
+        """The folds (of all repeats) and the seeds that were asked for anywhere."""
         runs = self.finished + self.unfinished
         return sorted({run.fold for run in runs}), sorted({run.seed for run in runs})
 
@@ -92,7 +96,9 @@ def read_results(path: Path) -> Results:
                 frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"])
                 secondary = file.with_name("predictors.csv")
                 if secondary.exists() and secondary.stat().st_size:
-                    predictors.append(_read_scores(secondary, ["predictor", "class"]).assign(**_named(run)))
+                    scores = _read_scores(secondary, ["predictor", "class"])
+                    networks = scores.get("networks", 1)  # runs from before that was recorded do not tell
+                    predictors.append(scores.assign(**_named(run), networks=networks))
                 cases.append(frame.assign(**_named(run)))
             except (OSError, ValueError) as error:
                 run = Run(run.folder, run.record, *run.key, status="unreadable", reason=str(error))

@@ -1,4 +1,4 @@
-"""The tables of a report: main, all metrics, per class, secondary predictors, papers; and the terminal's."""
+"""The tables of a report: main, all metrics, per class, secondary predictors, ensembles, papers; the terminal's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,26 +8,45 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from semiseg.errors import UserError
 from semiseg.metrics import TABLE
-from semiseg.report.comparison import difference_table
+from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
-from semiseg.report.significance import differences, lower_bound
+from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import data_source, data_title, kept_because, notes, percent, share_of, unit_of_distances
 
 
-def all_tables(results: Results) -> list[Table]:
-    """Every table that these results can fill."""
+def all_tables(results: Results, against: str | None = None) -> list[Table]:
+    """Every table that these results can fill; differences are to the method `against`, else to the lower bound."""
     tables = [main_table(results)]
-    bound = lower_bound(results)
-    if bound and (compared := differences(results, bound)):
-        tables.append(difference_table(results, bound, compared))
+    reference = reference_method(results, against)
+    if reference and (compared := differences(results, reference)):
+        tables.append(difference_table(results, reference, compared))
     tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
-    if not results.predictors.empty:
-        tables.append(predictor_table(results))
+    for alone, table in ((True, predictor_table), (False, ensemble_table)):
+        if not results.predictors.empty and len(
+            chosen := results.predictors[(results.predictors.networks == 1) == alone]
+        ):
+            tables.append(table(results, chosen))
+    if reference and (compared := case_differences(results, reference)):
+        tables.append(case_difference_table(results, reference, compared))
     return [*tables, paper_table(results)]
+
+
+def reference_method(results: Results, against: str | None) -> Entry | None:
+    """The method that others are compared with."""
+    if against is None:
+        return results.bound("lower bound")
+    names = {entry.name: entry for entry in results.entries if entry.role != "upper bound"}
+    if against not in names:
+        raise UserError(
+            f"--against {against}: no such method was trained with a share of the labels; "
+            f"there are {', '.join(names) or 'none'}."
+        )
+    return names[against]
 
 
 def write_tables(tables: list[Table], folder: Path) -> None:
@@ -135,16 +154,16 @@ def class_table(results: Results) -> Table:
     )
 
 
-def predictor_table(results: Results) -> Table:
-    """Dice of what else a method could have predicted with, below the predictor it reports."""
+def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of the other single networks that a method could have predicted with, below the one it reports."""
     primary = fold_statistics(results.cases)
-    others = fold_statistics(results.predictors, by=["predictor"])
-    with_others = set(results.predictors.method)
+    others = fold_statistics(predictors, by=["predictor"])
+    with_others = set(predictors.method)
     entries = [entry for entry in results.entries if entry.name in with_others]
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for entry in entries:
-        names = list(dict.fromkeys(results.predictors.predictor[results.predictors.method == entry.name]))
+        names = list(dict.fromkeys(predictors.predictor[predictors.method == entry.name]))
         rules |= {len(rows)} - {0}
         rows.append(
             [
@@ -169,6 +188,40 @@ def predictor_table(results: Results) -> Table:
         notes(results, entries),
         rules,
         text_columns=2,
+    )
+
+
+def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of means of several networks, those of as many together, the lower bound's first."""
+    scores = fold_statistics(predictors, by=["networks", "predictor"])
+    by_name = {entry.name: entry for entry in results.entries}
+    places = {name: place for place, name in enumerate(by_name)}
+    known = predictors[["networks", "method", "predictor"]].drop_duplicates().itertuples(index=False, name=None)
+    kinds = sorted(known, key=lambda kind: (kind[0], places[kind[1]]))
+    rows: list[list[Cell]] = [
+        [
+            str(networks),
+            by_name[method].title,
+            name,
+            *(_score(results, scores, "dice", method, labels, networks, name) for labels in results.fractions),
+        ]
+        for networks, method, name in kinds
+    ]
+    bound = results.bound("lower bound")
+    alone = sorted({n for n, *_ in kinds} - {n for n, method, _ in kinds if by_name[method].role == "lower bound"})
+    missing = [f"No mean of {n} networks of {bound.title} was made, with which these compare." for n in alone if bound]
+    return Table(
+        "ensembles",
+        "Dice (%) of means of several networks",
+        ["Networks", "Method", "Predictor", *map(percent, results.fractions)],
+        rows,
+        [
+            *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
+            "Means of class probabilities. No method reports one: a mean of networks gains from their number alone.",
+            *missing,
+        ],
+        {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
+        text_columns=3,
     )
 
 

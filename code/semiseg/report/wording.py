@@ -1,7 +1,12 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
-from semiseg.report.summary import Entry, Results
+from math import isnan
+
+from semiseg.data.splits import FOLDS
+from semiseg.report.summary import Entry, Results, fold_scores
 from semiseg.settings import OWN_TRAINING
+
+ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
 CIRCUMSTANCES = {
     "engine": "code of the engine",
@@ -50,11 +55,10 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
     folds, seeds = results.grid()
     deviation = "; mean ± standard deviation over the folds" if len(folds) > 1 else "; a single fold, hence no ±"
-    count = f"{len(folds)} fold{'s' if len(folds) > 1 else ''}"
     seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
     out = [
-        f"{data_title(results)}; {count}, {seed_note}{deviation if spread else ''}.",
+        f"{data_title(results)}; {count_of_folds(folds)}, {seed_note}{deviation if spread else ''}.",
         f"{budget(results)}; "
         + (
             f"folds split by {grouping}."
@@ -80,7 +84,8 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if kept:
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
-    return [*out, *choices(results, entries or results.entries), *circumstances(results)]
+    chosen = choices(results, entries or results.entries)
+    return [*out, *headroom(results), *chosen, *circumstances(results)]
 
 
 def choices(results: Results, entries: list[Entry]) -> list[str]:
@@ -106,6 +111,30 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         rates = ", ".join(f"{key.replace('_', ' ')} {common[key]:g}" for key in OWN_TRAINING if key in common)
         out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
     return out
+
+
+def count_of_folds(folds: list[int]) -> str:
+    """How many folds, and of how many partitions if there is more than one."""
+    repeats = len({fold // FOLDS for fold in folds})
+    return f"{len(folds)} fold{'s' if len(folds) > 1 else ''}" + (f" of {repeats} repeats" if repeats > 1 else "")
+
+
+def headroom(results: Results) -> list[str]:
+    """What there is to gain: the upper bound minus the lower bound with the fewest labels, in the folds of both."""
+    upper, lower = results.bound("upper bound"), results.bound("lower bound")
+    if not upper or not lower:
+        return []
+    cases = results.cases
+    few = cases.labels[cases.method == lower.name].min()
+    above, below = (
+        fold_scores(cases[(cases.method == entry.name) & (cases.labels == labels)]).dice.droplevel(["method", "labels"])
+        for entry, labels in ((upper, cases.labels[cases.method == upper.name].max()), (lower, few))
+    )
+    room = round(float((above - below).mean()), 4)  # as it is printed
+    if isnan(room):
+        return []
+    verdict = f"; below {100 * ROOM:g}, this data set cannot tell methods apart" if room < ROOM else ""
+    return [f"Headroom: {100 * room:.2f} points from {lower.title} at {percent(few)} to {upper.title}{verdict}."]
 
 
 def kept_because(results: Results, method: str, labels: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from semiseg.data.cropping import region
 from semiseg.data.scale import from_training, to_training
 from semiseg.data.store import Dataset
-from semiseg.method import Method, Task, predict
+from semiseg.method import Ensemble, Method, Task, predict
 from semiseg.metrics import class_metrics
 from semiseg.training.precision import autocast
 
@@ -44,7 +44,8 @@ def evaluate(
             rows = class_metrics(prediction, label, dataset.info.classes, record.spacing)
             rows = [{"case": case, "group": record.group, **row} for row in rows]
             if index:
-                result.predictors += [{"predictor": name, **row} for row in rows]
+                networks = len(predictor) if isinstance(predictor, Ensemble) else 1
+                result.predictors += [{"predictor": name, "networks": networks, **row} for row in rows]
                 continue
             result.cases += rows
             if record.group not in shown and len(shown) < EXAMPLES:  # pictures of one group look alike

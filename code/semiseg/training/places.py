@@ -25,6 +25,6 @@ class Places:
         """A prepared data set by name."""
         return Dataset(self.data / f"{name}.h5")
 
-    def frozen_splits(self, dataset: Dataset) -> Splits:
-        """The frozen splits of a data set; the first use freezes them."""
-        return load_or_freeze(self.splits / f"{dataset.info.name}.json", dataset)
+    def frozen_splits(self, dataset: Dataset, repeats: int = 1) -> Splits:
+        """The frozen splits of a data set, with at least so many repeats; the first use freezes them."""
+        return load_or_freeze(self.splits / f"{dataset.info.name}.json", dataset, repeats)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from semiseg.data.splits import Partition, Splits
+from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.method import Method
 from semiseg.metrics import METRICS
@@ -54,7 +54,7 @@ def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
 
 
-def describe_data(dataset: Dataset, splits: Splits, partition: Partition) -> dict[str, Any]:
+def describe_data(dataset: Dataset, split_hash: str, partition: Partition) -> dict[str, Any]:
     """What a table needs to know about the data."""
     info = dataset.info
     return {
@@ -70,7 +70,7 @@ def describe_data(dataset: Dataset, splits: Splits, partition: Partition) -> dic
         "source": info.source,
         "citation": info.citation,
         "hash": dataset.hash,
-        "split_hash": splits.hash,
+        "split_hash": split_hash,
         "labeled": len(partition.labeled),
         "unlabeled": len(partition.unlabeled),
         "test": len(partition.test),

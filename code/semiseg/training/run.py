@@ -126,7 +126,7 @@ class _Attempt:
         """Find out what the run is, and begin its record; returns an earlier one that nothing may be added to."""
         spec, places = self.spec, self.places
         self.dataset = places.dataset(spec.dataset)
-        splits = places.frozen_splits(self.dataset)
+        splits = places.frozen_splits(self.dataset, spec.repeat + 1)
         self.method_class = get_method(spec.implementation, places.methods_dir)
         self.partition = partition_for(self.method_class, splits, spec, self.dataset)
         self.identity = identify(spec, self.method_class, self.dataset, self.partition)
@@ -141,7 +141,7 @@ class _Attempt:
         forget_results(self.folder)
         self.record |= {
             "identity": self.identity.record(),
-            "data": describe_data(self.dataset, splits, self.partition),
+            "data": describe_data(self.dataset, splits.hash(spec.fold), self.partition),
             "method": describe_method(self.method_class, spec),
         }
         write_json(self.folder / "run.json", self.record)
