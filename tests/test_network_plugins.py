@@ -1,14 +1,13 @@
 """Networks of one's own: found like methods, broken only for themselves, trained, and noticed when edited."""
 
 import json
-import sys
 from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 
+from commands import call
 from semiseg import registry
-from semiseg.console import cli
 from semiseg.contract import CPU, tiny_dataset, tiny_task
 from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
@@ -197,24 +196,14 @@ def test_packaged_weights_count_by_their_content_and_masks_need_no_package(place
 
 
 @pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
+def called(monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["semiseg", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capfd.readouterr()
-
-    return run
+    return lambda *arguments: (call(*arguments), *capfd.readouterr())
 
 
-def test_networks_are_listed_with_what_they_start_from_and_where_they_come_from(call, tmp_path):
+def test_networks_are_listed_with_what_they_start_from_and_where_they_come_from(called, tmp_path):
     write(tmp_path)
-    code, out, err = call("networks", "--json", "--methods-dir", ".")
+    code, out, err = called("networks", "--json", "--methods-dir", ".")
     assert code == 0
     assert err == ""
     rows = {row.pop("name"): row for row in json.loads(out)}
@@ -223,15 +212,15 @@ def test_networks_are_listed_with_what_they_start_from_and_where_they_come_from(
     assert rows["pnet"]["dims"] == "2D 3D"
 
 
-def test_a_network_is_checked_by_its_file_or_name(call, tmp_path):
+def test_a_network_is_checked_by_its_file_or_name(called, tmp_path):
     write(tmp_path)
     for arguments in (["flat_networks.py"], ["flat", "--methods-dir", "."]):
-        code, out, _ = call("check-network", *arguments)
+        code, out, _ = called("check-network", *arguments)
         assert code == 0, out
         assert out.count("flat  2D  passed") == len(NetworkContract.checks())
     text = (tmp_path / "flat_networks.py").read_text()
     (tmp_path / "flat_networks.py").write_text(text.replace("padding=1", "padding=0"))
-    code, out, err = call("check-network", "flat_networks.py")
+    code, out, err = called("check-network", "flat_networks.py")
     assert code == 1
     assert "flat  2D  FAILED  any size of image gives logits" in out
     assert err == f"semiseg: {out.count('FAILED')} checks failed.\n"
@@ -241,10 +230,10 @@ def test_a_network_is_checked_by_its_file_or_name(call, tmp_path):
     ("absent.py", "no such file"), ("absent", "choose one of attention_unet"), ("empty.py", "it has no ARCHITECTURES"),
     ("broken.py", "cannot be imported"),
 ])  # fmt: skip
-def test_what_cannot_be_checked_is_refused_in_one_line(call, tmp_path, argument, message):
+def test_what_cannot_be_checked_is_refused_in_one_line(called, tmp_path, argument, message):
     (tmp_path / "broken.py").write_text("1 / 0")
     (tmp_path / "empty.py").write_text("from semiseg.methods.supervised import Supervised\nclass E(Supervised): pass\n")
-    code, _, err = call("check-network", argument)
+    code, _, err = called("check-network", argument)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1

@@ -1,36 +1,25 @@
 """The command line with a broken plugin: one line on stderr, and all else goes on."""
 
 import json
-import sys
 
 import pytest
 import yaml
 
+from commands import call
 from semiseg.benchmarks.expansion import resolve
-from semiseg.console import cli
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings
 
 
 @pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
+def called(monkeypatch, capfd, tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["semiseg", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capfd.readouterr()
-
-    return run
+    return lambda *arguments: (call(*arguments), *capfd.readouterr())
 
 
-def test_the_others_are_listed(call):
-    code, out, err = call("methods", "--json", "--methods-dir", ".")
+def test_the_others_are_listed(called):
+    code, out, err = called("methods", "--json", "--methods-dir", ".")
     assert code == 0
     assert {"supervised", "mutual_exemplar"} <= {row["name"] for row in json.loads(out)}
     assert err.startswith("semiseg: left out: broken.py: the plugin cannot be imported (ZeroDivisionError")
@@ -38,12 +27,12 @@ def test_the_others_are_listed(call):
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_a_benchmark_of_all_goes_on_with_the_rest_and_says_so(call, tmp_path, broken):
+def test_a_benchmark_of_all_goes_on_with_the_rest_and_says_so(called, tmp_path, broken):
     """It gets as far as its data, which are missing here."""
     (tmp_path / "b.yaml").write_text(yaml.safe_dump({"dataset": "nothing", "methods": ["all"]}))
     if not broken:
         (tmp_path / "broken.py").unlink()
-    code, _, err = call("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
+    code, _, err = called("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
     *left_out, last = err.splitlines()
     assert code == 2
     assert "semiseg prepare nothing" in last
@@ -58,9 +47,9 @@ def test_all_leaves_out_the_broken_one(tmp_path):
     assert set(resolve(settings, find_methods(tmp_path)).methods) == set(find_methods())
 
 
-def test_asking_for_the_broken_one_gives_the_reason(call, tmp_path):
+def test_asking_for_the_broken_one_gives_the_reason(called, tmp_path):
     (tmp_path / "b.yaml").write_text(yaml.safe_dump({"dataset": "nothing", "methods": ["broken"]}))
-    code, _, err = call("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
+    code, _, err = called("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
     assert code == 2
     assert err.count("\n") == 1
     assert "benchmark b: broken.py: the plugin cannot be imported (ZeroDivisionError: division by zero)" in err

@@ -18,13 +18,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from commands import call, carried_out, in_this_process
 from semiseg.benchmarks.state import Standing, give_up
 from semiseg.console import cli, running
-from semiseg.contract import CPU, tiny_dataset
+from semiseg.contract import tiny_dataset
 from semiseg.executors import local
 from semiseg.settings import RunSpec
 from semiseg.training.lease import claim
-from semiseg.training.run import execute
 
 BENCHMARK = {
     "name": "quick",
@@ -37,27 +37,6 @@ BENCHMARK = {
         "steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "log_every": 1, "precision": "float32",
     },
 }  # fmt: skip
-
-
-def call(*arguments):
-    """The exit code of a command, run in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0
-    return 0
-
-
-def in_this_process(self, specs, places):
-    """Stands for the executor, which would spend its time on starting processes."""
-    for spec in () if self.dry_run else specs:
-        carried_out.append(spec.folder.as_posix())
-        yield spec, execute(spec, places, CPU)
-
-
-carried_out: list[str] = []
 
 
 def snapshot(*folders):

@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import yaml
 
-from semiseg.console import cli
-from semiseg.contract import CPU, tiny_dataset
+from commands import call, carried_out, in_this_process
+from semiseg.contract import tiny_dataset
 from semiseg.executors import local
-from semiseg.training.run import execute
 
 BENCHMARK = {
     "name": "quick",
@@ -24,23 +22,6 @@ BENCHMARK = {
     },
 }  # fmt: skip
 TUNE = ("tune", "quick.yaml", "--trials", "3", "--device", "cpu")
-carried_out: list[str] = []
-
-
-def call(*arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["semiseg", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0
-    return 0
-
-
-def in_this_process(self, specs, places):
-    for spec in () if self.dry_run else specs:
-        carried_out.append(spec.folder.as_posix())
-        yield spec, execute(spec, places, CPU)
 
 
 def records(root):
