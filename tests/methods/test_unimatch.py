@@ -49,13 +49,22 @@ def test_labels_come_from_the_weak_view_without_gradient(task, batch):
     one = torch.ones_like(weak[:, :1])
     strong = [method.model(batch.unlabeled(v)).logits.softmax(1) for v in ("strong", "strong-2")]
     expected = np.mean([dice_loss(p, target, one).item() for p in strong])
-    assert losses["images"].item() == pytest.approx(0.5 * expected, rel=1e-4)
-    alone = 0.5 * torch.stack([dice_loss(p, target, one) for p in strong]).mean()
+    assert losses["images"].item() == pytest.approx(0.25 * expected, rel=1e-4)
+    alone = 0.25 * torch.stack([dice_loss(p, target, one) for p in strong]).mean()
     parameters = [*method.model.parameters()]
     gradients = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (losses["images"], alone))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
     # Without dropout the feature stream predicts what the weak view does, and learns as its own pseudo-labels say.
-    assert losses["features"].item() == pytest.approx(0.5 * dice_loss(weak.softmax(1), target, one).item(), rel=1e-4)
+    assert losses["features"].item() == pytest.approx(0.25 * dice_loss(weak.softmax(1), target, one).item(), rel=1e-4)
+
+
+def test_the_weights_of_all_losses_add_up_to_one_so_that_one_learning_rate_serves_all_methods(task, batch):
+    """The published sum is halved: weights of 1, ½ and ½; without that, steps are twice as long."""
+    method = UniMatch(task, UniMatch.Config(images=0, features=0)).eval()
+    alone = method.losses(batch, SOME)["supervised"].item()
+    shares = method.config.model_copy(update={"images": 2.0, "features": 1.0})
+    method.config = shares
+    assert method.losses(batch, SOME)["supervised"].item() == pytest.approx(alone / 4, rel=1e-5)
 
 
 def test_perturbed_features_are_those_of_unlabeled_images_only(task, batch):
