@@ -198,12 +198,26 @@ def test_a_distance_is_best_when_it_is_smallest(results):
     assert best == {"Dice ↑ (%)", "Jaccard ↑ (%)", "NSD ↑ (%)", "Precision ↑ (%)", "Recall ↑ (%)"}
 
 
-def retell(results, **told):
-    """Let every run say more about its data."""
-    for path in results.rglob("run.json"):
+def retell(results, part="data", pattern="run.json", **told):
+    """Let every run say more about its data, or another part of its record."""
+    for path in results.rglob(pattern):
         record = json.loads(path.read_text())
-        record["data"] |= told
+        record[part] |= told
         path.write_text(json.dumps(record))
+
+
+def test_runs_of_inner_folds_are_not_averaged_with_runs_on_test_cases(results):
+    retell(results, part="spec", pattern="zebra/*/fold-0/*/run.json", inner=1)
+    with pytest.raises(UserError, match="some runs were tested on inner folds"):
+        read_results(results)
+
+
+def test_every_table_says_what_of_the_images_was_seen(results):
+    retell(results, part="spec", training={"steps": 9, "crop": {"window": [144, 140], "at": "centre"}})
+    notes = " ".join(main_table(read_results(results)).notes)
+    assert (
+        "9 training steps, central 144 × 140 pixels of the images, outside of which structures count as missed" in notes
+    )
 
 
 @pytest.mark.parametrize(("unit", "said"), [("pixels", "pixels"), ("mm", "mm"), ("", "mm or pixels")])

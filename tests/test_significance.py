@@ -221,6 +221,10 @@ def test_a_second_lower_bound_is_compared_with_the_first(tmp_path):
     write(tmp_path, "plain", BASE, role="lower")
     write(tmp_path, "plainer", added(GAIN), role="lower")
     assert [found.method for found in compared(tmp_path)] == ["plainer"]
+    write(tmp_path, "better", added(GAIN))
+    plainer, better = sorted(compared(tmp_path), key=lambda found: found.method, reverse=True)
+    assert isnan(plainer.p_adjusted), "its gain is not in question, and costs the methods nothing"
+    assert better.p_adjusted == better.evidence.p
 
 
 def test_a_patient_may_be_called_na_and_a_score_may_not(tmp_path):

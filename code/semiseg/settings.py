@@ -152,6 +152,7 @@ class Tuned(Settings):
 
     name: FileName
     commit: str = ""  # of the file
+    dataset: str = ""  # whose training cases they were chosen on
     methods: tuple[Entry, ...]
 
 
@@ -204,11 +205,11 @@ class BenchmarkSettings(Settings):
         return variants
 
     def untuned(self) -> list[str]:
-        """Methods that have their published settings for want of tuned ones; none if nothing is tuned."""
+        """Entries that nothing was tuned for, variants of tuned methods too; none where nothing is tuned at all."""
         if self.tuned is None:
             return []
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml")
-        return [n for n, v in _variants(self.methods, self.name).items() if n not in tuned and n == v.implementation]
+        return [name for name in _variants(self.methods, self.name) if name not in tuned]
 
     def training_of(self, name: str, variant: Variant) -> TrainingSettings:
         """How an entry is trained."""
@@ -262,7 +263,8 @@ def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
         raise UserError(f"{benchmark}: tuned: {name!r} cannot be the name of a file; {RULE}.")
     file = benchmark.parent / "tuned" / f"{name}.yaml"
     content = _read(file, "make it with `semiseg tune`, or leave `tuned` out", "methods, trials, …")
-    return {"name": name, "commit": last_commit(file), "methods": content.get("methods")}
+    known = {key: content[key] for key in content.keys() & {"dataset", "methods"}}
+    return known | {"name": name, "commit": last_commit(file)}
 
 
 def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from semiseg.data.splits import FOLDS, make_splits
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
 from semiseg.report.wording import choices
-from semiseg.settings import BenchmarkSettings, TrainingSettings, load_benchmark
+from semiseg.settings import BenchmarkSettings, TrainingSettings, Variant, load_benchmark
 from semiseg.source_code import without_comments
 from semiseg.training.assembly import partition_for
 from semiseg.training.places import Places
@@ -116,6 +116,15 @@ def test_every_method_has_as_many_trials_the_published_setting_first():
         assert all(set(t.settings) == searched for t in trials)
 
 
+def test_a_few_trials_try_every_value_of_every_setting_equally_often():
+    """Independent draws may never try the learning rate that a method needs, and so favour another one."""
+    for name in ("bcp", "unimatch", "supervised", "mutual_exemplar"):
+        trials = draw(name, Variant(name, {}, {}), FOUND[name], COMMON, 8)
+        rates = [trial.variant.training["learning_rate"] for trial in trials]
+        assert len(set(rates[:4])) == 4, rates
+        assert max(rates.count(rate) for rate in rates) <= 3, rates
+
+
 def test_trials_depend_on_the_name_and_their_number_alone():
     few, many = drawn(3), drawn(9, methods=["bcp", "supervised", "fully_supervised", "ict"], labels=[0.5])
     for name, trials in few.items():
@@ -209,7 +218,7 @@ def test_a_benchmark_has_the_tuned_settings_its_own_first_and_variants_none(with
     assert specs["bcp"].training == COMMON.model_copy(update={"learning_rate": 0.01})
     assert specs["bcp_published"].config == FOUND["bcp"].Config().model_dump()
     assert specs["bcp_published"].training == specs["supervised"].training == COMMON
-    assert settings.untuned() == resolved.untuned() == ["supervised"]
+    assert settings.untuned() == resolved.untuned() == ["supervised", "bcp_published"]
     write_benchmark(resolved, places.results)
     kept = load_benchmark(places.results / "benchmark.yaml", {})
     assert kept == resolved == resolve(kept, FOUND)
@@ -289,11 +298,18 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
     results = SimpleNamespace(finished=runs, settings=settings, record=runs[0].record)
     chosen, rates = choices(results, entries)
-    assert (
-        chosen == "Settings chosen by equal trials (tuned/chosen.yaml, not committed); published settings: SUPERVISED."
-    )
+    assert chosen == "Settings chosen by equal trials (tuned/chosen.yaml, not committed); not tuned: SUPERVISED."
     assert rates.startswith("Trained with learning rate 0.04, ")
     assert rates.endswith("except: BCP learning rate 0.01.")
+    for commit, words in (
+        ("a" * 40, "commit aaaaaaaaaaaa)"),
+        ("a" * 40 + "-modified", "aaaaaaaaaaaa, modified since)"),
+    ):
+        tuned = settings.tuned.model_copy(update={"commit": commit, "dataset": settings.dataset})
+        results.settings = settings.model_copy(update={"tuned": tuned})
+        chosen, here, _ = choices(results, entries)
+        assert words in chosen
+        assert here.startswith("They were chosen on these data")
     results.finished = runs[:1]
     results.settings = settings.model_copy(update={"tuned": None})
     assert choices(results, entries) == []

@@ -109,8 +109,14 @@ def test_a_method_is_written_only_once_all_its_trials_are_done(root, monkeypatch
     monkeypatch.setattr(
         local.Local, "carry_out", lambda self, specs, places: ((s, json.loads(path.read_text())) for s in specs)
     )
+    before = (root / "tuned" / "quick.yaml").read_text()
     assert call(*TUNE) == 1
-    assert "ict: 1 of 3 trials are not done" in capfd.readouterr().out
+    out = " ".join(capfd.readouterr().out.split())
+    assert "ict: 1 of 3 trials are not done" in out
+    assert "or ict would be lost" in out, out
+    assert (root / "tuned" / "quick.yaml").read_text() == before, "what was chosen earlier is not forgotten"
+    (root / "tuned" / "quick.yaml").unlink()
+    assert call(*TUNE) == 1
     assert list(file_of(root)["trials"]) == ["supervised"]
 
 
@@ -126,6 +132,13 @@ def test_a_trial_that_diverged_is_shown_and_neither_wins_nor_is_carried_out_agai
     assert trials[winner]["dice"]["labels-25/fold-0.inner-0/seed-0"] == "failed: the loss is not a number"
     assert sum(t.get("chosen", False) for t in trials) == 1
     assert "the loss is not a number" in " ".join(capfd.readouterr().out.split())
+
+
+def test_trials_in_another_folder_leave_the_choice_for_benchmarks_alone(root):
+    before = (root / "tuned" / "quick.yaml").read_text()
+    assert call(*TUNE, "--methods", "supervised", "--out", "elsewhere", "--set", "training.steps=1") == 0
+    assert (root / "tuned" / "quick.yaml").read_text() == before
+    assert list(yaml.safe_load((root / "elsewhere" / "tuned.yaml").read_text())["trials"]) == ["supervised"]
 
 
 def test_methods_can_be_tuned_one_after_the_other(root):
@@ -153,7 +166,7 @@ def test_a_benchmark_runs_with_what_was_chosen(root, capfd):
     (root / "final.yaml").write_text(yaml.safe_dump(content))
     assert call("run", "final.yaml", "--device", "cpu") == 0
     out = capfd.readouterr().out
-    assert "tuned/quick.yaml has no settings for mean_teacher: published ones are used." in out
+    assert "tuned/quick.yaml has no settings for mean_teacher: not tuned." in out
     chosen = {name: settings for entry in file_of(root)["methods"] for name, settings in entry.items()}
     for name, settings in chosen.items():
         spec = json.loads((root / f"results/final/runs/{name}/labels-25/fold-0/seed-0/run.json").read_text())["spec"]

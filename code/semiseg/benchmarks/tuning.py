@@ -1,9 +1,9 @@
 """Equal trials: which settings are tried for every method, and which of them did best on inner folds."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from math import prod
 from statistics import mean
 from typing import Any
 
@@ -56,7 +56,8 @@ class Outcome:
 def draw(name: str, variant: Variant, method: type[Method], common: TrainingSettings, number: int) -> list[Trial]:
     """As many trials as asked for, or as there are: first the published settings, then seeded draws without repetition.
 
-    What the benchmark's entry says is kept in all of them. With a larger number, the first trials are the same.
+    Every value comes up about equally often. What the benchmark's entry says is kept in all of them. With a larger
+    number, the first trials are the same.
     """
     published = method.Config()
     if unknown := method.space.keys() - method.Config.model_fields:
@@ -70,15 +71,30 @@ def draw(name: str, variant: Variant, method: type[Method], common: TrainingSett
         if key not in variant.training:
             own = getattr(common, key)
             space["training", key] = tuple(dict.fromkeys([own, *(float(f"{own * factor:.6g}") for factor in factors)]))
-    first, *others = product(*space.values())
-    random.Random(derive_seed("trials", name)).shuffle(others)
+    dealt = [_dealt(values, derive_seed("trials", name, *key)) for key, values in space.items()]
+    tried: dict[tuple[Any, ...], None] = {}  # in their order
+    while len(tried) < min(number, prod(map(len, space.values()))):
+        tried[tuple(map(next, dealt))] = None  # what was drawn before is no further trial
     trials = []
-    for index, values in enumerate([first, *others][:number]):
+    for index, values in enumerate(tried):
         drawn = dict(zip(space, values, strict=True))
         config, training = ({k: v for (group, k), v in drawn.items() if group == g} for g in ("config", "training"))
         settings = Variant(variant.implementation, variant.config | config, variant.training | training)
         trials.append(Trial(name, index, settings))
     return trials
+
+
+def _dealt(values: tuple[Any, ...], seed: int) -> Iterator[Any]:
+    """The first value, the others in random order, and so on with all of them anew in each round.
+
+    So a few trials try every learning rate equally often, where independent draws might never try one of them.
+    """
+    order, deck = random.Random(seed), [*values[1:]]
+    yield values[0]
+    while True:
+        order.shuffle(deck)
+        yield from deck
+        deck = [*values]
 
 
 def draw_all(settings: BenchmarkSettings, found: Mapping[str, type[Method]], number: int) -> dict[str, list[Trial]]:

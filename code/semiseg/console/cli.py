@@ -187,7 +187,9 @@ def run(
 def tune(
     benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/development_cardiac.yaml.")],
     trials: Annotated[int, typer.Option(min=1, help="Settings to try of every method, the published ones first.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the runs; results/tuning/NAME by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for runs and choice; results/tuning/NAME by default.")
+    ] = None,
     jobs: Jobs = None,
     executor: Executor = "local",
     executor_options: ExecutorOptions = None,
@@ -228,7 +230,7 @@ def tune(
         tuple(_split(methods)),
         carrier,
         _stale(rerun_stale, keep_stale),
-        benchmark.parent / "tuned" / f"{settings.name}.yaml",
+        out / "tuned.yaml" if out else benchmark.parent / "tuned" / f"{settings.name}.yaml",
         shlex.join(command),
     ):
         raise typer.Exit(1)

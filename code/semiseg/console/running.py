@@ -78,7 +78,7 @@ def finish(
     settings = resolve(settings, found, selection.methods)
     show_left_out(found)
     if settings.tuned and (untuned := settings.untuned()):
-        line = f"tuned/{settings.tuned.name}.yaml has no settings for {', '.join(untuned)}: published ones are used."
+        line = f"tuned/{settings.tuned.name}.yaml has no settings for {', '.join(untuned)}: not tuned."
         console.print(line, highlight=False, soft_wrap=True)
     training = with_precision(settings.training, executor.device_type)
     settings = settings.model_copy(update={"training": training})

@@ -54,20 +54,30 @@ def tune(
     standings = survey(expand(end.settings, found), places, found, end.data)
     results = {name: outcomes(tried, standings) for name, tried in trials.items()}
     written = {name: tried for name, tried in results.items() if choose(tried)}
-    if written:
-        names = {one.trial.name for tried in written.values() for one in tried}
-        records = [earlier_record(run.folder) for run in standings if run.spec.method in names]
+    forgotten = [name for name in _chosen_before(file) if name not in written]
+    if written and not forgotten:
+        trained = {one.trial.name for tried in written.values() for one in tried}
+        records = [earlier_record(run.folder) for run in standings if run.spec.method in trained]
         commits = sorted({commit for one in records if (commit := one.get("git_commit"))})
         _write(file, {"command": command, "commits": commits}, end, written)
     asked = {name: tried for name, tried in results.items() if not methods or name in methods}
     for tried in asked.values():
         _show(tried)
-    if written:
+    if forgotten:
+        lost = ", ".join(forgotten)
+        line = f"{file}: left as it is, or {lost} would be lost, whose {number} trials are not done."
+        console.print(line, style="red", highlight=False, soft_wrap=True)
+    elif written:
         console.print(f"Chosen: {file} ({len(written)} of {len(results)} methods)", highlight=False, soft_wrap=True)
     missing = [name for name in asked if name not in written]
     for name in missing:
         _say_what_is_missing(name, results[name], places)
-    return len(missing)
+    return len({*missing, *forgotten})
+
+
+def _chosen_before(file: Path) -> list[str]:
+    """The methods that a file has settings for."""
+    return list(yaml.safe_load(file.read_text(encoding="utf-8"))["trials"]) if file.exists() else []
 
 
 def _say_what_is_tried(

@@ -45,10 +45,17 @@ def unit_of_distances(results: Results) -> str:
 
 
 def budget(results: Results) -> str:
-    """Network and training steps."""
+    """Network, training steps, and what of the images is seen."""
     spec = results.record["spec"]
-    steps = (spec.get("training") or {}).get("steps")
-    return str(spec["network"]) + (f", {steps} training steps" if steps else "")
+    training = spec.get("training") or {}
+    parts = [str(spec["network"])]
+    if steps := training.get("steps"):
+        parts.append(f"{steps} training steps")
+    if crop := training.get("crop"):
+        window = " × ".join(map(str, crop["window"]))
+        centre = f"central {window} pixels of the images, outside of which structures count as missed"
+        parts.append(centre if crop["at"] == "centre" else f"windows of {window} pixels")
+    return ", ".join(parts)
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
@@ -95,10 +102,14 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         out.append("Tested on inner folds of the training cases, not on the test cases of the folds.")
     settings = results.settings
     if settings and settings.tuned:
-        commit = f"commit {settings.tuned.commit[:12]}" if settings.tuned.commit else "not committed"
-        untuned = settings.untuned()
-        rest = f"; published settings: {', '.join(e.title for e in entries if e.name in untuned)}" if untuned else ""
-        out.append(f"Settings chosen by equal trials (tuned/{settings.tuned.name}.yaml, {commit}){rest}.")
+        tuned = settings.tuned
+        commit, _, modified = tuned.commit.partition("-")
+        version = f"commit {commit[:12]}{modified and ', modified since'}" if commit else "not committed"
+        untuned = [e.title for e in entries if e.name in settings.untuned()]
+        rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
+        out.append(f"Settings chosen by equal trials (tuned/{tuned.name}.yaml, {version}){rest}.")
+        if tuned.dataset == settings.dataset:
+            out.append("They were chosen on these data: test cases of a fold took part, as training cases of others.")
     common = settings.training.model_dump() if settings else results.record["spec"].get("training") or {}
     own = []
     for entry in entries:
