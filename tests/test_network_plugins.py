@@ -11,7 +11,7 @@ from semiseg import registry
 from semiseg.contract import CPU, tiny_dataset, tiny_task
 from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
-from semiseg.networks import NETWORKS, build_network, require_network
+from semiseg.networks import NETWORKS, build_network, enet, require_network
 from semiseg.registry import find_methods, get_method
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.training.identity import code_hash
@@ -116,6 +116,7 @@ def test_installed_networks_are_found_and_broken_ones_cost_only_themselves(tmp_p
         EntryPoint("lab", "lab_networks", "semiseg.networks"),
         EntryPoint("absent", "no_such_package", "semiseg.networks"),
         EntryPoint("number", "math", "semiseg.networks"),
+        EntryPoint("unet", "no_such_package", "semiseg.networks"),
     ]}  # fmt: skip
     monkeypatch.setattr(registry, "entry_points", lambda group: entries.get(group, []))
     assert find_methods().broken == {}
@@ -125,6 +126,7 @@ def test_installed_networks_are_found_and_broken_ones_cost_only_themselves(tmp_p
         UserError, match=r"'absent': the installed plugin absent \(no_such_package\): the plugin cannot"
     ):
         require_network("absent")
+    require_network("unet", 2)  # a package of its name takes nothing away
     assert "is no module with ARCHITECTURES" in NETWORKS.broken["number"]
 
 
@@ -224,6 +226,12 @@ def test_a_network_is_checked_by_its_file_or_name(called, tmp_path):
     assert code == 1
     assert "flat  2D  FAILED  any size of image gives logits" in out
     assert err == f"semiseg: {out.count('FAILED')} checks failed.\n"
+
+
+def test_a_file_of_the_suite_can_be_checked_too(called):
+    code, out, err = called("check-network", enet.__file__)
+    assert (code, err) == (0, "")
+    assert "enet_small  2D  passed" in out
 
 
 @pytest.mark.parametrize(("argument", "message"), [

@@ -116,10 +116,11 @@ def without_comments(text: str) -> str:
 
 
 def _is_space(statement: ast.stmt) -> bool:
-    """Whether a statement is `space: ClassVar = {...}`."""
-    if not isinstance(statement, ast.AnnAssign):
+    """Whether a statement is `space = {...}`, annotated or not."""
+    if not isinstance(statement, ast.AnnAssign | ast.Assign) or not isinstance(statement.value, ast.Dict):
         return False
-    return ast.unparse(statement.target) == "space" and isinstance(statement.value, ast.Dict)
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return [ast.unparse(target) for target in targets] == ["space"]
 
 
 def _cut(lines: list[str], statement: ast.stmt) -> None:

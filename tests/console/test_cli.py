@@ -337,6 +337,16 @@ def test_an_executor_that_is_not_there_is_refused_by_name(refused):
     assert "unknown key 'memory'" in refused("run", "quick.yaml", "--executor-set", "memory=3")
 
 
+def test_status_freezes_no_split(root, capfd):
+    splits = root / "splits" / "tiny.json"
+    before = splits.read_bytes()
+    asked = root / "results" / "quick" / "benchmark.yaml"
+    asked.write_text(yaml.safe_dump(yaml.safe_load(asked.read_text()) | {"repeats": 2, "folds": [0, 5]}))
+    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert "holds fewer repeats" in " ".join(capfd.readouterr().out.split())
+    assert splits.read_bytes() == before
+
+
 def test_status_counts(root, capfd):
     runs = root / "results/quick/runs"
     record = next(runs.glob("supervised/*/*/*/run.json"))

@@ -382,3 +382,20 @@ def test_images_of_a_scanner_are_not_spoilt_like_those_of_a_camera(tmp_path):
         shown[imaging] = fitted.method.batches[0][1]
     assert torch.equal(shown["auto"], shown["scan"])
     assert not torch.equal(shown["scan"], shown["camera"])
+
+
+def test_an_average_that_takes_no_images_costs_nobody_the_whole_training(tmp_path):
+    """Statistics are taken at the very end, of what predicts; a momentum projection head reads features."""
+
+    class Projected(Toy):
+        def build(self):
+            super().build()
+            self.head = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+            self.momentum_head = self.moving_average(self.head, 0.9)
+
+        def losses(self, batch, progress):
+            logits = self.student(batch.images()).logits
+            gap = (self.head(logits) - self.momentum_head(logits.detach())).square().mean()
+            return {**super().losses(batch, progress), "projection": gap}
+
+    trainer(tmp_path / "run", method=Projected).fit()

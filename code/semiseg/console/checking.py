@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from semiseg import networks
 from semiseg.contract import MethodContract
 from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
@@ -38,7 +39,8 @@ def check_network(which: str, methods_dir: Path | None = None) -> int:
     else:
         if not path.is_file():
             raise UserError(f"{path}: no such file; give the path of a file of networks.")
-        found = find_methods(path.parent)
+        engine = path.resolve().parent == Path(networks.__file__).resolve().parent
+        found = find_methods(None if engine else path.parent)
         names = [name for name, offer in NETWORKS.offers.items() if Path(offer.where).resolve() == path.resolve()]
         if not names:
             raise UserError(found.broken.get(path.stem, f"{path}: offers no networks; it has no ARCHITECTURES."))

@@ -7,6 +7,8 @@ from semiseg.benchmarks.expansion import expand
 from semiseg.benchmarks.order import expected_seconds
 from semiseg.benchmarks.state import STATUSES, Standing, strays, survey
 from semiseg.console.terminal import console
+from semiseg.data.splits import Splits
+from semiseg.data.store import Dataset
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings
 from semiseg.training.places import Places
@@ -17,11 +19,15 @@ def print_standings(settings: BenchmarkSettings, places: Places) -> None:
     found = find_methods(places.methods_dir)
     specs = expand(settings, found)
     frozen = places.splits / f"{settings.dataset}.json"
-    data = None
+    data: tuple[Dataset, Splits] | None = None
     if (places.data / f"{settings.dataset}.h5").exists() and frozen.exists():
         dataset = places.dataset(settings.dataset)
-        data = dataset, places.frozen_splits(dataset, settings.repeats)
-    else:
+        data = dataset, places.frozen_splits(dataset)
+    if data and data[1].repeats < settings.repeats:  # looking freezes nothing
+        data = None
+        few = f"{frozen} holds fewer repeats than are asked for"
+        console.print(f"Data and split are not compared: {few}.", highlight=False, soft_wrap=True)
+    elif not data:
         where = f"{places.data / settings.dataset}.h5 and {frozen} are not both there (--data-dir, --splits)"
         console.print(f"Data and split are not compared: {where}.", highlight=False, soft_wrap=True)
     runs = survey(specs, places, found, data)

@@ -32,7 +32,7 @@ def network_names(dims: int) -> list[str]:
 
 def require_network(name: str, dims: int | None = None) -> None:
     """Refuse the name of no network, or of none for data of these dimensions."""
-    if name in NETWORKS.broken:
+    if name in NETWORKS.broken and name not in NETWORKS:
         raise UserError(f"network {name!r}: {NETWORKS.broken[name]}")
     choice = f"choose one of {', '.join(network_names(dims) if dims else NETWORKS)}"
     if name not in NETWORKS:

@@ -35,15 +35,18 @@ class Networks(dict[str, Architecture]):
     def admit(self, plugins: Iterable[Offer], broken: Mapping[str, str]) -> None:
         """Take these plug-ins in place of earlier ones; a name that two claim is nobody's."""
         self.clear()
-        self.offers, self.broken = {}, dict(broken)
+        self.offers, self.broken = {}, {}
+        shared = set()
         for offer in (*self.engine, *plugins):
             for name, architecture in offer.architectures.items():
                 if name in self.offers:
                     places = f"{self.offers[name].where} and {offer.where}"
                     self.broken[name] = f"two networks are called {name!r}: {places}; rename one of them."
+                    shared.add(name)
                 self[name], self.offers[name] = architecture, offer
-        for name in self.broken:
-            self.pop(name, None)
+        for name in shared:
+            self.pop(name)
+        self.broken = {**broken, **self.broken}  # a package is known by its own name, and takes no network's place
 
     def code(self, names: Iterable[object]) -> tuple[str, ...]:
         """The text of the plug-ins that networks of these names come from; other names count for nothing."""

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
-from semiseg.method import Batch, Method, MovingAverage, Progress, predict
+from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
@@ -126,11 +126,16 @@ class Trainer:
         return losses, batch
 
     def _settle_averages(self, total: int) -> None:
-        """Give every moving average the statistics of its own weights, on the training images of the last steps."""
+        """Give every average that predicts the statistics of its own weights, on training images of the last steps.
+
+        Other averages, of a projection head for instance, need not take images.
+        """
         torch.manual_seed(derive_seed(self.seed, "statistics"))
         steps, name = range(max(0, total - STATISTICS_BATCHES), total), self.method.views[0]
+        predictors = self.method.predictors().values()
+        networks = [n for p in predictors for n in (p.networks if isinstance(p, Ensemble) else [p])]
         with self._autocast():
-            for average in self.averages:
+            for average in dict.fromkeys(n for n in networks if isinstance(n, MovingAverage)):
                 average.take_statistics(self.batch(step).images(name) for step in steps)
 
     def _losses(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
