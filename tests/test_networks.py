@@ -1,6 +1,5 @@
 """Networks have the published size, accept any image, train every weight, and start from files safely."""
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from safetensors.torch import save_file
 
 from semiseg.errors import UserError
 from semiseg.network_contract import SIZES, NetworkContract
-from semiseg.networks import NETWORKS, build_network, initialize, network_names
+from semiseg.networks import NETWORKS, build_network, network_names
 
 PARAMETERS = [
     ("unet", 1, 4, 1_813_764),
@@ -93,19 +92,6 @@ def test_an_unknown_network_is_answered_with_the_known_ones():
     ):
         build_network("unet", 1, 2, (64, 64, 64))
     assert set(network_names(2)) | set(network_names(3)) == set(NETWORKS)
-
-
-@pytest.mark.parametrize("scheme", ["kaiming", "xavier"])
-def test_initialization_redraws_every_convolution_and_resets_norms(scheme):
-    network, images = network_and_images("vnet_small")
-    network(images)  # moves the running statistics
-    before = copy.deepcopy(network.state_dict())
-    initialize(network, scheme)
-    after = network.state_dict()
-    assert all(not torch.equal(before[k], v) for k, v in after.items() if v.dim() == 5)
-    assert all(v.eq(0).all() for k, v in after.items() if k.endswith(("running_mean", "bias")))
-    drawn = after["encoder.levels.4.1.0.weight"]  # 128 inputs and outputs of 27 positions each
-    assert drawn.std().item() == pytest.approx({"kaiming": 2, "xavier": 1}[scheme] ** 0.5 / (128 * 27) ** 0.5, rel=0.02)
 
 
 def published(channels=3):

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
-from semiseg.networks import EncoderDecoder, Output, Scheme, build_network
+from semiseg.networks import EncoderDecoder, Output, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
 from semiseg.views import likely_imaging, photometry
@@ -327,9 +327,7 @@ class Method(nn.Module, ABC):
 
     # What a method is given
 
-    def network(
-        self, initialization: Scheme | None = None, name: str | None = None, weights: Path | None = None
-    ) -> EncoderDecoder:
+    def network(self, name: str | None = None, weights: Path | None = None) -> EncoderDecoder:
         """One more network with its own random initial weights, of the task's kind unless a name is given."""
         torch.manual_seed(derive_seed(self.task.seed, "network", self._networks_built))
         self._networks_built += 1
@@ -337,7 +335,7 @@ class Method(nn.Module, ABC):
         if name is None:
             name, weights = task.network, task.weights
         weights = None if task.trained else weights
-        return build_network(name, task.channels, task.classes, task.size, weights, initialization)
+        return build_network(name, task.channels, task.classes, task.size, weights)
 
     def decoder(self) -> AuxiliaryDecoder:
         """One more decoder of the task's kind with its own random weights, for features of another network."""

@@ -6,7 +6,6 @@ from semiseg.errors import UserError
 from semiseg.networks.architecture import Architecture, Size, any_size
 from semiseg.networks.catalog import NETWORKS
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
-from semiseg.networks.initialization import Scheme, initialize
 from semiseg.networks.pretrained import packaged_file
 
 __all__ = [
@@ -14,10 +13,8 @@ __all__ = [
     "Architecture",
     "EncoderDecoder",
     "Output",
-    "Scheme",
     "any_size",
     "build_network",
-    "initialize",
     "network_names",
     "require_network",
     "scaled_like",
@@ -63,7 +60,6 @@ def build_network(
     classes: int,
     size: Size,
     weights: Path | None = None,
-    initialization: Scheme | None = None,
 ) -> EncoderDecoder:
     """Build a network for images (channels, *size).
 
@@ -73,14 +69,11 @@ def build_network(
         classes: classes of the logits, the background included.
         size: (height, width), or (depth, height, width) of training patches.
         weights: a local file to start the encoder from, for a network that has pre-trained weights.
-        initialization: of everything that no file provides; torch's own by default.
     """
     dims = len(size)
     require_network(name, dims)
     architecture = NETWORKS[name]
     network = architecture.build(channels, classes, size)
-    if initialization is not None:
-        initialize(network, initialization)
     if weights is not None:
         if architecture.load_weights is None:
             able = ", ".join(n for n in network_names(dims) if NETWORKS[n].load_weights) or f"no {dims}D network"
