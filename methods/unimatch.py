@@ -43,7 +43,7 @@ class UniMatch(Method):
         images: float = Field(0.5, ge=0)  # weight of the mean of both strong views
         features: float = Field(0.5, ge=0)  # weight of the perturbed features
         dropout: float = Field(0.5, ge=0, lt=1)  # probability with which a channel of the features is dropped
-        perturbed: Literal["unlabeled", "all"] = "unlabeled"
+        perturbed: Literal["unlabeled", "all"] = "unlabeled"  # all: labelled ones move batch statistics, as published
         cutmix: float = Field(0.5, ge=0, le=1)  # probability with which a strong view gets a box of another one
         distance: Literal["dice", "cross_entropy"] = "dice"
 
@@ -70,12 +70,10 @@ class UniMatch(Method):
         """Logits of labelled and unlabelled weak views, and of the latter from features that lost channels."""
         images, count = batch.images("weak"), len(batch.labels)
         features = self.model.encoder(images)
-        if self.config.perturbed == "all":
-            both = [torch.cat([level, channel_dropout(level, self.config.dropout)]) for level in features]
-            labeled, weak, _, perturbed = self.model.decode(both, images).logits.split([count, len(images) - count] * 2)
-            return labeled, weak, perturbed
-        both = [torch.cat([level, channel_dropout(level[count:], self.config.dropout)]) for level in features]
-        return self.model.decode(both, images).logits.tensor_split([count, len(images)])
+        first = 0 if self.config.perturbed == "all" else count
+        both = [torch.cat([level, channel_dropout(level[first:], self.config.dropout)]) for level in features]
+        labeled, weak, perturbed = self.model.decode(both, images).logits.tensor_split([count, len(images)])
+        return labeled, weak, perturbed[count - first :]
 
     def cut_and_paste(self, images: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Replace a box of every image, and of what belongs to it, by that of its neighbour in the batch."""

@@ -67,12 +67,16 @@ def test_the_weights_of_all_losses_add_up_to_one_so_that_one_learning_rate_serve
     assert method.losses(batch, SOME)["supervised"].item() == pytest.approx(alone / 4, rel=1e-5)
 
 
-def test_perturbed_features_are_those_of_unlabeled_images_only(task, batch):
-    method = UniMatch(task, UniMatch.Config(dropout=0.5)).eval()
-    labeled, weak, perturbed = method.weak_and_perturbed(batch)
+@pytest.mark.parametrize("perturbed", ["unlabeled", "all"])
+def test_perturbed_features_teach_by_unlabeled_images_only(task, batch, perturbed):
+    method = UniMatch(task, UniMatch.Config(dropout=0.5, perturbed=perturbed)).eval()
+    labeled, weak, dropped = method.weak_and_perturbed(batch)
+    assert dropped.shape == weak.shape
     plain = method.model(batch.images("weak")).logits
     assert torch.allclose(torch.cat([labeled, weak]), plain, atol=1e-4)
-    assert not torch.allclose(perturbed, weak, atol=1e-2)
+    assert not torch.allclose(dropped, weak, atol=1e-2)
+    method.config = method.config.model_copy(update={"dropout": 0.0})
+    assert torch.allclose(method.weak_and_perturbed(batch)[2], weak, atol=1e-4)
 
 
 def test_cross_entropy_is_that_of_confident_pixels_over_all(task):
