@@ -331,3 +331,9 @@ def test_divergence_is_found_before_a_checkpoint_keeps_it(places, tmp_path):
     run = spec(training=TRAINING.model_copy(update={"log_every": 100, "checkpoint_every": 2}))
     assert "supervised is no longer finite at step 3" in execute(run, places, CPU)["reason"]
     assert trainers.load_checkpoint(places.results / run.folder, CPU).step == 2
+
+
+def test_the_number_of_networks_on_record_is_the_one_that_was_trained(places):
+    """Settings may change it, and a table that compares costs by networks would be wrong."""
+    run = spec(method="three", implementation="supervised", config={"networks": 3})
+    assert execute(run, places, CPU)["method"]["networks"] == 3

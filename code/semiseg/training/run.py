@@ -189,6 +189,7 @@ class _Attempt:
         trainer = build_trainer(self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder)
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
         trainer.report, trainer.stop, trainer.guard = _Pace(self.lease), self.stop, self.lease.demand
+        self.record["method"]["networks"] = trainer.method.networks  # settings may change the number
         return trainer
 
     def _fail(self, error: Exception) -> None:
