@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from semiseg.losses import one_hot, supervised_loss
-from semiseg.method import Batch, Ensemble, Method, Paper, Progress
+from semiseg.method import Batch, Method, Paper, Progress, jointly
 
 
 class CrossPseudoSupervision(Method):
@@ -63,4 +63,4 @@ class CrossPseudoSupervision(Method):
         return cross_entropy(logits, pseudo)
 
     def predictors(self) -> dict[str, nn.Module]:
-        return {"first": self.first, "second": self.second, "ensemble": Ensemble([self.first, self.second])}
+        return jointly([self.first, self.second])
