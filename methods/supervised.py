@@ -11,9 +11,9 @@ class Supervised(Method):
     """A network that never sees an unlabelled image: what every semi-supervised method must beat.
 
     With `networks: 3` two more, with other initial weights, learn from the same images, each from the whole gradient
-    of its own loss. The first one is reported and is, to the bit, the network without the others (unless memory is short:
-    the second half of a batch draws its dropout after the others have drawn for the first); the means of the first two
-    and of all three stand beside it, for methods that offer a mean of as many.
+    of its own loss. The first one is reported and is, to the bit, the network without the others (unless memory is
+    short: in the second half of a batch it draws its dropout after the others drew theirs in the first); the means of
+    the first two and of all three stand beside it, for methods that offer a mean of as many.
     """
 
     title = "Supervised"
