@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
+from semiseg.networks.layers import DropPath, ResidualBlock, conv
 from semiseg.networks.pretrained import load_encoder
-from semiseg.networks.res2net import ResidualBlock, conv
-from semiseg.networks.swin_unet import DropPath
 from semiseg.networks.unet import Decoder
 
 MEAN, DEVIATION = 127 / 255, 128 / 255  # Lite's own, of all channels alike, so that gray images are no special case

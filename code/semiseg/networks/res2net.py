@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from semiseg.networks.architecture import Architecture, any_size
 from semiseg.networks.encoder_decoder import EncoderDecoder
+from semiseg.networks.layers import ResidualBlock, conv
 from semiseg.networks.pretrained import load_encoder
 from semiseg.networks.unet import Decoder
 
@@ -50,11 +51,6 @@ def res2net_unet(
 def load_imagenet(network: EncoderDecoder, path: Path) -> None:
     """Start the encoder from a file with the names of `res2net50_v1b_26w_4s`; its classifier is left out."""
     load_encoder(network.encoder, path, stem="conv1.0.weight", new=("full.",), unused=("layer4.", "fc."))
-
-
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution whose bias is left to the batch norm that follows it."""
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
 class Res2NetBlock(nn.Module):
@@ -129,24 +125,6 @@ class Encoder(nn.Module):
         fine = self.layer1(self.maxpool(stem))
         middle = self.layer2(fine)
         return self.full(images), stem, fine, middle, self.layer3(middle)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a 1×1 shortcut."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            conv(inputs, outputs),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            conv(outputs, outputs),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = nn.Sequential(conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.main(x) + self.shortcut(x), inplace=True)
 
 
 ARCHITECTURES = {

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.dropout import _DropoutNd
 
 from semiseg.errors import UserError
 from semiseg.networks.alignment import crop_to
 from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output
-from semiseg.networks.layers import CONVOLUTION
+from semiseg.networks.layers import CONVOLUTION, DropPath
 from semiseg.networks.pretrained import adapt_channels, read_weights
 from semiseg.networks.window_attention import WindowAttention, crop, cut, join, pad
 
@@ -230,16 +229,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class DropPath(_DropoutNd):
-    """Dropout of everything at once, for some items of the batch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        keep = 1 - self.p
-        return x * x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(keep).div_(keep)
 
 
 ARCHITECTURES = {
