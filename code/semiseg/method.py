@@ -129,7 +129,7 @@ class MovingAverage(nn.Module):
 
     There is an update after every step, or after each `every` steps. Floating-point buffers are averaged like
     parameters and integer ones are copied; forward passes of the copy leave its running statistics alone. Averages of
-    running means lag behind the weights that they should fit, so the trainer has them taken anew in the end.
+    running means lag behind the weights that they should fit, so in the end those of predictors are taken anew.
     """
 
     def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:

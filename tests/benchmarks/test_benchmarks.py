@@ -15,20 +15,12 @@ from semiseg.errors import UserError
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings, load_benchmark
 from semiseg.training.lease import claim
-from semiseg.training.places import Places
 from semiseg.training.results import checksums
 
 FOUND = find_methods()
 TRAINING = {
     "steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "log_every": 1, "precision": "float32",
 }  # fmt: skip
-
-
-@pytest.fixture
-def places(tmp_path):
-    (tmp_path / "data").mkdir()
-    tiny_dataset(tmp_path / "data" / "tiny.h5", 2)
-    return Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits")
 
 
 def benchmark(**changes):

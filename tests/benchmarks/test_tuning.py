@@ -13,7 +13,6 @@ from semiseg.benchmarks.expansion import expand, resolve, write_benchmark
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import strays, survey
 from semiseg.benchmarks.tuning import Outcome, benchmark_of, choose, draw, draw_all, outcomes, record
-from semiseg.contract import tiny_dataset
 from semiseg.data.splits import FOLDS, make_splits
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
@@ -21,18 +20,10 @@ from semiseg.report.wording import choices
 from semiseg.settings import BenchmarkSettings, TrainingSettings, Variant, load_benchmark
 from semiseg.source_code import without_comments
 from semiseg.training.assembly import partition_for
-from semiseg.training.places import Places
 
 FOUND = find_methods()
 TRAINING = {"steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "precision": "float32"}
 COMMON = TrainingSettings(**TRAINING, learning_rate=0.04)
-
-
-@pytest.fixture
-def places(tmp_path):
-    (tmp_path / "data").mkdir()
-    tiny_dataset(tmp_path / "data" / "tiny.h5", 2)
-    return Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits")
 
 
 def benchmark(**changes):
