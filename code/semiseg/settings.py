@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import (
@@ -291,7 +291,18 @@ def validate(model: type[BaseModel], content: Any, where: str) -> Any:
         for detail in error.errors():
             key = ".".join(str(p) for p in detail["loc"] if not str(p).endswith("]"))
             if detail["type"] == "extra_forbidden":
-                problems.append(f"unknown key {key!r} (known: {', '.join(model.model_fields)})")
+                known = ", ".join(_group(model, detail["loc"][:-1]).model_fields)
+                problems.append(f"unknown key {key!r} (known: {known})")
             else:
                 problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": "))
         raise UserError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from error
+
+
+def _group(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The settings that a path of keys leads to, as far as it leads to any."""
+    for key in path:
+        inner = model.model_fields[str(key)].annotation if str(key) in model.model_fields else None
+        for kind in (inner, *get_args(inner)):  # settings, or settings or nothing
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+    return model

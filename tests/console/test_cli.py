@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -111,6 +112,11 @@ def test_a_bad_benchmark_is_refused_in_one_line(root, refused, changes, message)
     assert message in refused("run", edited(root, **changes))
 
 
+def test_what_is_not_there_is_refused_before_data_are_generated(root, refused):
+    refused("run", edited(root, dataset="phantom_endoscopy", network="nothing"), "--out", "elsewhere")
+    assert not (root / "data" / "phantom_endoscopy.h5").exists()
+
+
 def test_malformed_yaml_is_refused(root, refused):
     (root / "quick.yaml").write_text("methods: [a\nlabels: {")
     assert "quick.yaml, line" in refused("run", "quick.yaml")
@@ -118,7 +124,8 @@ def test_malformed_yaml_is_refused(root, refused):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--set", "training.step=5"], "unknown key 'training.step'"),
+    (["--set", "training.step=5"], "unknown key 'training.step' (known: steps, size, crop,"),
+    (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (known: window, at)"),
     (["--set", "training.steps"], "key=value"),
     (["--set", "dataset.x=1"], "not a group"),
     (["--set", "training.steps=9"], "other settings (training.steps)"),
@@ -358,6 +365,14 @@ def test_status_counts(root, capfd):
         assert line in out
 
 
+def test_status_of_a_part_counts_that_part(root, capfd):
+    assert call("status", "results/quick", "--methods", "supervised") == 0
+    out = capfd.readouterr().out
+    assert "finished  1" in out
+    assert "stale:" not in out  # the rest is no stray
+    assert call("status", "results/quick", "--folds", "3") == 2
+
+
 def test_a_reason_is_printed_as_it_is(root, capfd):
     record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
     reason = "size should be [height, width], see [/tmp/x]"
@@ -424,8 +439,12 @@ def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert {"supervised", "mean_teacher", "mutual_exemplar"} <= set(methods)
-    assert set(methods["cps"]) == {"name", "title", "networks", "paper", "paper_title", "file"}
+    assert set(methods["cps"]) == {"name", "title", "networks", "venue", "paper", "paper_title", "file"}
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
+    for listed in ("methods", "networks"):
+        assert call(listed) == 0
+        lines = capfd.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80  # names stay whole in a narrow terminal
     assert call("datasets", "--json") == 0
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert datasets["tiny"] | {"licence": "", "page": ""} == {
@@ -477,8 +496,17 @@ def test_an_interrupt_says_how_to_go_on(how, root, capfd, monkeypatch):
         signal.raise_signal(how)
 
     monkeypatch.setattr(local.Local, "carry_out", interrupt)
-    assert call("run", "quick.yaml", "--out", "elsewhere", "--device", "cpu") == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+    try:
+        assert call("run", "quick.yaml", "--out", "elsewhere", "--device", "cpu") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "goes on from the last checkpoint" in capfd.readouterr().err
+
+
+def test_the_version_is_told(capfd):
+    assert call("--version") == 0
+    assert capfd.readouterr().out == f"semiseg {metadata.version('semiseg')}\n"
 
 
 def test_help_answers_at_once_and_loads_nothing_heavy():

@@ -10,22 +10,39 @@ from semiseg.settings import RunSpec
 
 
 def expected_seconds(
-    specs: Sequence[RunSpec], finished: Iterable[Standing], found: dict[str, type[Method]]
+    specs: Sequence[RunSpec], runs: Iterable[Standing], found: dict[str, type[Method]]
 ) -> dict[Path, float] | None:
-    """How long each run will take, from those that were measured; None if none was.
+    """How long each run will take, from those that are done or under way; None if nothing is known of any.
 
     A method without a measurement takes as long for each network as the others do.
     """
     seconds: dict[str, list[float]] = {}
-    for run in finished:
-        if run.seconds:
-            seconds.setdefault(run.spec.method, []).append(run.seconds)
+    implementations: dict[str, str] = {}
+    for run in runs:
+        if known := run.holder.seconds if run.holder else run.seconds:
+            seconds.setdefault(run.spec.method, []).append(known)
+            implementations[run.spec.method] = run.spec.implementation
     if not seconds:
         return None
     measured = {method: mean(values) for method, values in seconds.items()}
-    implementations = {run.spec.method: run.spec.implementation for run in finished}
     pace = mean(measured[m] / found[implementations[m]].networks for m in measured)
     return {spec.folder: measured.get(spec.method, pace * found[spec.implementation].networks) for spec in specs}
+
+
+def time_left(
+    work: Sequence[Standing], runs: Iterable[Standing], found: dict[str, type[Method]]
+) -> tuple[float, int] | None:
+    """Seconds that work will take those who are at it now, or one if nobody is, and their number; None if unknown.
+
+    Args:
+        runs: whose times are known, or will be.
+    """
+    seconds = expected_seconds([run.spec for run in work], runs, found)
+    if seconds is None:
+        return None
+    known = {run.spec.folder: run.holder.seconds_left for run in work if run.holder}
+    total = sum(seconds[folder] if known.get(folder) is None else known[folder] or 0.0 for folder in seconds)
+    return total / max(len(known), 1), len(known)
 
 
 def longest_first(

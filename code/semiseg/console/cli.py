@@ -1,16 +1,18 @@
 """The command line. Commands import what they need when they run, so that --help answers at once."""
 
-import os
 import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from semiseg.console.terminal import console, print_lines, print_rows, show_left_out
+from semiseg.console.terminal import console
 from semiseg.errors import UserError, UserErrors
+
+if TYPE_CHECKING:
+    from semiseg.benchmarks.expansion import Selection  # imports torch, too slow for --help
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -27,87 +29,49 @@ RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs tha
 KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep such runs, marked in every table.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: training.steps=100.")]
 
+LOADING = "Loading PyTorch"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"semiseg {version('semiseg')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
 
 @app.callback()
-def _semiseg() -> None:
+def _semiseg(version: Version = False) -> None:
     """A benchmark suite for semi-supervised medical image segmentation."""
 
 
 @app.command()
 def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
-    """List every method: name, paper, networks trained, file."""
-    import inspect
+    """List every method, one per line; with --json also its paper and file."""
+    from semiseg.console.lists import list_methods
 
-    from semiseg.registry import find_methods
-
-    rows, found = [], find_methods(methods_dir)
-    for name, m in found.items():
-        row = {"name": name, "title": m.title, "networks": m.networks, "paper": f"{m.paper.authors}, {m.paper.venue}"}
-        row["file"] = os.path.relpath(inspect.getfile(m))
-        rows.append(row | ({"paper_title": m.paper.title} if as_json else {}))
-    print_rows(rows, as_json)
-    show_left_out(found)
+    list_methods(methods_dir, as_json)
 
 
 @app.command()
 def networks(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
-    """List every network: name, 2D or 3D, which weights it can start from, file."""
-    from semiseg.networks import NETWORKS
-    from semiseg.registry import find_methods
+    """List every network, one per line: 2D or 3D, which weights it can start from; with --json also its file."""
+    from semiseg.console.lists import list_networks
 
-    found = find_methods(methods_dir)  # the files of methods and networks are looked for in the same places
-    rows = []
-    for name, network in sorted(NETWORKS.items()):
-        row = {"name": name, "dims": " ".join(f"{dims}D" for dims in network.dims)}
-        weights = [*network.packages, *(["a file"] if network.load_weights else [])]
-        where = NETWORKS.offers[name].where
-        rows.append(
-            row | {"weights": ", ".join(weights), "file": os.path.relpath(where) if Path(where).exists() else where}
-        )
-    print_rows(rows, as_json)
-    show_left_out(found)
+    list_networks(methods_dir, as_json)
 
 
 @app.command()
 def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
     """List every data set, one per line: how to get it, its classes, its licence, and what is segmented."""
-    from semiseg.data.discovery import recipes
-    from semiseg.data.store import Dataset
+    from semiseg.console.lists import list_datasets
 
-    known = recipes()
-    rows: list[dict[str, Any]] = []
-    for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
-        row: dict[str, Any] = {
-            "name": name,
-            "state": "",
-            "cases": None,
-            "classes": None,
-            "licence": "",
-            "task": "",
-            "page": "",
-            "citation": "",
-            "layout": "",
-            "groups": "",
-        }
-        if kind := known.get(name):
-            about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
-            row |= {"state": kind.access(), "classes": len(about.classes) or None, "licence": about.licence}
-            row |= {"task": kind.task or kind.summary, "page": kind.page or kind.registration}
-            row |= {"citation": kind.citation, "layout": kind.layout}
-        if (data_dir / f"{name}.h5").exists():
-            try:
-                dataset = Dataset(data_dir / f"{name}.h5")
-                row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
-                row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
-                row |= {"page": dataset.info.source, "citation": dataset.info.citation}
-                row |= {"groups": dataset.info.grouping or "unknown"}
-            except UserError:
-                row |= {"state": "damaged, prepare it again"}
-        rows.append(row)
-    if as_json:
-        print_rows(rows, as_json)
-    else:
-        print_lines(rows, ("name", "state", "cases", "classes", "licence", "task"))
+    list_datasets(data_dir, as_json)
 
 
 @app.command()
@@ -150,11 +114,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
     """Carry out what is left of a benchmark, then write its report."""
-    from semiseg.benchmarks.expansion import Selection
-    from semiseg.console.running import carry_out
+    with console.status(LOADING):
+        from semiseg.console.running import carry_out
     from semiseg.console.terminal import show_report
     from semiseg.executors import make_executor
-    from semiseg.settings import fraction, load_benchmark
+    from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
@@ -162,15 +126,7 @@ def run(
     settings = load_benchmark(benchmark, _pairs(overrides, "--set"))
     results = out or Path("results") / settings.name
     places = Places(results, data_dir, benchmark.parent / "splits", methods_dir)
-    try:
-        selection = Selection(
-            tuple(_split(methods)),
-            tuple(fraction(f) for f in _split(labels)),
-            tuple(int(f) for f in _split(folds)),
-            tuple(int(s) for s in _split(seeds)),
-        )
-    except ValueError as error:
-        raise UserError(f"--labels, --folds or --seeds: {error}.") from error
+    selection = _selection(methods, labels, folds, seeds)
     failed: Literal["only", "too"] = "only" if retry_failed else "too"
     missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), failed)
     if dry_run:
@@ -208,7 +164,8 @@ def tune(
     """Choose every method's settings by equal trials on inner folds of training cases; writes tuned/NAME.yaml."""
     import shlex
 
-    from semiseg.console.tuning import tune as tune_methods
+    with console.status(LOADING):
+        from semiseg.console.tuning import tune as tune_methods
     from semiseg.executors import make_executor
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
@@ -253,8 +210,9 @@ def train(
     keep_stale: KeepStale = False,
 ) -> None:
     """Train and evaluate one method on one fold."""
-    from semiseg.benchmarks.expansion import Selection
-    from semiseg.console.running import carry_out
+    with console.status(LOADING):
+        from semiseg.benchmarks.expansion import Selection
+        from semiseg.console.running import carry_out
     from semiseg.data.splits import FOLDS
     from semiseg.executors import make_executor
     from semiseg.settings import BenchmarkSettings, validate
@@ -288,6 +246,10 @@ def train(
 @app.command()
 def status(
     results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
+    methods: Annotated[str, typer.Option(help="Only these: a,b.")] = "",
+    labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
+    folds: Annotated[str, typer.Option(help="Only these folds: 0,1.")] = "",
+    seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
     splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
@@ -297,8 +259,11 @@ def status(
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
+    if not (results / "benchmark.yaml").exists():
+        raise UserError(f"{results}: holds no benchmark.yaml; give the folder of a benchmark's results (results/NAME).")
     settings = load_benchmark(results / "benchmark.yaml", {})
-    print_standings(settings, Places(results, data_dir, splits, methods_dir))
+    selection = _selection(methods, labels, folds, seeds)
+    print_standings(settings, Places(results, data_dir, splits, methods_dir), selection)
 
 
 @app.command()
@@ -311,9 +276,11 @@ def report(
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.console.terminal import show_report
-    from semiseg.report import report as write_report
 
-    write_report(results, out, against)
+    with console.status("Writing tables, plots and page"):
+        from semiseg.report import report as write_report
+
+        write_report(results, out, against)
     show_report(results, out or results)
 
 
@@ -382,6 +349,22 @@ def check_network(
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _selection(methods: str, labels: str, folds: str, seeds: str) -> "Selection":
+    """The part of a benchmark that options ask for."""
+    from semiseg.benchmarks.expansion import Selection
+    from semiseg.settings import fraction
+
+    try:
+        return Selection(
+            tuple(_split(methods)),
+            tuple(fraction(f) for f in _split(labels)),
+            tuple(int(f) for f in _split(folds)),
+            tuple(int(s) for s in _split(seeds)),
+        )
+    except ValueError as error:
+        raise UserError(f"--labels, --folds or --seeds: {error}.") from error
 
 
 def _stale(rerun: bool, keep: bool) -> Literal["refuse", "rerun", "keep"]:

@@ -21,6 +21,7 @@ from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.executors import Executor
+from semiseg.networks import require_network
 from semiseg.registry import find_methods
 from semiseg.report import report
 from semiseg.settings import BenchmarkSettings, RunSpec
@@ -49,7 +50,8 @@ def carry_out(
     if any(run.status == "finished" for run in end.standings) and (
         end.changed or not (places.results / "index.html").exists()
     ):
-        report(places.results)
+        with console.status("Writing tables, plots and page"):
+            report(places.results)
     return sum(run.status != "finished" for run in end.standings)
 
 
@@ -74,7 +76,8 @@ def finish(
     """Carry out what is left."""
     if places.results.exists() and not places.results.is_dir():
         raise UserError(f"--out {places.results}: is a file; name a folder.")
-    found = find_methods(places.methods_dir)
+    with console.status("Looking for methods"):
+        found = find_methods(places.methods_dir)
     settings = resolve(settings, found, selection.methods)
     show_left_out(found)
     if settings.tuned and (untuned := settings.untuned()):
@@ -83,9 +86,11 @@ def finish(
     training = with_precision(settings.training, executor.device_type)
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
+    require_network(settings.network, len(training.size))
     generate_if_missing(settings.dataset, places.data)
-    data = check(runs, found, places, settings.repeats)
-    standings = survey(runs, places, found, data)
+    with console.status("Looking at data and earlier runs"):
+        data = check(runs, found, places, settings.repeats)
+        standings = survey(runs, places, found, data)
     asked = {spec.folder for spec in runs}
     others = [spec for spec in all_runs if spec.folder not in asked]
     beside = [
@@ -110,7 +115,7 @@ def finish(
         return End(settings, data, standings, changed=False)
     write_benchmark(settings, places.results)
     if left:
-        with Watch(console, places.results, left, len(runs)) as watch:
+        with Watch(console, places.results, standings, left, found) as watch:
             try:
                 _until_done([by_folder[spec.folder] for spec in left], executor, places, watch)
             except KeyboardInterrupt:

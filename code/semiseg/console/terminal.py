@@ -2,11 +2,11 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from semiseg.registry import Methods  # imports torch, too slow for --help
@@ -14,25 +14,28 @@ if TYPE_CHECKING:
 console = Console()
 
 
-def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows of equal keys as a table, or as JSON."""
+def print_list(rows: list[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
+    """Print rows of equal keys as JSON, or the main columns of them for people."""
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    else:
+        print_lines(rows, columns)
 
 
-def print_lines(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def print_lines(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     """One line per row whatever the width of the terminal, so that `grep` finds all of it."""
-    lines = [columns, *([str(row[column] or "-") for column in columns] for row in rows)]
+    lines = [[*columns], *([str(row[column] or "-") for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that matter."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def show_left_out(found: "Methods") -> None:

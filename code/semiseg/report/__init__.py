@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Group
 
 from semiseg.report.page import write_page
 from semiseg.report.plots import write_plots
@@ -29,6 +29,6 @@ def report(results: Path, out: Path | None = None, against: str | None = None) -
     return out / "index.html"
 
 
-def terminal_table(results: Path) -> Table:
+def terminal_table(results: Path) -> Group:
     """Dice per method and label fraction, for printing with rich."""
     return _terminal_table(read_results(results))

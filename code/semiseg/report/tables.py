@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from semiseg.errors import UserError
 from semiseg.metrics import TABLE
@@ -243,23 +245,20 @@ def paper_table(results: Results) -> Table:
     )
 
 
-def terminal_table(results: Results) -> RichTable:
-    """The main table for the terminal."""
+def terminal_table(results: Results) -> Group:
+    """The main table for the terminal; what stands above and below it may be wider."""
     table = main_table(results)
-    rich = RichTable(
-        title=escape(f"{table.title}, {data_title(results)}"),
-        caption=escape("\n".join(table.notes)),
-        caption_justify="left",
-    )
+    rich = RichTable()
     for index, column in enumerate(table.columns):
-        rich.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        rich.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for index, (entry, row) in enumerate(zip(results.entries, table.rows, strict=True)):
         rich.add_row(
             *map(_styled, row),
             style="" if entry.role == "semi-supervised" else "dim",
             end_section=index + 1 in table.rules,
         )
-    return rich
+    title = Text(f"{table.title}, {data_title(results)}", style="italic")
+    return Group(title, rich, *(Text(note, style="dim italic") for note in table.notes))
 
 
 def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, labels: float, *rest: str | int) -> Cell:

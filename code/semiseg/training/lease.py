@@ -31,7 +31,14 @@ class Holder:
     step: int = 0
     steps: int = 0
     loss: float | None = None
+    images_per_second: float | None = None
     seconds_left: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole training takes at its present pace."""
+        ahead = self.steps - self.step
+        return self.seconds_left * self.steps / ahead if self.seconds_left and ahead else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {time.strftime('%b %d, %H:%M', time.localtime(self.since))}"

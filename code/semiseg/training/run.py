@@ -188,7 +188,8 @@ class _Attempt:
     def _trainer(self, micro_batches: int) -> Trainer:
         trainer = build_trainer(self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder)
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
-        trainer.report, trainer.stop, trainer.guard = _Pace(self.lease), self.stop, self.lease.demand
+        trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size), self.stop
+        trainer.guard = self.lease.demand
         self.record["method"]["networks"] = trainer.method.networks  # settings may change the number
         return trainer
 
@@ -203,16 +204,19 @@ class _Attempt:
 
 
 class _Pace:
-    """Tells with every heartbeat how far a training is, and how long it will take."""
+    """Tells with every heartbeat how far a training is, how fast it goes, and how long it will take."""
 
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
+    def __init__(self, lease: Lease, images: int) -> None:
+        self.lease, self.images = lease, images  # of a step
         self.first, self.began = 0, 0.0
 
     def __call__(self, step: int, steps: int, loss: float | None) -> None:
         now = time.monotonic()
         if not self.began:
             self.first, self.began = step, now
-        pace = (now - self.began) / (step - self.first) if step > self.first else None
-        left = None if pace is None else round(pace * (steps - step), 1)
-        self.lease.show(step=step, steps=steps, loss=loss, seconds_left=left)
+        self.lease.show(step=step, steps=steps, loss=loss)
+        if step > self.first:
+            pace = (now - self.began) / (step - self.first)
+            self.lease.show(
+                images_per_second=round(self.images / pace, 1), seconds_left=round(pace * (steps - step), 1)
+            )

@@ -1,0 +1,76 @@
+"""What `semiseg methods`, `networks` and `datasets` list."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from semiseg.console.terminal import print_list, show_left_out
+from semiseg.data.discovery import recipes
+from semiseg.data.store import Dataset
+from semiseg.errors import UserError
+from semiseg.networks import NETWORKS
+from semiseg.registry import find_methods
+
+
+def list_methods(methods_dir: Path | None, as_json: bool) -> None:
+    """One line per method."""
+    found = find_methods(methods_dir)
+    rows = [
+        {
+            "name": name,
+            "title": method.title,
+            "networks": method.networks,
+            "venue": method.paper.venue,
+            "paper": f"{method.paper.authors}, {method.paper.venue}",
+            "paper_title": method.paper.title,
+            "file": os.path.relpath(inspect.getfile(method)),
+        }
+        for name, method in found.items()
+    ]
+    print_list(rows, as_json, ("name", "title", "networks", "venue"))
+    show_left_out(found)
+
+
+def list_networks(methods_dir: Path | None, as_json: bool) -> None:
+    """One line per network."""
+    found = find_methods(methods_dir)  # the files of methods and networks are looked for in the same places
+    rows = []
+    for name, network in sorted(NETWORKS.items()):
+        where = NETWORKS.offers[name].where
+        weights = [*network.packages, *(["a file"] if network.load_weights else [])]
+        rows.append(
+            {
+                "name": name,
+                "dims": " ".join(f"{dims}D" for dims in network.dims),
+                "weights": ", ".join(weights),
+                "file": os.path.relpath(where) if Path(where).exists() else where,
+            }
+        )
+    print_list(rows, as_json, ("name", "dims", "weights"))
+    show_left_out(found)
+
+
+def list_datasets(data_dir: Path, as_json: bool) -> None:
+    """One line per data set that can be had or is there."""
+    known = recipes()
+    rows: list[dict[str, Any]] = []
+    for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
+        row: dict[str, Any] = {"name": name, "state": "", "cases": None, "classes": None}
+        row |= dict.fromkeys(("licence", "task", "page", "citation", "layout", "groups"), "")
+        if kind := known.get(name):
+            about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
+            row |= {"state": kind.access(), "classes": len(about.classes) or None, "licence": about.licence}
+            row |= {"task": kind.task or kind.summary, "page": kind.page or kind.registration}
+            row |= {"citation": kind.citation, "layout": kind.layout}
+        if (data_dir / f"{name}.h5").exists():
+            try:
+                dataset = Dataset(data_dir / f"{name}.h5")
+                row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
+                row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
+                row |= {"page": dataset.info.source, "citation": dataset.info.citation}
+                row |= {"groups": dataset.info.grouping or "unknown"}
+            except UserError:
+                row |= {"state": "damaged, prepare it again"}
+        rows.append(row)
+    print_list(rows, as_json, ("name", "state", "cases", "classes", "licence", "task"))
