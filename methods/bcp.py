@@ -1,5 +1,6 @@
 """BCP: boxes are copied from labelled to unlabelled images and back."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from semiseg.connected_components import largest_components
 from semiseg.losses import one_hot, soft_supervised_loss
-from semiseg.method import Batch, Method, Paper, Progress
+from semiseg.method import Batch, Method, Paper, Progress, Stage
 
 Examples = tuple[Tensor, Tensor]  # images (pairs, channels, *space) and targets (pairs, C, *space)
 
@@ -19,13 +20,13 @@ class BidirectionalCopyPaste(Method):
     With labelled images a, b, unlabelled ones p, q and a mask M that is 0 in a random box and 1 elsewhere, the
     student learns from the inward mixture M a + (1 − M) p and the outward one M q + (1 − M) b. Pseudo-labels are
     the largest component of every class in the prediction of a moving average. The loss is ½ (cross-entropy +
-    Dice), inside and outside of the box apart; a pseudo-labelled region weighs α. Before that, the student learns
-    from mixtures of labelled images alone. α = ½ and boxes of ⅔ of every side are the paper's; there is no ramp.
+    Dice), inside and outside of the box apart; a pseudo-labelled region weighs α. In a stage before that, the student
+    learns from mixtures of labelled images alone. α = ½ and boxes of ⅔ of every side are the paper's; there is no ramp.
 
     Pre-training takes 10 000 of 40 000 iterations on ACDC (the default), 2 000 of 17 000 on LA. The reference code
     (DeepMed-Lab-ECNU/BCP, 7879f98) then starts teacher and student from the checkpoint that was best on the
-    validation list, on LA on the test list. Here the teacher follows from the first step on and so begins as the
-    recent mean of the pre-trained student. Boxes touch all borders; the code's bounds exclude the last position.
+    validation list, on LA on the test list. Here they start from the last weights of the pre-training, since nothing
+    is selected. Boxes touch all borders; the code's bounds exclude the last position.
     Where its ACDC and LA scripts differ, ACDC's are followed: the pre-training loss is the sum of both regions
     (LA: one loss of the mixture), Dice has squared denominators (LA: linear) and sums over the batch. The teacher
     labels all unlabelled images in one pass. The suite's geometry and learning rate take the place of the code's.
@@ -53,12 +54,17 @@ class BidirectionalCopyPaste(Method):
         self.student = self.network()
         self.teacher = self.moving_average(self.student, self.config.ema_decay)
 
+    def stages(self) -> Sequence[Stage]:
+        share = self.config.pretraining
+        return [Stage(self.pretrain, "pretraining", share), Stage(self.losses, share=1 - share)]
+
+    def pretrain(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Mixtures of labelled images."""
+        outside, inside = self.pasted(*halves(self.labeled(batch), len(batch.labels)), self.mask(batch.labels))
+        return {"supervised": outside + inside}
+
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        labeled = batch.labeled(), one_hot(batch.labels, self.task.classes)
-        mask = self.mask(batch.labels)
-        if progress.fraction < self.config.pretraining:
-            outside, inside = self.pasted(*halves(labeled, len(batch.labels)), mask)
-            return {"supervised": outside + inside}
+        labeled, mask = self.labeled(batch), self.mask(batch.labels)
         unlabeled = batch.unlabeled(), self.pseudo_labels(batch.unlabeled())
         number = max(len(batch.labels), len(batch.unlabeled()))
         (a, b), (p, q) = halves(labeled, number), halves(unlabeled, number)
@@ -68,6 +74,10 @@ class BidirectionalCopyPaste(Method):
             "supervised": supervised_in + supervised_out,
             "pseudo": self.config.pseudo * (pseudo_in + pseudo_out),
         }
+
+    def labeled(self, batch: Batch) -> Examples:
+        """Labelled images with their targets."""
+        return batch.labeled(), one_hot(batch.labels, self.task.classes)
 
     def mask(self, labels: Tensor) -> Tensor:
         """0 in a box at a random place, the same for all images of the step, and 1 elsewhere; (1, 1, *space)."""

@@ -109,12 +109,17 @@ class MethodContract:
         trainer = self.trainer("gradients", self.spec())
         trainer.fit()
         names = {p: n for n, p in trainer.method.named_parameters()}
-        missed = {names[p] for p in trainer.optimization.parameters}
-        for percent in (0, 50, 100):
-            losses, _ = trainer.step(Progress(percent, 100))
-            bad = [k for k, loss in losses.items() if not (loss.ndim == 0 and loss.isfinite())]
-            assert not bad, f"no finite scalar at {percent} % of the training: {', '.join(bad)}"
-            missed -= {n for n, p in trainer.method.named_parameters() if p.grad is not None and p.grad.any()}
+        missed: set[str] = set()
+        reached: set[str] = set()
+        for stage in trainer.plan.stages:
+            trainer.enter(stage)
+            missed |= {names[p] for p in trainer.optimization.parameters}
+            for percent in (0, 50, 100):
+                losses, _ = trainer.step(Progress(percent, 100, stage))
+                bad = [k for k, loss in losses.items() if not (loss.ndim == 0 and loss.isfinite())]
+                assert not bad, f"no finite scalar at {percent} % of the {stage}: {', '.join(bad)}"
+                reached |= {n for p, n in names.items() if p.grad is not None and p.grad.any()}
+        missed -= reached
         assert not missed, f"no gradient reaches {sorted(missed)}"
 
     def check_training_lowers_the_supervised_loss(self) -> None:

@@ -6,7 +6,6 @@ buffers) is an attribute of an `nn.Module`, so it is moved, saved and resumed wi
 tensors in plain attributes are not: register a buffer, or define `get_extra_state` and `set_extra_state`.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,29 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from semiseg.averages import Ensemble, MovingAverage, RunningMean, frozen_copy, jointly, predict
 from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
-from semiseg.networks import EncoderDecoder, Output, build_network
+from semiseg.networks import EncoderDecoder, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.seeding import derive_seed
 from semiseg.views import likely_imaging, photometry
+
+__all__ = [
+    "Batch",
+    "Ensemble",
+    "Method",
+    "MovingAverage",
+    "Paper",
+    "Progress",
+    "RunningMean",
+    "Stage",
+    "Task",
+    "Updates",
+    "frozen_copy",
+    "jointly",
+    "predict",
+]
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the training has come.
+    """How far a stage of the training has come; most methods have a single one.
 
     What happens every so many steps is `if progress.every(self.config.refresh): ...`, what begins or ends somewhere
     `if progress.fraction >= self.config.starts_at: ...`, and whatever else a paper counts is in `progress.step`.
     """
 
     step: int  # counted from 0; the same in `losses`, `adversary_losses` and `after_step` of one step
-    total: int  # steps of the whole training
+    total: int  # steps of the stage
+    stage: str = "training"  # its name
+    before: int = 0  # steps of earlier stages
 
     @property
     def fraction(self) -> float:
@@ -116,133 +134,27 @@ class Batch:
         return values[: len(self.labels)], values[len(self.labels) :]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with a loss, a schedule, optimizers and a progress of its own.
+
+    Whatever is kept between stages is an attribute of the method. When a stage begins, optimizers have no memory, and
+    moving averages are copies of what they follow.
+    """
+
+    losses: Callable[[Batch, Progress], dict[str, Tensor]]
+    name: str = "training"
+    share: float = 1.0  # of the steps, in proportion to the other stages'; without any, it is left out
+    trains: Sequence[nn.Module] | None = None  # all that learns; the whole method by default
+    begin: Callable[[], None] = lambda: None  # called before the first step
+
+
 class Updates(NamedTuple):
     """Parameters with an optimizer of their own, in place of the benchmark's."""
 
     module: nn.Module
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     adversarial: bool  # in a turn of its own, after every step
-
-
-class MovingAverage(nn.Module):
-    """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
-
-    There is an update after every step, or after each `every` steps. Floating-point buffers are averaged like
-    parameters and integer ones are copied; forward passes of the copy leave its running statistics alone. Averages of
-    running means lag behind the weights that they should fit, so in the end those of predictors are taken anew.
-    """
-
-    def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
-        super().__init__()
-        self.network = frozen_copy(network)
-        self.decay, self.every = decay, every
-        self.follow = [network]  # in a list, so that the followed network is not registered twice
-
-    def forward(self, images: Tensor) -> Output:
-        return self.network(images)
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step`, counted from 0, if its turn has come."""
-        number, rest = divmod(step + 1, self.every)
-        if rest:
-            return
-        alpha = min(1 - 1 / number, self.decay)
-        pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
-        floating = [(own, other) for own, other in pairs if own.is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
-        for own, other in pairs:
-            if not own.is_floating_point():
-                own.copy_(other)
-
-    @torch.no_grad()
-    def take_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Take the mean statistics of these batches under the averaged weights for the batch norms' running ones."""
-        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        if not norms:
-            return
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean
-        training = self.network.training
-        self.network.train()
-        for images in batches:
-            self.network(images)
-        self.network.train(training)
-        for norm in norms:
-            norm.momentum = 0.0
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, each once, whatever the number of its names: shared weights are averaged once."""
-    return [*network.parameters(), *network.buffers()]
-
-
-class RunningMean(nn.Module):
-    """Exponential running mean of `size` numbers, corrected for its start; NaN is no news."""
-
-    total: Tensor
-    mass: Tensor
-
-    def __init__(self, size: int, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("total", torch.zeros(size))
-        self.register_buffer("mass", torch.zeros(size))
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean so far, 0 before the first number."""
-        return self.total / self.mass.clamp(min=1e-8)
-
-    @torch.no_grad()
-    def update(self, values: Tensor) -> None:
-        """Take in one more number for each."""
-        weight = (1 - self.decay) * values.isfinite()
-        self.total.lerp_(values.nan_to_num().expand_as(self.total), weight.expand_as(self.total))
-        self.mass.lerp_(torch.ones_like(self.mass), weight.expand_as(self.mass))
-
-
-class Ensemble(nn.Module):
-    """The mean of several networks' class probabilities; never what a method reports, which is a single network."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, images: Tensor) -> Output:
-        probabilities = torch.stack([network(images).logits.softmax(1) for network in self.networks]).mean(0)
-        return Output(probabilities.clamp(min=1e-8).log())
-
-    def __len__(self) -> int:
-        return len(self.networks)
-
-
-def jointly(networks: Sequence[nn.Module]) -> dict[str, nn.Module]:
-    """Predictors of alike networks: the first is reported, the others and the mean of all stand beside it."""
-    if len(networks) == 1:
-        return {"network": networks[0]}
-    names = ("first", "second", "third")[: len(networks)]
-    return {**dict(zip(names, networks, strict=True)), "ensemble": Ensemble(networks)}
-
-
-def frozen_copy(network: nn.Module) -> nn.Module:
-    """A copy that gets no gradients and whose batch statistics no forward pass changes."""
-    frozen = copy.deepcopy(network).requires_grad_(False)
-    for module in frozen.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.0
-    return frozen
-
-
-@torch.no_grad()
-def predict(network: nn.Module, images: Tensor) -> Output:
-    """Run a network in evaluation mode without gradient, and leave its mode as it was."""
-    training = network.training
-    network.eval()
-    output = network(images)
-    network.train(training)
-    return output
 
 
 class Method(nn.Module, ABC):
@@ -314,8 +226,19 @@ class Method(nn.Module, ABC):
         An `Ensemble` may stand beside it; the report compares it with as many Supervised networks.
         """
 
+    def stages(self) -> Sequence[Stage]:
+        """What follows what in a training; a single stage with `losses` by default.
+
+        A pre-training that takes a quarter of the steps:
+        `[Stage(self.contrast, "pretraining", share=1, trains=[self.model.encoder]), Stage(self.losses, share=3)]`.
+        """
+        return [Stage(self.losses)]
+
     def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Named losses that the adversaries minimize after every step; nothing else may get a gradient."""
+        """Named losses that the adversaries minimize after every step; nothing else may get a gradient.
+
+        Without any they rest, for instance in another stage (`progress.stage`).
+        """
         raise NotImplementedError(f"{type(self).__name__} has adversaries and must say what they learn")
 
     def after_step(self, progress: Progress) -> None:

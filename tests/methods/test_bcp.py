@@ -1,5 +1,7 @@
 """BCP: what is pasted where, which labels count how much, and that the teacher only labels."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,13 @@ import torch
 from semiseg.connected_components import largest_components
 from semiseg.method import Batch, Progress, Task
 from semiseg.methods.bcp import BidirectionalCopyPaste, halves
+from semiseg.training.plan import Plan
 
-PRETRAINING, SELF_TRAINING = Progress(24, 100), Progress(25, 100)
+PRETRAINING, SELF_TRAINING = Progress(24, 25, "pretraining"), Progress(0, 75)
+
+
+def stages(method):
+    return {stage.name: stage for stage in method.stages()}
 
 
 def recorded(method):
@@ -90,17 +97,26 @@ def test_pretraining_sees_labelled_images_alone(task, batch):
     values = []
     for each in (batch, other):
         torch.manual_seed(0)
-        values.append(method.losses(each, PRETRAINING))
+        values.append(method.pretrain(each, PRETRAINING))
     assert values[0].keys() == {"supervised"}
     assert values[0]["supervised"] == values[1]["supervised"]
     assert method.losses(batch, SELF_TRAINING).keys() == {"supervised", "pseudo"}
+
+
+@pytest.mark.parametrize(("pretraining", "steps"), [
+    (0.25, {"pretraining": 25, "training": 75}), (0.0, {"training": 100}), (1.0, {"pretraining": 100}),
+])  # fmt: skip
+def test_pretraining_takes_its_share_of_the_steps(task, pretraining, steps):
+    method = BidirectionalCopyPaste(task, BidirectionalCopyPaste.Config(pretraining=pretraining))
+    plan = Plan(method.stages(), 100, "BCP")
+    assert Counter(plan.progress(step).stage for step in range(100)) == steps
 
 
 def test_pretraining_pastes_one_labelled_image_into_another(task, batch):
     method = BidirectionalCopyPaste(task).eval()
     mask = method.mask(batch.labels)
     method.mask = lambda labels: mask
-    loss = method.losses(batch, PRETRAINING)["supervised"].item()
+    loss = method.pretrain(batch, PRETRAINING)["supervised"].item()
     a, b = batch.labeled().split(1)
     with torch.no_grad():
         logits = method.student(mask * a + (1 - mask) * b).logits.numpy()
@@ -129,7 +145,7 @@ def test_no_gradient_reaches_the_teacher(task, batch):
 @pytest.mark.parametrize("progress", [PRETRAINING, SELF_TRAINING], ids=["pretraining", "self_training"])
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(1, 1), (1, 4), (3, 1), (3, 2)])
 def test_any_batch_size_will_do(task, labeled, unlabeled, progress):
-    losses = BidirectionalCopyPaste(task).losses(batch_of(task, labeled, unlabeled), progress)
+    losses = stages(BidirectionalCopyPaste(task))[progress.stage].losses(batch_of(task, labeled, unlabeled), progress)
     assert all(loss.isfinite() for loss in losses.values())
 
 

@@ -287,7 +287,7 @@ def test_who_lost_a_run_to_somebody_else_writes_nothing_into_its_folder(places, 
 
     monkeypatch.setattr(runs._Pace, "__call__", suspended)
     pace = []
-    monkeypatch.setattr(runs._Pace, "__init__", lambda self, lease: pace.append(self))
+    monkeypatch.setattr(runs._Pace, "__init__", lambda self, *arguments: pace.append(self))
     assert execute(spec(), places, CPU)["status"] == "held"
     after = {path: path.read_bytes() for path in folder.iterdir() if "tfevents" not in path.name}
     assert after == pace[0].before

@@ -13,7 +13,7 @@ from semiseg.settings import TrainingSettings
 
 
 class Optimization:
-    """All optimizers of a method, with their schedule and what a checkpoint needs of them."""
+    """All optimizers of a stage, with their schedule and what a checkpoint needs of them."""
 
     def __init__(self, method: Method, settings: TrainingSettings) -> None:
         special = {p for update in method.updates for p in update.module.parameters()}
@@ -25,7 +25,8 @@ class Optimization:
             self.own.append(SGD(rest, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay))
         for update in method.updates:
             optimizers = self.adversarial if update.adversarial else self.own
-            optimizers.append(update.optimizer(update.module.parameters()))
+            if learning := [p for p in update.module.parameters() if update.adversarial or p.requires_grad]:
+                optimizers.append(update.optimizer(learning))
         if not self.own:
             raise UserError(f"{type(method).__name__}: nothing learns from its losses; `build` makes no network.")
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]

@@ -19,6 +19,7 @@ from semiseg.settings import TrainingSettings
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
+from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
 from semiseg.training.stopping import Stop, never
 from semiseg.views import Imaging, likely_imaging, view, warp
@@ -69,7 +70,8 @@ class Trainer:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
         settings, total = self.settings, self.settings.steps
         place(self.method, self.method.task.dims, self.device)
-        self.optimization = Optimization(self.method, settings)
+        self.plan = Plan(self.method.stages(), total, type(self.method).__name__)
+        self.learning = [p for p in self.method.parameters() if p.requires_grad]  # in one stage or another
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
         self.generator = Generator(self.device)
         self.seconds = 0.0
@@ -84,33 +86,57 @@ class Trainer:
         self.method.train()
         with SummaryWriter(str(self.folder), purge_step=start) as writer:
             for step in range(start, total):
-                progress = Progress(step, total)
+                progress = self.plan.progress(step)
+                if progress.step == 0:
+                    self._begin(progress)
                 losses, batch = self.step(progress)
-                if progress.every(settings.log_every) or step + 1 == total:
+                number = step + 1  # counted through all stages
+                if number % settings.log_every == 0 or number == total:
                     values = self._fetch(losses, step)  # besides a checkpoint, all that waits for the device
                     now, loss = time.perf_counter(), values["loss"]
-                    speed = (step + 1 - logged_step) * self.data.batch_size / (now - logged_at)
-                    logged_at, logged_step = now, step + 1
+                    speed = (number - logged_step) * self.data.batch_size / (now - logged_at)
+                    logged_at, logged_step = now, number
                     self._log(writer, step, {"images_per_second": speed, **values})
-                self.report(step + 1, total, loss)
-                if progress.every(max(1, total // 4)):
+                self.report(number, total, loss)
+                if number % max(1, total // 4) == 0:
                     self._show(writer, step, batch)
                 stop, overdue = self.stop(), time.perf_counter() - saved_at > CHECKPOINT_SECONDS
-                if stop or overdue or progress.every(settings.checkpoint_every) or step + 1 == total:
-                    self._save_checkpoint(step + 1)
+                if stop or overdue or number % settings.checkpoint_every == 0 or number == total:
+                    self._save_checkpoint(number)
                     saved_at = time.perf_counter()
-                if stop and step + 1 < total:
-                    raise Stopped(f"stopped after step {step + 1}")
+                if stop and number < total:
+                    raise Stopped(f"stopped after step {number}")
         self._settle_averages(total)
         self._save_curve()
         self.seconds = time.perf_counter() - self.began
         self.images_per_second = total * self.data.batch_size / self.seconds
 
+    def enter(self, stage: str) -> None:
+        """Train what the stage trains, by optimizers without a memory."""
+        trains = self.plan.stages[stage].trains
+        chosen = self.learning if trains is None else [p for module in trains for p in module.parameters()]
+        for parameter in self.learning:
+            parameter.requires_grad_(False)
+        for parameter in {*chosen}.intersection(self.learning):
+            parameter.requires_grad_(True)
+        self.optimization = Optimization(self.method, self.settings)
+
+    def _begin(self, progress: Progress) -> None:
+        """The first step of a stage is next."""
+        stage = self.plan.stages[progress.stage]
+        torch.manual_seed(derive_seed(self.seed, "stage", stage.name))
+        stage.begin()
+        if progress.before:  # whoever follows begins where the stage begins
+            for average in self.averages:
+                average.restart()
+        self.enter(stage.name)
+
     def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
         """One optimiser step, and one of the adversaries if there are any."""
-        batch = self.batch(progress.step)
+        number = progress.before + progress.step
+        batch = self.batch(number)
         self.optimization.schedule(progress)
-        torch.manual_seed(derive_seed(self.seed, "step", progress.step))
+        torch.manual_seed(derive_seed(self.seed, "step", number))
         losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
         self._history.append(losses)
         for average in self.averages:
@@ -119,7 +145,8 @@ class Trainer:
             with self.optimization.adversaries_turn():
                 with self._autocast():
                     adversarial = self.method.adversary_losses(batch, progress)
-                self.optimization.adversarial_step(adversarial)
+                if adversarial:
+                    self.optimization.adversarial_step(adversarial)
             for name, loss in adversarial.items():
                 self.method.note(name, loss)
         self.method.after_step(progress)
@@ -143,7 +170,7 @@ class Trainer:
         for number in range(self.micro_batches):
             part = batch if self.micro_batches == 1 else batch.part(number, self.micro_batches)
             with self._autocast():
-                losses = self.method.losses(part, progress)
+                losses = self.plan.stages[progress.stage].losses(part, progress)
             yield losses
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -239,7 +266,7 @@ class Trainer:
         if self.identity and (reasons := self.identity.differences(checkpoint.identity)):
             self.notes.append(set_aside(self.folder, f"it was made with {', '.join(reasons)}"))
             return 0
-        if not self._load(checkpoint.state):
+        if not self._load(checkpoint.state, checkpoint.step):
             self.notes.append(set_aside(self.folder, "the names or shapes of its weights no longer fit the method's"))
             return 0
         self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
@@ -248,7 +275,7 @@ class Trainer:
         self.notes += [note for note in checkpoint.notes if note not in self.notes]
         return checkpoint.step
 
-    def _load(self, state: dict[str, Tensor]) -> bool:
+    def _load(self, state: dict[str, Tensor], step: int) -> bool:
         """Take over all weights and momenta, or none if they do not fit."""
         method, optimizer = (
             {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
@@ -257,10 +284,12 @@ class Trainer:
         own = self.method.state_dict()
         if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in method.items()}:
             return False
+        progress = self.plan.progress(min(step, self.plan.total - 1))
+        self.enter(progress.stage)
         try:
-            self.optimization.load_state_dict(optimizer)
+            if progress.step:  # a stage that is next begins without a memory
+                self.optimization.load_state_dict(optimizer)
         except (IndexError, RuntimeError, ValueError):
-            self.optimization = Optimization(self.method, self.settings)
             return False
         self.method.load_state_dict(method)
         return True
