@@ -45,6 +45,7 @@ class DicomFolder(VolumeRecipe):
     )
 
     endings = (*VOLUMES, DICOM)
+    thresholds = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -62,6 +63,7 @@ class DicomFolder(VolumeRecipe):
             source="a folder of DICOM series",
             grouping=grouping(self.source) or ("patient" if self._patients else ""),
             unit="mm",
+            masks=self.masks_are(),
         )
 
     def items(self) -> list[Pair]:

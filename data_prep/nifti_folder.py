@@ -24,6 +24,7 @@ class NiftiFolder(VolumeRecipe):
         'optional: DIR/dataset.json with "labels" (or DIR/classes.txt), '
         "DIR/groups.csv (columns case,group)"
     )
+    thresholds = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -47,6 +48,7 @@ class NiftiFolder(VolumeRecipe):
             citation=str(told.get("reference", "")),
             grouping=grouping(self.source),
             unit="mm",
+            masks=self.masks_are(),
         )
 
     def items(self) -> list[Pair]:

@@ -88,6 +88,7 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
             "citation": "",
             "layout": "",
             "groups": "",
+            "masks": "",
         }
         if kind := known.get(name):
             about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
@@ -100,13 +101,15 @@ def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
                 row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
                 row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
                 row |= {"page": dataset.info.source, "citation": dataset.info.citation}
-                row |= {"groups": dataset.info.grouping or "unknown"}
+                row |= {"groups": dataset.info.grouping or "unknown", "masks": dataset.info.masks}
             except UserError:
                 row |= {"state": "damaged, prepare it again"}
         rows.append(row)
     if as_json:
         print_rows(rows, as_json)
     else:
+        for row in rows:
+            row["task"] += f" (masks: {row['masks']})" if row["masks"] else ""
         print_lines(rows, ("name", "state", "cases", "classes", "licence", "task"))
 
 
@@ -122,11 +125,18 @@ def prepare(
     jobs: Annotated[
         int | None, typer.Option(help="Loading processes; by default as many as there are processors.")
     ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            help="For grey masks of your own: the value from which on they show the object, such as 128; "
+            "of several classes one value each: 64,192."
+        ),
+    ] = "",
 ) -> None:
     """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
     from semiseg.console.preparing import prepare_dataset
 
-    prepare_dataset(name, source, out, jobs, raw)
+    prepare_dataset(name, source, out, jobs, raw, threshold)
 
 
 @app.command()

@@ -7,12 +7,13 @@ from rich.progress import Progress, TaskID
 
 from semiseg.console.terminal import console
 from semiseg.data.discovery import recipe, recipes
+from semiseg.data.masks import parse_thresholds
 from semiseg.data.prepare import prepare
 from semiseg.data.source import open_recipe
 
 
 def prepare_dataset(
-    name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None
+    name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None, threshold: str = ""
 ) -> None:
     """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
     bars: dict[str, TaskID] = {}
@@ -24,6 +25,8 @@ def prepare_dataset(
             progress.update(bars[what], completed=done, total=total)
 
         chosen = open_recipe(recipe(name), source, raw or out / "raw", show)
+        if threshold:
+            chosen.divide_masks(parse_thresholds(threshold))
         path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
 

@@ -37,6 +37,7 @@ class DatasetInfo:
     grouping: str = ""  # what a group is ("patient", "scene"); empty when the source does not say
     unit: str = ""  # of spacings: "mm", or "pixels" where the source gives none and 1 stands for a pixel
     synthetic: bool = False
+    masks: str = ""  # what was done to tell the classes of masks apart; empty where their values are the classes
 
 
 @dataclass(frozen=True)
