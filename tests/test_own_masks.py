@@ -142,8 +142,8 @@ def test_nan_is_no_class(tmp_path):
 def test_what_is_wrong_in_different_ways_is_not_thrown_together():
     lines = [
         *(
-            f"/my data/masks/polyp {n} x.png: has values up to {n}, see /my data/images/polyp {n} x.png."
-            for n in range(5)
+            f"/my data/masks/polyp {n} x.png: has values up to {i}, see /my data/images/polyp {n} x.png."
+            for i, n in enumerate("pqrst")
         ),
         "/my data/masks/9.png: is empty; replace it.",
         *(f"/my data/groups.csv: has no line for the case {name!r}; add one." for name in ("a", "b c", "it's")),
@@ -151,8 +151,8 @@ def test_what_is_wrong_in_different_ways_is_not_thrown_together():
         "/my data/images/two/1.dcm: is no slice.",
     ]
     assert one_of_each_kind(lines) == [
-        "/my data/masks/polyp 0 x.png (one of 5, like polyp 1 x.png and polyp 2 x.png): has values up to 0, "
-        "see /my data/images/polyp 0 x.png.",
+        "/my data/masks/polyp p x.png (one of 5, like polyp q x.png and polyp r x.png): has values up to 0, "
+        "see /my data/images/polyp p x.png.",
         "/my data/masks/9.png: is empty; replace it.",
         "/my data/groups.csv: has no line for the case 'a' (one of 3, like 'b c' and \"it's\"); add one.",
         "/my data/images/one/1.dcm (one of 2, like two/1.dcm): is no slice.",

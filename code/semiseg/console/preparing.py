@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
+from semiseg.console.missing import missing
 from semiseg.console.terminal import console
 from semiseg.data.discovery import recipe, recipes
 from semiseg.data.masks import parse_thresholds
@@ -31,10 +32,11 @@ def prepare_dataset(
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
 
 
-def generate_if_missing(name: str, out: Path) -> None:
-    """Prepare a data set that needs no files, so that a benchmark on it just runs."""
+def ensure_dataset(name: str, out: Path) -> None:
+    """Prepare a data set that needs no files, so that a benchmark on it just runs; of others say how to make them."""
     if (out / f"{name}.h5").exists():
         return  # looking for the recipe would import every reader of medical formats
     known = recipes()
-    if name in known and not known[name].layout:
-        prepare_dataset(name, None, out)
+    if name not in known or known[name].layout:
+        raise missing(name, out)
+    prepare_dataset(name, None, out)

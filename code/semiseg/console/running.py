@@ -14,7 +14,7 @@ from semiseg.benchmarks.expansion import Selection, expand, resolve, write_bench
 from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import Standing, give_up, keep, standing, strays, survey
-from semiseg.console.preparing import generate_if_missing
+from semiseg.console.preparing import ensure_dataset
 from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
 from semiseg.data.splits import Splits
@@ -83,7 +83,7 @@ def finish(
     training = with_precision(settings.training, executor.device_type)
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
-    generate_if_missing(settings.dataset, places.data)
+    ensure_dataset(settings.dataset, places.data)
     data = check(runs, found, places, settings.repeats)
     standings = survey(runs, places, found, data)
     asked = {spec.folder for spec in runs}

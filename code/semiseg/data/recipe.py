@@ -74,7 +74,17 @@ class Recipe(ABC):
             return "can be downloaded"
         if cls.registration:
             return "needs registration"
-        return "your own files" if cls.layout else "generated"
+        return "your own files" if cls.is_for_any_folder() else "generated"
+
+    @classmethod
+    def is_for_any_folder(cls) -> bool:
+        """Whether it reads a layout that many data sets have, rather than one data set."""
+        return bool(cls.layout) and not (cls.downloads or cls.registration)
+
+    @classmethod
+    def takes_thresholds(cls) -> bool:
+        """Whether the masks are the user's own, whose classes may have to be told apart by grey values."""
+        return cls.thresholds is not None
 
     def info(self) -> DatasetInfo:
         """What the recipe's attributes say; a source that tells more, such as its name, overrides this."""
@@ -92,7 +102,7 @@ class Recipe(ABC):
 
     def divide_masks(self, thresholds: Thresholds) -> None:
         """Tell the classes of masks apart by grey values, as the user of the files asks for."""
-        if self.thresholds is None:
+        if not self.takes_thresholds():
             raise UserError(f"--threshold: {self.name} reads masks as their owner publishes them; leave it out.")
         if len(thresholds) != len(self.classes) - 1:
             raise UserError(

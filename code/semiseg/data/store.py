@@ -217,9 +217,7 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise UserError(
-                f"{path}: there is no such data set; make it with `semiseg prepare {path.stem} --out {path.parent}`."
-            )
+            raise UserError(f"{path}: there is no such data set; make it with `semiseg prepare`.")
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs["format"] != FORMAT:
