@@ -194,6 +194,23 @@ def run(
 
 
 @app.command()
+def new_benchmark(
+    name: Annotated[str, typer.Argument(help="Name of the benchmark and its file.")],
+    data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
+    out: Annotated[Path | None, typer.Option(help="The file; benchmarks/NAME.yaml by default.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, help="How long it may take on this machine; 2, or 12 with a GPU.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Show what a data set is like, and write a benchmark for it that fits this machine, with reasons."""
+    from semiseg.console.new_benchmark import new_benchmark as write
+
+    write(name, data, out or Path("benchmarks", f"{name}.yaml"), data_dir, device, hours)
+
+
+@app.command()
 def tune(
     benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/development_cardiac.yaml.")],
     trials: Annotated[int, typer.Option(min=1, help="Settings to try of every method, the published ones first.")],
