@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from semiseg.data.dicom_seg import read_segmentation
 from semiseg.data.itk import VOLUMES, itk_error, read_itk, read_slices, read_volume
+from semiseg.data.masks import Thresholds
 from semiseg.data.original import Scan
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.store import DatasetInfo
@@ -45,7 +46,7 @@ class DicomFolder(VolumeRecipe):
     )
 
     endings = (*VOLUMES, DICOM)
-    thresholds = ()
+    thresholds: Thresholds | None = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)

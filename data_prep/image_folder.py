@@ -30,7 +30,7 @@ class ImageFolder(Recipe):
     )
 
     endings = PICTURES
-    thresholds = ()
+    thresholds: Thresholds | None = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
