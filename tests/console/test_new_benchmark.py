@@ -221,6 +221,7 @@ def test_pictures_show_as_many_patients_as_possible():
     assert [f"{int(case) // 20}" for case in spread(data)] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     data = dataset(cases=60, per_group=4)
     assert len({data.records[case].group for case in spread(data)}) == 12
+    assert spread(dataset(cases=60)) == [f"{5 * number:03}" for number in range(12)]
     assert spread(dataset(cases=3)) == ["000", "001", "002"]
 
 
