@@ -23,7 +23,7 @@ def draw_sheet(dataset: Dataset, path: Path) -> None:
     rows = ceil(len(cases) / columns)
     pictures = [_picture(dataset, case) for case in cases]
     ratio = max(image.shape[0] / image.shape[1] for image, _ in pictures)
-    layout = ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02)
+    layout = ConstrainedLayoutEngine(h_pad=0.05, w_pad=0.03)
     figure = Figure(figsize=(WIDTH * columns, rows * (WIDTH * ratio + 0.2) + 0.3), layout=layout, dpi=150)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
