@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from semiseg.data.dicom_seg import read_segmentation
 from semiseg.data.itk import VOLUMES, itk_error, read_itk, read_slices, read_volume
+from semiseg.data.masks import Thresholds
 from semiseg.data.original import Scan
 from semiseg.data.pairs import nothing_found, visible_files
 from semiseg.data.store import DatasetInfo
@@ -45,6 +46,7 @@ class DicomFolder(VolumeRecipe):
     )
 
     endings = (*VOLUMES, DICOM)
+    thresholds: Thresholds | None = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -62,6 +64,7 @@ class DicomFolder(VolumeRecipe):
             source="a folder of DICOM series",
             grouping=grouping(self.source) or ("patient" if self._patients else ""),
             unit="mm",
+            masks=self.masks_are(),
         )
 
     def items(self) -> list[Pair]:

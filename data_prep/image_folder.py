@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semiseg.data.formats import PICTURES, check_turned_alike, open_picture
+from semiseg.data.masks import Thresholds, class_indices
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError, UserErrors
@@ -29,6 +30,7 @@ class ImageFolder(Recipe):
     )
 
     endings = PICTURES
+    thresholds: Thresholds | None = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -46,6 +48,7 @@ class ImageFolder(Recipe):
             source="a folder of images and masks",
             grouping=grouping(self.source),
             unit="pixels",
+            masks=self.masks_are(),
         )
 
     def items(self) -> list["Pair"]:
@@ -56,7 +59,7 @@ class ImageFolder(Recipe):
         """Read image and mask, which must be of one size."""
         if item.problem:
             raise UserError(item.problem)
-        image, label = self.read_image(item.image).image, read_mask(item.mask, self.classes)
+        image, label = self.read_image(item.image).image, read_mask(item.mask, self.classes, self.thresholds)
         check_sizes(item, image.shape[1:], label.shape)
         check_turned_alike(item.image, item.mask)
         return Case(item.id, item.group, image, label, (1.0, 1.0))
@@ -211,9 +214,11 @@ def grouping(source: Path) -> str:
     return "group" if (source / "groups.csv").exists() else ""
 
 
-def read_mask(path: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """A mask image as class indices, (height, width); a palette's indices are the classes."""
+def read_mask(path: Path, classes: tuple[str, ...], thresholds: Thresholds | None = None) -> np.ndarray:
+    """A mask image as class indices, (height, width); without thresholds a palette's indices are the classes."""
     picture = open_picture(path)
+    if thresholds and picture.mode in ("1", "P"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
     mask = np.asarray(picture)
     if picture.mode == "P" and len(classes) == 2:
         brightness = np.asarray(picture.convert("L"))
@@ -226,24 +231,7 @@ def read_mask(path: Path, classes: tuple[str, ...]) -> np.ndarray:
         if (mask != mask[..., :1]).any():
             raise UserError(f"{path}: a color mask; save it as a grey image of class indices, or black and white.")
         mask = mask[..., 0]
-    return class_indices(mask, classes, path)
-
-
-def class_indices(mask: np.ndarray, classes: tuple[str, ...], path: Path) -> np.ndarray:
-    """A mask as uint8 class indices; with two classes 255 also stands for the foreground."""
-    values = np.unique(mask).tolist()
-    if len(classes) == 2 and 255 in values and set(values) <= {0, 255}:
-        return (mask == 255).astype(np.uint8)
-    unknown = [value for value in values if value not in range(len(classes))]
-    if unknown:
-        listed = f"{', '.join(f'{value:.9g}' for value in unknown[:6])}{', ...' * (len(unknown) > 6)}"
-        named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
-        raise UserError(
-            f"{path}: the mask holds the values {listed}, but the classes are {named}; name "
-            "every class in classes.txt, or, if smooth edges, JPEG or resampling made these values, "
-            "save the mask without smoothing in whole numbers, a picture as PNG."
-        )
-    return mask.astype(np.uint8)
+    return class_indices(mask, classes, path, thresholds)
 
 
 def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:

@@ -34,6 +34,7 @@ class Msd(NiftiFolder):
     licence = "CC BY-SA 4.0"
     page = "http://medicaldecathlon.com"
     citation = "Antonelli et al., Nature Communications 13 (2022)"
+    thresholds = None
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)

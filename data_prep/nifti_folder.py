@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.data.formats import VOLUMES
+from semiseg.data.masks import Thresholds
 from semiseg.data.store import DatasetInfo
 from semiseg.errors import UserError
 
@@ -24,6 +25,7 @@ class NiftiFolder(VolumeRecipe):
         'optional: DIR/dataset.json with "labels" (or DIR/classes.txt), '
         "DIR/groups.csv (columns case,group)"
     )
+    thresholds: Thresholds | None = ()
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -47,6 +49,7 @@ class NiftiFolder(VolumeRecipe):
             citation=str(told.get("reference", "")),
             grouping=grouping(self.source),
             unit="mm",
+            masks=self.masks_are(),
         )
 
     def items(self) -> list[Pair]:

@@ -10,12 +10,13 @@ import nibabel as nib
 import numpy as np
 
 from semiseg.data.formats import VOLUMES, unit_range, unreadable
+from semiseg.data.masks import class_indices
 from semiseg.data.original import Original
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
-from .image_folder import class_indices, read_classes, read_text
+from .image_folder import read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"

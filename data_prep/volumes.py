@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from semiseg.data.itk import VOLUMES, read_volume
+from semiseg.data.masks import class_indices
 from semiseg.data.original import Box, Scan
 from semiseg.data.pairs import visible_files
 from semiseg.data.recipe import Recipe
@@ -16,7 +17,7 @@ from semiseg.data.store import Case
 from semiseg.data.volume import Volume
 from semiseg.errors import UserError
 
-from .image_folder import Pair, check_sizes, class_indices
+from .image_folder import Pair, check_sizes
 
 
 def find(source: Path, *names: str) -> list[Path]:
@@ -87,7 +88,7 @@ class VolumeRecipe(Recipe):
         shape = volume.voxels.shape[1:]
         check_sizes(pair, shape, mask.voxels.shape[1:])
         check_places(pair, volume.affine, mask.affine, shape, min(volume.spacing))
-        label = scan.cut(class_indices(mask.voxels[0], classes, pair.mask))
+        label = scan.cut(class_indices(mask.voxels[0], classes, pair.mask, self.thresholds))
         return Case(pair.id, pair.group, scan.image, label, scan.spacing)
 
 

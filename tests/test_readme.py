@@ -36,7 +36,16 @@ def test_the_network_in_the_readme_passes_the_contract(check, tmp_path):
     getattr(NetworkContract("wide_unet", 2), check)()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda p: p.stem)
+def committed(pattern):
+    """Files that are part of the suite; what was only dropped into a folder needs no documentation."""
+    if not (ROOT / ".git").exists():
+        return []
+    command = ["git", "ls-files", pattern]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return sorted(ROOT / file for file in files)
+
+
+@pytest.mark.parametrize("path", committed("benchmarks/*.yaml"), ids=lambda p: p.stem)
 def test_every_benchmark_file_is_valid_and_listed(path):
     assert load_benchmark(path, {}).name == path.stem
     assert f"`{path.name}`" in README
@@ -58,12 +67,8 @@ def test_no_method_file_is_longer_than_a_paper_algorithm_needs():
 
 
 def committed_methods():
-    """Methods that are part of the suite; one that was only dropped into the folder needs no documentation."""
-    if not (ROOT / ".git").exists():
-        return []
-    command = ["git", "ls-files", "methods/*.py"]
-    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    return sorted(Path(file).stem for file in files if Path(file).stem in find_methods())
+    """Methods that are part of the suite."""
+    return sorted(path.stem for path in committed("methods/*.py") if path.stem in find_methods())
 
 
 METHODS_PAGE = (ROOT / "methods" / "README.md").read_text().partition("## What public code")[0]

@@ -128,7 +128,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = [1, 2, 3]
     assert "not a readable semiseg data set" in refusal(lambda: Dataset(tmp_path / "other.h5"))
-    assert "semiseg prepare absent" in refusal(lambda: Dataset(tmp_path / "absent.h5"))
+    assert "absent.h5: there is no such data set" in refusal(lambda: Dataset(tmp_path / "absent.h5"))
 
 
 @pytest.mark.parametrize("key", ["image", "label"])

@@ -86,7 +86,7 @@ def ready(settings, places):
 def test_unknown_names_are_refused_before_anything_is_written(places):
     assert "unknown method 'nothing'" in refusal(lambda: resolve(benchmark(methods=["nothing"]), FOUND))
     for changes, message in [
-        ({"dataset": "nothing"}, "semiseg prepare nothing"),
+        ({"dataset": "nothing"}, "nothing.h5: there is no such data set"),
         ({"network": "nothing"}, "network 'nothing'"),
         ({"network": "unet_3d"}, "3D"),
         ({"weights": "nothing.pth"}, "nothing.pth"),

@@ -35,7 +35,7 @@ def test_a_benchmark_of_all_goes_on_with_the_rest_and_says_so(called, tmp_path, 
     code, _, err = called("run", "b.yaml", "--methods-dir", ".", "--device", "cpu")
     *left_out, last = err.splitlines()
     assert code == 2
-    assert "semiseg prepare nothing" in last
+    assert "nothing.h5: there is no such data set" in last
     assert [line.partition("(")[0] for line in left_out] == broken * [
         "semiseg: left out: broken.py: the plugin cannot be imported "
     ]

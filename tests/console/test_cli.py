@@ -99,7 +99,7 @@ def edited(root, **changes):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"methods": ["nothing"]}, "unknown method 'nothing'"),
     ({"methods": [{"mean_teacher": {"ema": 1}}]}, "unknown key 'ema'"),
-    ({"dataset": "nothing"}, "semiseg prepare nothing"),
+    ({"dataset": "nothing"}, "semiseg prepare image_folder --source DIR/nothing"),
     ({"labels": [0]}, "above 0"),
     ({"labels": ["120%"]}, "at most at 1"),
     ({"labels": ["some"]}, "no fraction"),
@@ -138,7 +138,7 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--jobs", "0"], "jobs"),
     (["--device", "tpu"], "--device tpu"),
     (["--methods-dir", "absent"], "--methods-dir absent"),
-    (["--data-dir", "absent"], "semiseg prepare tiny"),
+    (["--data-dir", "absent"], "semiseg prepare image_folder --source DIR/tiny --out absent"),
 ])  # fmt: skip
 def test_a_bad_option_is_refused_in_one_line(refused, arguments, message):
     assert message in refused("run", "quick.yaml", *arguments)
@@ -449,7 +449,7 @@ def test_lists_for_scripts(root, capfd):
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert datasets["tiny"] | {"licence": "", "page": ""} == {
         "name": "tiny", "state": "ready", "cases": 10, "classes": 3, "licence": "", "task": "Tiny boxes", "page": "",
-        "citation": "", "layout": "", "groups": "case",
+        "citation": "", "layout": "", "groups": "case", "masks": "",
     }  # fmt: skip
     assert "Antonelli" in datasets["msd_heart"]["citation"]
     assert "dataset.json" in datasets["msd_heart"]["layout"]

@@ -86,11 +86,18 @@ def prepare(
     jobs: Annotated[
         int | None, typer.Option(help="Loading processes; by default as many as there are processors.")
     ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            help="For grey masks of your own: the value from which on they show the object, such as 128; "
+            "of several classes one value each: 64,192."
+        ),
+    ] = "",
 ) -> None:
     """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
     from semiseg.console.preparing import prepare_dataset
 
-    prepare_dataset(name, source, out, jobs, raw)
+    prepare_dataset(name, source, out, jobs, raw, threshold)
 
 
 @app.command()
@@ -137,6 +144,23 @@ def run(
         are = "run is" if missing == 1 else "runs are"
         console.print(f"{missing} {are} not finished; `semiseg status {results}` says why.", style="red")
         raise typer.Exit(1)
+
+
+@app.command()
+def new_benchmark(
+    name: Annotated[str, typer.Argument(help="Name of the benchmark and its file.")],
+    data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
+    out: Annotated[Path | None, typer.Option(help="The file; benchmarks/NAME.yaml by default.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, help="How long it may take on this machine; 2, or 12 with a GPU.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Show what a data set is like, and write a benchmark for it that fits this machine, with reasons."""
+    from semiseg.console.new_benchmark import new_benchmark as write
+
+    write(name, data, out or Path("benchmarks", f"{name}.yaml"), data_dir, device, hours)
 
 
 @app.command()

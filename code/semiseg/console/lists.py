@@ -57,7 +57,7 @@ def list_datasets(data_dir: Path, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for name in sorted({*known, *(p.stem for p in data_dir.glob("*.h5"))}):
         row: dict[str, Any] = {"name": name, "state": "", "cases": None, "classes": None}
-        row |= dict.fromkeys(("licence", "task", "page", "citation", "layout", "groups"), "")
+        row |= dict.fromkeys(("licence", "task", "page", "citation", "layout", "groups", "masks"), "")
         if kind := known.get(name):
             about = kind if kind.layout else kind().info()  # what is generated needs no files to tell
             row |= {"state": kind.access(), "classes": len(about.classes) or None, "licence": about.licence}
@@ -69,8 +69,9 @@ def list_datasets(data_dir: Path, as_json: bool) -> None:
                 row |= {"state": "ready", "cases": len(dataset.records), "classes": len(dataset.info.classes)}
                 row |= {"licence": dataset.info.licence, "task": row["task"] or dataset.info.title}
                 row |= {"page": dataset.info.source, "citation": dataset.info.citation}
-                row |= {"groups": dataset.info.grouping or "unknown"}
+                row |= {"groups": dataset.info.grouping or "unknown", "masks": dataset.info.masks}
             except UserError:
                 row |= {"state": "damaged, prepare it again"}
+        row["task"] += f" (masks: {row['masks']})" if row["masks"] and not as_json else ""
         rows.append(row)
     print_list(rows, as_json, ("name", "state", "cases", "classes", "licence", "task"))

@@ -14,7 +14,7 @@ from semiseg.benchmarks.expansion import Selection, expand, resolve, write_bench
 from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import Standing, give_up, keep, standing, strays, survey
-from semiseg.console.preparing import generate_if_missing
+from semiseg.console.preparing import ensure_dataset
 from semiseg.console.terminal import console, show_left_out
 from semiseg.console.watch import Watch
 from semiseg.data.splits import Splits
@@ -87,7 +87,7 @@ def finish(
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     require_network(settings.network, len(training.size))
-    generate_if_missing(settings.dataset, places.data)
+    ensure_dataset(settings.dataset, places.data)
     with console.status("Looking at data and earlier runs"):
         data = check(runs, found, places, settings.repeats)
         standings = survey(runs, places, found, data)

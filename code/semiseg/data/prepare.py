@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 
+from semiseg.data.problems import one_of_each_kind
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import FORMAT, DatasetInfo, PackedCase, pack, write_dataset
 from semiseg.errors import UserError, UserErrors
@@ -114,7 +115,7 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: int) -> Iterator[PackedCase]:
-    """The cases in the order of their items; goes on after an error, to report all of them at the end."""
+    """The cases in the order of their items; goes on after an error, to report all kinds at the end."""
     items = recipe.items()
     errors: list[str] = []
     ids: dict[str, str] = {}
@@ -139,7 +140,7 @@ def _cases(recipe: Recipe, info: DatasetInfo, progress: Progress | None, jobs: i
     if len(kinds) > 1:
         errors.append(_mixture(info, kinds))
     if errors:
-        raise UserErrors(errors)
+        raise UserErrors(one_of_each_kind(errors))
 
 
 def _loaded(recipe: Recipe, info: DatasetInfo, items: list[Any], jobs: int) -> Iterator[PackedCase | list[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from semiseg.data.formats import PICTURES, VOLUMES, read_image, read_nifti
+from semiseg.data.masks import Thresholds, describe
 from semiseg.data.original import Original, Scan, Still
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
@@ -51,6 +52,7 @@ class Recipe(ABC):
     downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
     registration: ClassVar[str] = ""  # the page where the owner hands out the files, if only to people who sign up
     endings: ClassVar[tuple[str, ...]] = (*VOLUMES, *PICTURES)  # of the files that `read_image` can read
+    thresholds: Thresholds | None = None  # that tell greys of masks apart; () where users may ask for some
 
     def __init__(self, source: Path | None = None) -> None:
         if self.layout and source is None:
@@ -72,7 +74,17 @@ class Recipe(ABC):
             return "can be downloaded"
         if cls.registration:
             return "needs registration"
-        return "your own files" if cls.layout else "generated"
+        return "your own files" if cls.is_for_any_folder() else "generated"
+
+    @classmethod
+    def is_for_any_folder(cls) -> bool:
+        """Whether it reads a layout that many data sets have, rather than one data set."""
+        return bool(cls.layout) and not (cls.downloads or cls.registration)
+
+    @classmethod
+    def takes_thresholds(cls) -> bool:
+        """Whether the masks are the user's own, whose classes may have to be told apart by grey values."""
+        return cls.thresholds is not None
 
     def info(self) -> DatasetInfo:
         """What the recipe's attributes say; a source that tells more, such as its name, overrides this."""
@@ -87,6 +99,21 @@ class Recipe(ABC):
             grouping=self.grouping,
             unit=self.unit,
         )
+
+    def divide_masks(self, thresholds: Thresholds) -> None:
+        """Tell the classes of masks apart by grey values, as the user of the files asks for."""
+        if not self.takes_thresholds():
+            raise UserError(f"--threshold: {self.name} reads masks as their owner publishes them; leave it out.")
+        if len(thresholds) != len(self.classes) - 1:
+            raise UserError(
+                f"--threshold: the classes are {', '.join(self.classes)}; write {len(self.classes) - 1} numbers with "
+                f"commas, the least grey value of each but {self.classes[0]}, or name the classes in classes.txt."
+            )
+        self.thresholds = thresholds
+
+    def masks_are(self) -> str:
+        """What was done to tell the classes of masks apart, for `info`."""
+        return describe(self.thresholds, self.classes) if self.thresholds else ""
 
     @abstractmethod
     def items(self) -> list[Any]:

@@ -37,6 +37,7 @@ class DatasetInfo:
     grouping: str = ""  # what a group is ("patient", "scene"); empty when the source does not say
     unit: str = ""  # of spacings: "mm", or "pixels" where the source gives none and 1 stands for a pixel
     synthetic: bool = False
+    masks: str = ""  # what was done to tell the classes of masks apart; empty where their values are the classes
 
 
 @dataclass(frozen=True)
@@ -216,9 +217,7 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise UserError(
-                f"{path}: there is no such data set; make it with `semiseg prepare {path.stem} --out {path.parent}`."
-            )
+            raise UserError(f"{path}: there is no such data set; make it with `semiseg prepare`.")
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs["format"] != FORMAT:

@@ -35,6 +35,7 @@ def data_source(results: Results) -> list[str]:
     """Whom to cite for the data, and on what terms; empty where runs do not tell."""
     data = results.record["data"]
     told = {"": data.get("citation"), "from ": data.get("source"), "licence: ": data.get("licence")}
+    told |= {"masks: ": data.get("masks")}
     facts = "; ".join(f"{what}{value}" for what, value in told.items() if value)
     return [f"Data: {data_title(results)}; {facts}."] if facts else []
 

@@ -66,6 +66,7 @@ def describe_data(dataset: Dataset, split_hash: str, partition: Partition) -> di
         "synthetic": info.synthetic,
         "grouping": info.grouping,
         "unit": info.unit,
+        "masks": info.masks,
         "licence": info.licence,
         "source": info.source,
         "citation": info.citation,
