@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -226,6 +227,37 @@ def test_a_distance_in_pixels_is_not_called_one_in_millimetres(results, unit, sa
     full = next(t for t in all_tables(read_results(results)) if t.name == "full")
     assert {f"HD95 ↓ ({said})", f"ASD ↓ ({said})", "NSD ↑ (%)"} <= set(full.columns)
     assert any(f"tolerance of 1 ({said})" in note for note in full.notes)
+
+
+@pytest.mark.parametrize("title", ["Phantom", "Phantom (synthetic)", "Phantom (Synthetic data)"])
+def test_synthetic_data_are_called_so_once(results, title):
+    retell(results, title=title)
+    said = [note for table in all_tables(read_results(results)) for note in table.notes if "synthetic" in note.lower()]
+    assert said
+    assert all(note.lower().count("synthetic") == note.count("Phantom (synthetic data)") == 1 for note in said)
+    assert "<h1>Phantom <span class=badge>synthetic data</span></h1>" in page_text(results)
+
+
+def test_a_real_data_set_keeps_the_whole_of_its_title(results):
+    retell(results, title="Smoke (synthetic)", synthetic=False)
+    assert main_table(read_results(results)).notes[0].startswith("Smoke (synthetic); ")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("hippocampus_130", "mm"),
+        ("kvasir_instrument_118", "pixels"),
+        ("ssl4mis", "pixels"),
+        ("ssl4mis_hippocampus", "mm"),
+    ],
+)
+def test_committed_results_name_the_unit_of_their_distances(name, unit):
+    folder = Path(__file__).parent.parent / "results" / name
+    assert {json.loads(run.read_text())["data"].get("unit") for run in folder.rglob("run.json")} == {unit}
+    for table in folder.glob("tables/full.*"):
+        assert f"({unit})" in table.read_text(encoding="utf-8"), table
+        assert "mm or pixels" not in table.read_text(encoding="utf-8"), table
 
 
 def test_whom_to_cite_for_the_data_stands_below_the_methods_papers(results):
