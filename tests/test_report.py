@@ -16,7 +16,8 @@ from rich.console import Console
 from semiseg.errors import UserError
 from semiseg.metrics import METRICS
 from semiseg.report import report, terminal_table
-from semiseg.report.formats import Score, Table, comma_separated, html, latex, markdown, text
+from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
+from semiseg.report.latex import latex
 from semiseg.report.page import write_page
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
 from semiseg.report.tables import all_tables, main_table
@@ -445,7 +446,7 @@ def test_names_cannot_break_the_tables():
     rows = [["a|b & c_d #1 {x} \\ ~^", Score(50, 1, best=True)]]
     table = Table("t", "A_b", ["Method", "5 %"], rows, ["100 %"])
     assert r"a|b \& c\_d \#1 \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}" in latex(table)
-    assert r"\textbf{50.00 $\pm$ 1.00}" in latex(table)
+    assert r"\textbf{50.00\,$\pm$\,1.00}" in latex(table)
     assert r"a\|b & c_d" in markdown(table)
     assert "a|b &amp; c_d" in html(table)
     assert comma_separated(table) == "Method,5 %,5 % sd\na|b & c_d #1 {x} \\ ~^,50.0000,1.0000\n"

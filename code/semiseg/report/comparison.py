@@ -104,6 +104,7 @@ def _table(
         [*notes(results, [], spread=False), *explained],
         {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
         text_columns=2,
+        heading=0,
     )
 
 
