@@ -80,7 +80,7 @@ def test_many_training_curves_have_a_panel_each_before_that_of_the_reference(tmp
     results = make(tmp_path, 5)
     figure = drawn(training_curves, results)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == 2 * [*(f"Method{i}" for i in range(5)), "Full"]
+    assert titles == 2 * [*(f"Method{i}" for i in range(5)), "Full, 100 %"]
     for axes in figure.axes:
         behind, own = axes.get_lines()
         assert len(set(to_rgb(behind.get_color()))) == 1, "gray"

@@ -14,7 +14,7 @@ from semiseg.report.wording import data_title, percent
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
 PANEL = (1.45, 1.1)  # inches of a small panel with its surroundings; a layout engine takes minutes for fifty of them
-LEFT, TITLE, HEADING, STEPS = 0.6, 0.3, 0.3, 0.4  # inches for the ticks, the data set, a share of labels, its steps
+LEFT, TITLE, HEADING, STEPS = 0.75, 0.3, 0.3, 0.4  # inches for the ticks, the data set, a share of labels, its steps
 Losses = dict[tuple[str, float], pd.Series]  # by method and label fraction, the smoothed loss at each step
 
 
@@ -81,7 +81,8 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
                 axes.plot(behind.index, behind, color=GRAY, linewidth=2.4, alpha=0.4)
             loss = losses[entry.name, own]
             axes.plot(loss.index, loss, color=style[entry.name].color, linewidth=1.2)
-            axes.set_title(entry.title, loc="left", fontsize=7, pad=3)
+            title = entry.title if own == labels else f"{entry.title}, {percent(own)}"
+            axes.set_title(title, loc="left", fontsize=7, pad=3)
             axes.tick_params(
                 labelsize=6, which="both", labelleft=column == 0, labelbottom=place + PER_ROW >= len(shown)
             )
