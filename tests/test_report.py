@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from rich.console import Console
 from semiseg.errors import UserError
 from semiseg.metrics import METRICS
 from semiseg.report import report, terminal_table
-from semiseg.report.formats import Score, Table, comma_separated, html, latex, markdown, text
+from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
+from semiseg.report.latex import latex
 from semiseg.report.page import write_page
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
 from semiseg.report.tables import all_tables, main_table
@@ -228,6 +230,37 @@ def test_a_distance_in_pixels_is_not_called_one_in_millimetres(results, unit, sa
     assert any(f"tolerance of 1 ({said})" in note for note in full.notes)
 
 
+@pytest.mark.parametrize("title", ["Phantom", "Phantom (synthetic)", "Phantom (Synthetic data)"])
+def test_synthetic_data_are_called_so_once(results, title):
+    retell(results, title=title)
+    said = [note for table in all_tables(read_results(results)) for note in table.notes if "synthetic" in note.lower()]
+    assert said
+    assert all(note.lower().count("synthetic") == note.count("Phantom (synthetic data)") == 1 for note in said)
+    assert "<h1>Phantom <span class=badge>synthetic data</span></h1>" in page_text(results)
+
+
+def test_a_real_data_set_keeps_the_whole_of_its_title(results):
+    retell(results, title="Smoke (synthetic)", synthetic=False)
+    assert main_table(read_results(results)).notes[0].startswith("Smoke (synthetic); ")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("hippocampus_130", "mm"),
+        ("kvasir_instrument_118", "pixels"),
+        ("ssl4mis", "pixels"),
+        ("ssl4mis_hippocampus", "mm"),
+    ],
+)
+def test_committed_results_name_the_unit_of_their_distances(name, unit):
+    folder = Path(__file__).parent.parent / "results" / name
+    assert {json.loads(run.read_text())["data"].get("unit") for run in folder.rglob("run.json")} == {unit}
+    for table in folder.glob("tables/full.*"):
+        assert f"({unit})" in table.read_text(encoding="utf-8"), table
+        assert "mm or pixels" not in table.read_text(encoding="utf-8"), table
+
+
 def test_whom_to_cite_for_the_data_stands_below_the_methods_papers(results):
     retell(results, citation="Who et al., Where 1 (2020)", source="https://where.example", licence="CC0")
     papers = next(t for t in all_tables(read_results(results)) if t.name == "papers")
@@ -413,7 +446,7 @@ def test_names_cannot_break_the_tables():
     rows = [["a|b & c_d #1 {x} \\ ~^", Score(50, 1, best=True)]]
     table = Table("t", "A_b", ["Method", "5 %"], rows, ["100 %"])
     assert r"a|b \& c\_d \#1 \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}" in latex(table)
-    assert r"\textbf{50.00 $\pm$ 1.00}" in latex(table)
+    assert r"\textbf{50.00\,$\pm$\,1.00}" in latex(table)
     assert r"a\|b & c_d" in markdown(table)
     assert "a|b &amp; c_d" in html(table)
     assert comma_separated(table) == "Method,5 %,5 % sd\na|b & c_d #1 {x} \\ ~^,50.0000,1.0000\n"

@@ -94,12 +94,13 @@ def test_the_test_over_folds_widens_the_variance_for_shared_training_cases():
     assert (low > 0) == (p < 0.05)
 
 
-def test_one_fold_has_no_interval_and_equal_scores_no_evidence():
-    assert all(isnan(value) for value in astuple(corrected_t_test([0.1])))
+def test_one_or_two_folds_have_no_interval_and_equal_scores_no_evidence():
+    for few in ([0.1], [0.1, 0.3], [0.25, 0.25]):
+        assert all(isnan(value) for value in astuple(corrected_t_test(few)))
     assert astuple(corrected_t_test([0.0, 0.0, 0.0])) == (1, 0, 0, 0, 1, 0)
     assert corrected_t_test([0.1, 0.1, 0.1]).p < 1e-9
-    assert corrected_t_test([0.25, 0.25]).better == 1
-    assert corrected_t_test([-0.25, -0.25]).worse == 1
+    assert corrected_t_test([0.25, 0.25, 0.25]).better == 1
+    assert corrected_t_test([-0.25, -0.25, -0.25]).worse == 1
 
 
 @pytest.mark.parametrize(("shift", "repeats"), [(0.0, 1), (0.012, 3), (-0.03, 3)])
@@ -201,6 +202,28 @@ def test_the_table_states_every_difference_and_is_left_out_without_a_lower_bound
         ["5 %", "Better", "+4.67", "-7.22 to +16.55", "3 of 3", "0.233", "0.233", "0.088", "0.069", "0.842"]
     ]
     assert tables["differences_cases"].rows == [["5 %", "Better", "+4.67", "5 of 6", "0.062", "0.062"]]
+
+
+def test_two_folds_give_a_difference_without_interval_or_p_value_and_the_table_says_why_once(tmp_path):
+    write(tmp_path, "plain", BASE, role="lower", folds=(0, 1))
+    write(tmp_path, "better", added(GAIN), folds=(0, 1))
+
+    def table():
+        return next(table for table in all_tables(read_results(tmp_path)) if table.name == "differences")
+
+    assert table().columns == ["Labels", "Method", "Difference", "Folds above"]
+    assert table().rows == [["5 %", "Better", "+3.75", "2 of 2"]]
+    assert [note for note in table().notes if "folds for" in note] == [
+        "Too few folds for intervals and p-values: they take 3."
+    ]
+    assert not any("p and the interval" in note for note in table().notes)
+    write(tmp_path, "plain", BASE, labels=0.2, role="lower")
+    write(tmp_path, "better", added(GAIN), labels=0.2)
+    assert table().rows[0] == ["5 %", "Better", "+3.75†", "–", "2 of 2", *["–"] * 5]
+    assert table().rows[1][3] == "-7.22 to +16.55"
+    assert [note for note in table().notes if "folds for" in note] == [
+        "Too few folds for intervals and p-values where there is –: they take 3."
+    ]
 
 
 def test_methods_can_be_compared_with_any_other(tmp_path):

@@ -3,7 +3,7 @@
 from math import isnan
 
 from semiseg.report.formats import ABSENT, Cell, Table
-from semiseg.report.significance import EQUIVALENT, Difference
+from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import kept_because, notes, percent
 
@@ -11,34 +11,40 @@ from semiseg.report.wording import kept_because, notes, percent
 def difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
     """What each method adds to the reference, and whether other trainings would show it."""
     margin = f"{100 * EQUIVALENT:g} point{'' if EQUIVALENT == 0.01 else 's'}"
-    return _table(
-        "differences",
-        f"Difference to {reference.title} in Dice points",
-        results,
-        reference,
-        compared,
-        {
-            "95 % interval": [
-                ABSENT if isnan(e.low) else f"{100 * e.low:+.2f} to {100 * e.high:+.2f}"
-                for e in (d.evidence for d in compared)
-            ],
-            "Folds above": [f"{d.above} of {d.pairs}" for d in compared],
+    few = sum(d.pairs < ENOUGH for d in compared)
+    columns = {"Folds above": [f"{d.above} of {d.pairs}" for d in compared]}
+    explained = [
+        f"Difference: mean over the folds of all repeats, to {reference.title} with the same labels, in the folds "
+        "and seeds that both have.",
+    ]
+    if few:
+        explained.append(
+            f"Too few folds for intervals and p-values{'' if few == len(compared) else f' where there is {ABSENT}'}: "
+            f"they take {ENOUGH}."
+        )
+    if few < len(compared):
+        intervals = [
+            ABSENT if isnan(e.low) else f"{100 * e.low:+.2f} to {100 * e.high:+.2f}"
+            for e in (d.evidence for d in compared)
+        ]
+        columns = {
+            "95 % interval": intervals,
+            **columns,
             "p": [_probability(d.evidence.p) for d in compared],
             "Holm": [_probability(d.p_adjusted) for d in compared],
             "Worse": [_probability(d.evidence.worse) for d in compared],
             "Equivalent": [_probability(d.evidence.equivalent) for d in compared],
             "Better": [_probability(d.evidence.better) for d in compared],
-        },
-        [
-            f"Difference: mean over the folds of all repeats, to {reference.title} with the same labels, in the folds "
-            "and seeds that both have.",
+        }
+        explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
             "share training cases, labeled or not. It asks whether other trainings would show the difference.",
             "Holm: p adjusted for the number of methods at the same share of labels.",
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
-        ],
-    )
+        ]
+    title = f"Difference to {reference.title} in Dice points"
+    return _table("differences", title, results, reference, compared, columns, explained)
 
 
 def case_difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
@@ -98,6 +104,7 @@ def _table(
         [*notes(results, [], spread=False), *explained],
         {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
         text_columns=2,
+        heading=0,
     )
 
 

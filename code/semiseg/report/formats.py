@@ -1,4 +1,4 @@
-"""A table of scores, and how it looks as Markdown, LaTeX, CSV and HTML."""
+"""A table of scores, and how it looks as Markdown, CSV and HTML."""
 
 import csv
 import io
@@ -6,30 +6,8 @@ from dataclasses import dataclass, field
 from html import escape
 from math import isnan
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "×": r"$\times$",
-    "–": "--",
-    "<": r"$<$",
-    ">": r"$>$",
-}
 ABSENT = "–"
-WIDE = 7  # columns; a wider LaTeX table is scaled to the width of the text
+WIDE = 7  # columns; a wider table is set smaller on the page
 
 
 @dataclass(frozen=True)
@@ -63,6 +41,7 @@ class Table:
     notes: list[str]
     rules: set[int] = field(default_factory=set)  # rows with a line above, which sets groups apart
     text_columns: int = 1  # leading columns that hold words
+    heading: int | None = None  # the one of them with one value in each group, which can stand above the group
 
 
 def text(cell: Cell) -> str:
@@ -88,35 +67,6 @@ def markdown(table: Table) -> str:
     lines = [f"### {table.title}", "", line([shown(c) for c in table.columns]), line(align)]
     lines += [line([shown(cell) for cell in row]) for row in table.rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
-
-
-def latex(table: Table) -> str:
-    """A floating table for a paper that loads booktabs (and graphicx, where the table is wide)."""
-
-    def shown(cell: Cell) -> str:
-        words = "".join(LATEX.get(c, c) for c in text(cell).replace("\n", " "))
-        return rf"\textbf{{{words}}}" if _is_best(cell) else words
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(cells) + r" \\"
-
-    wide = len(table.columns) > WIDE
-    align = "l" * table.text_columns + "r" * (len(table.columns) - table.text_columns)
-    lines = [
-        rf"% needs \usepackage{{booktabs}}{' and graphicx' if wide else ''}",
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{shown(' '.join([f'{table.title}.', *table.notes]))}}}",
-        rf"\label{{tab:{table.name}}}",
-    ]
-    lines += [r"\resizebox{\textwidth}{!}{%"] if wide else []
-    head = line([shown(column) for column in table.columns])
-    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule"]
-    for index, row in enumerate(table.rows):
-        lines += [r"\midrule"] if index in table.rules else []
-        lines.append(line([shown(cell) for cell in row]))
-    lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\end{table}"]
-    return "\n".join(lines) + "\n"
 
 
 def comma_separated(table: Table) -> str:

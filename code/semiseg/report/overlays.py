@@ -2,20 +2,28 @@
 
 import zipfile
 from math import ceil, isfinite
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
 
 from semiseg.report.summary import Results, Run
 from semiseg.report.wording import data_title, percent
 
 PER_ROW = 10  # methods side by side; more continue in further blocks below
 WIDTH = 1.25  # inches of a picture
-CLASS_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#0072B2")  # Okabe and Ito
+# Lines are light ones on broader dark ones, so that they show on any tissue. Predictions have a color and dashes for
+# each class, and where they agree with the reference, they lie inside its line.
+EDGE = "black"
+REFERENCE: dict[str, Any] = {"color": "white", "linewidth": 1.5}
+REFERENCE_EDGE: dict[str, Any] = {"color": EDGE, "linewidth": 2.3}
+PREDICTION_EDGE: dict[str, Any] = {"color": EDGE, "linewidth": 1.0}
+PREDICTION_WIDTH = 0.9
+CLASS_COLORS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#7FD8BE")  # light ones, mostly of Okabe and Ito
+CLASS_DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1.2, 1.2)), (0, (7, 1.2, 1.2, 1.2)))
 Examples = dict[str, np.ndarray]  # the arrays of examples.npz
 
 
@@ -28,7 +36,7 @@ def overlays(results: Results) -> Figure | None:
     cases, ratio = len(first["ids"]), first["labels"].shape[1] / first["labels"].shape[2]
     per_row = ceil(len(shown) / ceil(len(shown) / PER_ROW))
     blocks = [shown[start : start + per_row] for start in range(0, len(shown), per_row)]
-    columns, height = 2 + per_row, 0.5 + len(blocks) * (0.3 + cases * WIDTH * ratio)
+    columns, height = 2 + per_row, 0.5 + len(blocks) * (0.3 + cases * (WIDTH * ratio + 0.13))
     figure = Figure(
         figsize=(WIDTH * columns, height),
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
@@ -65,9 +73,13 @@ def overlays(results: Results) -> Figure | None:
         ha="left",
         fontsize=8,
     )
-    if len(results.classes) > 1:
-        patches = [Patch(color=_class_color(i), label=name) for i, name in enumerate(results.classes, 1)]
-        figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), fontsize=7)
+    drawn: list[Any] = [(Line2D([], [], **REFERENCE_EDGE), Line2D([], [], **REFERENCE))]
+    drawn += [
+        (Line2D([], [], **PREDICTION_EDGE), Line2D([], [], **_class_line(i + 1))) for i in range(len(results.classes))
+    ]
+    names = ["reference", *(f"predicted: {name}" for name in results.classes)]
+    fitting = int(WIDTH * columns / (0.06 * max(map(len, names)) + 0.6))  # inches of a letter and of a line
+    figure.legend(drawn, names, loc="outside lower left", ncols=max(1, fitting), fontsize=7, handlelength=4)
     return figure
 
 
@@ -97,21 +109,37 @@ def _displayable(image: np.ndarray) -> np.ndarray:
     return channels.transpose(1, 2, 0) / 255
 
 
-def _draw(axes: Axes, image: np.ndarray, filled: np.ndarray | None = None, outlined: np.ndarray | None = None) -> None:
-    """An image (H, W, 3) with class masks (H, W), one filled and one outlined."""
-    picture = image.copy()
-    for index in np.unique(filled)[1:] if filled is not None else []:
-        inside = filled == index
-        picture[inside] = 0.45 * picture[inside] + 0.55 * np.array(to_rgb(_class_color(index)))
-    axes.imshow(picture, interpolation="nearest")
-    for index in np.unique(outlined) if outlined is not None else []:
-        inside = outlined == index
-        if index and not inside.all():
-            axes.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
+def _draw(
+    axes: Axes, image: np.ndarray, predicted: np.ndarray | None = None, reference: np.ndarray | None = None
+) -> None:
+    """An image (H, W, 3) with the outlines of class masks (H, W)."""
+    axes.imshow(image, interpolation="nearest")
+    height, width = image.shape[:2]
+    for mask, is_prediction in ((reference, False), (predicted, True)):
+        for index in np.unique(mask) if mask is not None else []:
+            if not index:
+                continue
+            inside = np.pad(mask == index, 1)  # so that a structure at the edge of the image has a line there, too
+            for style in (PREDICTION_EDGE, _class_line(index)) if is_prediction else (REFERENCE_EDGE, REFERENCE):
+                axes.contour(
+                    np.arange(-1, width + 1),
+                    np.arange(-1, height + 1),
+                    inside,
+                    levels=[0.5],
+                    colors=style["color"],
+                    linewidths=style["linewidth"],
+                    linestyles=[style.get("linestyle", "-")],
+                )
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _class_color(index: int) -> str:
-    return CLASS_COLORS[(index - 1) % len(CLASS_COLORS)]
+def _class_line(index: int) -> dict[str, Any]:
+    """The line of a predicted class, above its dark edge."""
+    return {
+        "color": CLASS_COLORS[(index - 1) % len(CLASS_COLORS)],
+        "linestyle": CLASS_DASHES[(index - 1) % len(CLASS_DASHES)],
+        "linewidth": PREDICTION_WIDTH,
+    }
 
 
 def _write_dice(axes: Axes, results: Results, run: Run, case: str) -> None:
@@ -119,18 +147,8 @@ def _write_dice(axes: Axes, results: Results, run: Run, case: str) -> None:
     of_run = (cases[["method", "labels", "fold", "seed"]] == list(run.key)).all(axis=1)
     dice = cases.dice[of_run & (cases.case == case)].mean()
     if isfinite(dice):
-        box = {"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1}
-        axes.text(
-            0.97,
-            0.03,
-            f"{100 * dice:.0f}",
-            transform=axes.transAxes,
-            ha="right",
-            va="bottom",
-            fontsize=6.5,
-            color="white",
-            bbox=box,
-        )
+        words = f"{100 * dice:.0f}"
+        axes.text(0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
 
 
 def _wrapped(title: str, width: int = 16) -> str:

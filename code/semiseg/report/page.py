@@ -9,7 +9,7 @@ from typing import Any
 from semiseg.report.formats import Table, html
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.summary import Results
-from semiseg.report.wording import budget, count_of_folds, data_title, percent
+from semiseg.report.wording import budget, count_of_folds, data_name, data_title, percent
 
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's
 CSS = """
@@ -96,7 +96,7 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
 <style>{CSS}</style>
 </head>
 <body>
-<h1>{escape(str(results.record["data"]["title"]))}{badge}</h1>
+<h1>{escape(data_name(results))}{badge}</h1>
 <p class=lead>Semi-supervised segmentation benchmark “{escape(name)}”</p>
 <dl>{"".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts(results))}</dl>
 {body}

@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.style import RC, Look, looks
-from semiseg.report.summary import KEY, Entry, Results, fold_statistics, lookup
+from semiseg.report.summary import Entry, Results, fold_statistics, lookup
 from semiseg.report.wording import data_title, percent
 
 DPI = 160
@@ -67,7 +68,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "overlays",
                 "Predictions",
                 "The same test cases for every method, at the smallest share of labels, first fold and seed. "
-                "Filled: prediction; white line: reference; number: Dice of the case.",
+                "Dashed: prediction; white line with black edges: reference; number: Dice of the case.",
             ),
             overlays,
         ),
@@ -150,56 +151,6 @@ def case_dice(results: Results) -> Figure:
     return figure
 
 
-def training_curves(results: Results) -> Figure | None:
-    """The supervised loss of every method, one panel per label fraction; None where nothing was logged."""
-    curves = _supervised_curves(results)
-    if curves.empty:
-        return None
-    fractions = sorted(curves.labels.unique())
-    style = looks(results.entries)
-    height = max(3.4, 0.6 + 0.18 * len(results.entries))  # room for the legend
-    figure = Figure(figsize=(2.4 + 2.4 * len(fractions), height), layout="constrained")
-    panels = figure.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
-    shown: dict[str, Any] = {}
-    for axes, labels in zip(panels, fractions, strict=True):
-        for entry in results.entries:
-            curve = curves[(curves.method == entry.name) & (curves.labels == labels)]
-            if curve.empty:
-                continue
-            loss = curve.groupby("step")["loss"].mean()
-            loss = loss.rolling(max(1, len(loss) // 20), min_periods=1, center=True).mean()
-            look = style[entry.name]
-            shown[entry.title] = axes.plot(loss.index, loss, color=look.color, linestyle=look.dash)[0]
-        axes.set(xlabel="Step", yscale="log")
-        axes.set_title(f"{percent(labels)} labeled", loc="left")
-    panels[0].set_ylabel("Supervised loss")
-    figure.legend(shown.values(), shown.keys(), loc="outside right upper")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
-    return figure
-
-
-def _supervised_curves(results: Results) -> pd.DataFrame:
-    """Columns KEY, step, loss; several supervised losses of one method are averaged."""
-    frames = []
-    for run in results.finished:
-        try:
-            curve = pd.read_csv(run.folder / "curve.csv")
-        except (OSError, ValueError):  # pandas' own errors are ValueErrors
-            continue
-        losses = [column for column in curve if str(column).startswith("supervised")]
-        if losses and "step" in curve:
-            frames.append(
-                pd.DataFrame(
-                    {
-                        **dict(zip(KEY, run.key, strict=True)),
-                        "step": curve["step"],
-                        "loss": curve[losses].mean(axis=1),
-                    }
-                )
-            )
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def _one_fraction(results: Results, scores: pd.DataFrame, labels: float) -> Figure:
     """Dice of every method, for benchmarks with one label fraction."""
     entries = results.entries[::-1]
@@ -222,7 +173,7 @@ def _one_fraction(results: Results, scores: pd.DataFrame, labels: float) -> Figu
                 textcoords="offset points",
                 ha="center",
                 fontsize=7,
-                color=look.color,
+                color=look.ink,
                 bbox={"color": "white", "pad": 0.5},
             )
     axes.set(
@@ -272,7 +223,7 @@ def _label_ends(axes: Axes, height: float, ends: list[tuple[Entry, Look, float, 
             (right + 0.06, place),
             va="center",
             fontsize=8,
-            color=look.color,
+            color=look.ink,
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",

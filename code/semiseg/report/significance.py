@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit
 from semiseg.data.splits import FOLDS
 from semiseg.report.summary import Entry, Results, fold_scores
 
+ENOUGH = 3  # folds; with two, Student's t has one degree of freedom and reaches 12.7 standard errors either way
 EQUIVALENT = 0.01  # of Dice: two methods within one point of each other are as good as equal
 
 
@@ -52,7 +53,7 @@ def case_differences(results: Results, reference: Entry) -> list[Difference]:
 
 
 def corrected_t_test(folds: np.ndarray) -> Evidence:
-    """Evidence of the mean d̄ of differences d₁ … d_k in the folds of all repeats; none for fewer than two.
+    """Evidence of the mean d̄ of differences d₁ … d_k in the folds of all repeats; none for fewer than ENOUGH.
 
     Trainings of different folds share cases, so that s²/k is too small a variance of the mean. Nadeau and Bengio
     (Machine Learning 2003) take (1/k + n_test/n_train) s², here with n_test/n_train = 1/(FOLDS − 1), and Student's t
@@ -65,7 +66,7 @@ def corrected_t_test(folds: np.ndarray) -> Evidence:
     cases that folds share, the more often p is too small, in up to 56 % if that were all.
     """
     count, mean = len(folds), float(np.mean(folds))
-    if count < 2:
+    if count < ENOUGH:
         return Evidence()
     error = sqrt((1 / count + 1 / (FOLDS - 1)) * float(np.var(folds, ddof=1)))
     if not error:

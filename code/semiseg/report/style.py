@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+
 from semiseg.report.summary import Entry
 
 # Okabe and Ito's palette, for lines and names on white: without black, which is near the bounds' gray, its
@@ -11,6 +14,7 @@ from semiseg.report.summary import Entry
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#3D9FD8", "#C98A00", "#882255")
 MARKERS = "osD^vPX"
 GRAY = "#555555"
+LEGIBLE = 4.5  # contrast of text to its background that WCAG asks for
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 
 RC: Any = {
@@ -38,6 +42,13 @@ class Look:
     dash: Any
 
     @property
+    def ink(self) -> str:
+        """The color for words: as dark as white paper needs."""
+        red, green, blue = to_rgb(self.color)
+        shades = (to_hex((share * red, share * green, share * blue)) for share in np.linspace(1, 0, 101))
+        return next(shade for shade in shades if contrast(shade, "white") >= LEGIBLE)
+
+    @property
     def line(self) -> dict[str, Any]:
         """Keyword arguments of a line with markers."""
         return {
@@ -47,6 +58,17 @@ class Look:
             "linewidth": 1.4,
             "markersize": 4.5,
         }
+
+
+def contrast(color: str, other: str) -> float:
+    """From 1 for equal colors to 21 for black and white, as WCAG 2 defines it."""
+
+    def luminance(name: str) -> float:
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(name)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(color), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def looks(entries: Sequence[Entry]) -> dict[str, Look]:

@@ -13,7 +13,8 @@ from rich.text import Text
 from semiseg.errors import UserError
 from semiseg.metrics import TABLE
 from semiseg.report.comparison import case_difference_table, difference_table
-from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, latex, markdown, text
+from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
+from semiseg.report.latex import latex
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import data_source, data_title, kept_because, notes, percent, share_of, unit_of_distances
@@ -118,6 +119,7 @@ def full_table(results: Results) -> Table:
         ],
         rules,
         text_columns=2,
+        heading=0,
     )
 
 
@@ -153,6 +155,7 @@ def class_table(results: Results) -> Table:
         notes(results),
         rules,
         text_columns=2,
+        heading=0,
     )
 
 
@@ -224,6 +227,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
         ],
         {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
         text_columns=3,
+        heading=0,
     )
 
 
@@ -242,6 +246,7 @@ def paper_table(results: Results) -> Table:
         data_source(results),
         _role_changes(results.entries),
         text_columns=len(columns),
+        heading=1,
     )
 
 

@@ -1,5 +1,6 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
+import re
 from math import isnan
 
 from semiseg.data.splits import FOLDS
@@ -25,10 +26,16 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.10g} %"
 
 
+def data_name(results: Results) -> str:
+    """The data set's title; where it says itself that the data are synthetic, as older runs' do, without that."""
+    data = results.record["data"]
+    title = str(data["title"])
+    return re.sub(r"\s*\(synthetic( data)?\)", "", title, flags=re.IGNORECASE) if data.get("synthetic") else title
+
+
 def data_title(results: Results) -> str:
     """The data set, and whether it is a made-up one."""
-    data = results.record["data"]
-    return f"{data['title']} (synthetic data)" if data.get("synthetic") else str(data["title"])
+    return data_name(results) + (" (synthetic data)" if results.record["data"].get("synthetic") else "")
 
 
 def data_source(results: Results) -> list[str]:
