@@ -72,6 +72,42 @@ def test_the_fraction_is_met_where_groups_allow(tmp_path):
     assert counts == [4, 16, 40, 80]
 
 
+def test_a_count_of_groups_labels_the_first_of_the_order_whole_and_nested(dataset):
+    splits, group = make_splits(dataset, repeats=2), groups(dataset)
+    for fold, frozen in enumerate(splits.folds):
+        order = list(dict.fromkeys(group[case] for case in frozen.train))
+        for number in range(1, len(order) + 1):
+            parts = splits.partition(fold, f"{number} patients", group)
+            assert list(dict.fromkeys(group[case] for case in parts.labeled)) == order[:number]
+            assert parts.labeled + parts.unlabeled == frozen.train
+            assert not {group[case] for case in parts.labeled} & {group[case] for case in parts.unlabeled}
+            assert parts == splits.partition(fold, f"{number} groups", group)
+
+
+def test_a_count_labels_the_very_cases_of_the_share_that_comes_to_it(tmp_path):
+    dataset = grouped(tmp_path / "toy.h5", [2] * 50)
+    splits, group = make_splits(dataset), groups(dataset)
+    for fold in range(5):
+        share = splits.partition(fold, 0.05, group)
+        assert share == splits.partition(fold, "2 patients", group) == splits.partition(fold, "4 cases", group)
+
+
+def test_a_count_that_a_fold_cannot_give_is_refused_in_one_line(tmp_path):
+    dataset = grouped(tmp_path / "toy.h5", [2] * 10)
+    splits, group = make_splits(dataset), groups(dataset)
+    assert len(splits.partition(3, "8 groups", group).labeled) == 16
+    for labels, message in (
+        ("9 patients", "fold 3 has 8 groups of training cases, not 9 patients"),
+        ("5 cases", "fold 3 cannot label 5 cases, since groups are labelled whole; choose 4 or 6."),
+        ("1 case", "choose 2."),
+        ("17 cases", "choose 16."),
+    ):
+        with pytest.raises(UserError) as error:
+            splits.partition(3, labels, group)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_folds_are_even(tmp_path):
     splits = make_splits(grouped(tmp_path / "toy.h5", [2] * 13))
     sizes = [len(fold.test) for fold in splits.folds]

@@ -102,6 +102,10 @@ def edited(root, **changes):
     ({"labels": [0]}, "above 0"),
     ({"labels": ["120%"]}, "at most at 1"),
     ({"labels": ["some"]}, "no fraction"),
+    ({"labels": ["0 cases"]}, "above 0"),
+    ({"labels": ["9 groups"]}, "has 8 groups of training cases, not 9 groups"),
+    ({"labels": ["9 cases"]}, "cannot label 9 cases"),
+    ({"labels": ["3 patients"]}, "its groups are cases; write 3 cases"),
     ({"network": "nothing"}, "network 'nothing'"),
     ({"steps": 5}, "unknown key 'steps'"),
     ({"training": BENCHMARK["training"] | {"steps": 3}}, "other settings (training.steps)"),
@@ -125,6 +129,7 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--methods", "nothing"], "nothing"),
     (["--labels", "0%"], "above 0"),
     (["--labels", "50%"], "no labels 0.5"),
+    (["--labels", "3 cases"], "no labels 3 cases"),
     (["--folds", "a"], "--folds"),
     (["--folds", "3"], "no folds 3"),
     (["--seeds", "5"], "no seeds 5"),
@@ -393,6 +398,39 @@ def test_one_method_can_be_trained_by_itself(root, capfd):
     assert (record["spec"]["config"]["ema_decay"], record["status"]) == (0.9, "finished")
     assert call(*command) == 0
     assert len(carried_out) == 1
+
+
+def test_labels_by_count_are_trained_shown_and_told_in_the_users_words(root, capfd):
+    edited(root, name="counts", labels=["2 cases", "25%", "1 group"])
+    assert call("run", "quick.yaml", "--labels", "2 cases,1 groups", "--methods", "supervised", "--device", "cpu") == 0
+    assert carried_out == [f"runs/supervised/labels-{what}/fold-0/seed-0" for what in ("2-cases", "1-group")]
+    out = capfd.readouterr().out
+    assert "supervised, labels of 2 cases, fold 0, seed 0: Dice" in out
+    table = (root / "results/counts/tables/main.md").read_text()
+    assert "| 1 group | 2 cases |" in table, "the table begins with the fewest cases"
+    records = [json.loads((root / "results/counts" / run / "run.json").read_text()) for run in carried_out]
+    assert [record["spec"]["labels"] for record in records] == ["2 cases", "1 group"]
+    assert [record["data"]["labeled"] for record in records] == [2, 1]
+    record = root / "results/counts" / carried_out[0] / "run.json"
+    record.write_text(json.dumps(records[0] | {"status": "failed", "reason": "no luck"}))
+    assert call("status", "results/counts") == 0
+    out = capfd.readouterr().out
+    assert "finished  1" in out
+    assert "runs/supervised/labels-2-cases/fold-0/seed-0: no luck" in out
+    assert call("report", "results/counts") == 0
+    assert "| 1 group |\n" in (root / "results/counts/tables/main.md").read_text()
+
+
+def test_settings_are_tuned_with_a_count_of_labels(root, capfd):
+    assert call("tune", "quick.yaml", "--trials", "1", "--labels", "2 cases", "--device", "cpu", "--dry-run") == 0
+    assert "runs/supervised.00/labels-2-cases/fold-0.inner-0/seed-0" in capfd.readouterr().out
+
+
+def test_one_method_is_trained_with_a_count_of_labels(root):
+    settings = [f"--set=training.{k}={json.dumps(v)}" for k, v in BENCHMARK["training"].items()]
+    options = ["--data", "tiny", "--labels", "3 cases", "--out", "trained", "--splits", "splits", "--device", "cpu"]
+    assert call("train", "supervised", *options, *settings, "--set=network=unet_small") == 0
+    assert carried_out == ["runs/supervised/labels-3-cases/fold-0/seed-0"]
 
 
 def test_masks_for_new_pictures(root, capfd):

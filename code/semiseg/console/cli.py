@@ -138,7 +138,7 @@ def run(
     executor_options: ExecutorOptions = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these, or also these: a,b.")] = "",
-    labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
+    labels: Annotated[str, typer.Option(help="Only these: 5%,20%, or 3 patients.")] = "",
     folds: Annotated[str, typer.Option(help="Only these folds: 0,1.")] = "",
     seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
     methods_dir: MethodsDir = None,
@@ -154,7 +154,8 @@ def run(
     from semiseg.console.running import carry_out
     from semiseg.console.terminal import show_report
     from semiseg.executors import make_executor
-    from semiseg.settings import fraction, load_benchmark
+    from semiseg.labels import read_labels
+    from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
@@ -165,7 +166,7 @@ def run(
     try:
         selection = Selection(
             tuple(_split(methods)),
-            tuple(fraction(f) for f in _split(labels)),
+            tuple(read_labels(part) for part in _split(labels)),
             tuple(int(f) for f in _split(folds)),
             tuple(int(s) for s in _split(seeds)),
         )
@@ -195,7 +196,7 @@ def tune(
     executor_options: ExecutorOptions = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these now, or also these: a,b.")] = "",
-    labels: Annotated[str, typer.Option(help="With these fractions, not the file's: 5%,20%.")] = "",
+    labels: Annotated[str, typer.Option(help="With these, not the file's: 5%,20%, or 3 patients.")] = "",
     folds: Annotated[str, typer.Option(help="On training cases of these folds, not the file's: 0,1.")] = "",
     inner_folds: Annotated[str, typer.Option(help="Tested on these of the inner folds 0 to 4; by default 0,1.")] = "",
     methods_dir: MethodsDir = None,
@@ -241,7 +242,7 @@ def train(
     method: Annotated[str, typer.Argument(help="A name that `semiseg methods` lists.")],
     data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    labels: Annotated[str, typer.Option(help="Fraction of labelled training cases.")] = "5%",
+    labels: Annotated[str, typer.Option(help="How many of the training cases: 5%, 3 patients, 10 cases.")] = "5%",
     fold: Annotated[int, typer.Option(help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from semiseg.labels import count_of, in_words
 from semiseg.settings import RunSpec
 from semiseg.training.lease import Holder, holder
 
@@ -91,4 +92,5 @@ class Watch:
 def label(spec: RunSpec) -> str:
     """A run in a few words."""
     inner = "" if spec.inner is None else f", inner fold {spec.inner}"
-    return f"{spec.method}, {100 * spec.labels:g} % labels, fold {spec.fold}{inner}, seed {spec.seed}"
+    labels = f"labels of {spec.labels}" if count_of(spec.labels) else f"{in_words(spec.labels)} labels"
+    return f"{spec.method}, {labels}, fold {spec.fold}{inner}, seed {spec.seed}"
