@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from semiseg.contract import tiny_dataset
+from semiseg.data import splits as splits_module
 from semiseg.data.splits import load_or_freeze, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
@@ -106,6 +107,24 @@ def test_a_count_that_a_fold_cannot_give_is_refused_in_one_line(tmp_path):
             splits.partition(3, labels, group)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_split_that_comes_with_semiseg_serves_the_data_it_was_made_for_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits_module, "SPLITS", tmp_path / "embedded")
+    dataset, own = grouped(tmp_path / "toy.h5", [2] * 10), tmp_path / "own" / "toy.json"
+    load_or_freeze(tmp_path / "embedded" / "toy.json", dataset)
+    stored = json.loads((tmp_path / "embedded" / "toy.json").read_text())
+    stored["folds"][0]["train"].reverse()  # as it would not be frozen today
+    (tmp_path / "embedded" / "toy.json").write_text(json.dumps(stored))
+    embedded = (tmp_path / "embedded" / "toy.json").read_bytes()
+    assert load_or_freeze(own, dataset).folds[0].train == tuple(stored["folds"][0]["train"])
+    assert not own.exists(), "what is there need not be frozen"
+    both = load_or_freeze(own, dataset, repeats=2)
+    assert both.folds[0].train == tuple(stored["folds"][0]["train"])
+    assert load_or_freeze(own, dataset, repeats=2) == both
+    assert (tmp_path / "embedded" / "toy.json").read_bytes() == embedded, "an installed package is not written to"
+    other = grouped(tmp_path / "other.h5", [2] * 11)
+    assert load_or_freeze(tmp_path / "elsewhere" / "toy.json", other).data_hash == other.hash
 
 
 def test_folds_are_even(tmp_path):

@@ -1,6 +1,7 @@
 """The command line: exit codes, one line for bad input, and nothing lost or done twice."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -22,8 +23,9 @@ from commands import call, carried_out, in_this_process
 from semiseg.benchmarks.state import Standing, give_up
 from semiseg.console import cli, running
 from semiseg.contract import tiny_dataset
+from semiseg.embedded import find_benchmark
 from semiseg.executors import local
-from semiseg.settings import RunSpec
+from semiseg.settings import RunSpec, load_benchmark
 from semiseg.training.lease import claim
 
 BENCHMARK = {
@@ -185,7 +187,7 @@ def test_every_command_refuses_in_one_line(refused, what):
         "status": ["status", "absent"],
         "report": ["report", "absent"],
         "predict": ["predict", "absent", ".", "--out", "masks"],
-        "train": ["train", "nothing", "--data", "tiny", "--out", "trained", "--splits", "splits"],
+        "train": ["train", "nothing", "--data", "tiny", "--out", "trained"],
         "prepare": ["prepare", "nothing"],
         "new-method": ["new-method", "a-b"],
     }[what])  # fmt: skip
@@ -287,7 +289,7 @@ def test_stale_runs_can_be_kept_and_are_marked_from_then_on(root, capfd):
     assert "‡" in (root / "results/quick/tables/main.md").read_text()
     assert "‡" in (root / "results/quick/index.html").read_text()
     assert call("run", "quick.yaml", *OTHERWISE) == 0, "asked once"
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "finished  2" in capfd.readouterr().out
 
 
@@ -306,7 +308,7 @@ def test_a_run_that_is_to_be_repeated_says_why_until_it_is(root, capfd):
         RunSpec.model_validate(json.loads(record.read_text())["spec"]), record.parent, None, "stale", "old"
     )
     give_up([stale])
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "seed-0: to be repeated, since it was old" in capfd.readouterr().out
 
 
@@ -317,7 +319,7 @@ def test_a_run_whose_method_has_other_settings_today_is_named_and_can_be_moved_a
     content = json.loads(record.read_text())
     content["spec"] |= {"method": "old", "config": {"beta": 1}}
     (stray / "run.json").write_text(json.dumps(content))
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "runs/old/labels-25/fold-0/seed-0: cannot be made any more" in capfd.readouterr().out
     assert call("run", "quick.yaml", "--device", "cpu") == 2
     assert "runs/old" in capfd.readouterr().err
@@ -343,11 +345,11 @@ def test_an_executor_that_is_not_there_is_refused_by_name(refused):
 
 
 def test_status_freezes_no_split(root, capfd):
-    splits = root / "splits" / "tiny.json"
+    splits = root / "data" / "splits" / "tiny.json"
     before = splits.read_bytes()
     asked = root / "results" / "quick" / "benchmark.yaml"
     asked.write_text(yaml.safe_dump(yaml.safe_load(asked.read_text()) | {"repeats": 2, "folds": [0, 5]}))
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "holds fewer repeats" in " ".join(capfd.readouterr().out.split())
     assert splits.read_bytes() == before
 
@@ -390,7 +392,7 @@ def test_a_report_can_be_rebuilt_byte_for_byte(root):
 
 
 def test_one_method_can_be_trained_by_itself(root, capfd):
-    options = ["--data", "tiny", "--labels", "25%", "--out", "trained", "--splits", "splits", "--device", "cpu"]
+    options = ["--data", "tiny", "--labels", "25%", "--out", "trained", "--device", "cpu"]
     settings = [f"--set=training.{k}={json.dumps(v)}" for k, v in BENCHMARK["training"].items()]
     command = ["train", "mean_teacher", *options, *settings, "--set=network=unet_small", "--set=ema_decay=0.9"]
     assert call(*command) == 0
@@ -428,9 +430,60 @@ def test_settings_are_tuned_with_a_count_of_labels(root, capfd):
 
 def test_one_method_is_trained_with_a_count_of_labels(root):
     settings = [f"--set=training.{k}={json.dumps(v)}" for k, v in BENCHMARK["training"].items()]
-    options = ["--data", "tiny", "--labels", "3 cases", "--out", "trained", "--splits", "splits", "--device", "cpu"]
+    options = ["--data", "tiny", "--labels", "3 cases", "--out", "trained", "--device", "cpu"]
     assert call("train", "supervised", *options, *settings, "--set=network=unet_small") == 0
     assert carried_out == ["runs/supervised/labels-3-cases/fold-0/seed-0"]
+
+
+def test_run_train_and_status_use_one_split_from_any_working_directory(root, monkeypatch, capfd):
+    (frozen,) = root.rglob("tiny.json")
+    splits = json.loads(frozen.read_text())
+    splits["folds"][0]["train"].reverse()  # as no command would freeze it anew
+    frozen.write_text(json.dumps(splits))
+    before = frozen.read_bytes()
+    elsewhere = root / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    options = ["--data-dir", root / "data", "--device", "cpu"]
+    assert call("run", root / "quick.yaml", "--methods", "supervised", *options) == 0
+    assert call("train", "supervised", "--data", "tiny", "--benchmark", root / "quick.yaml", "--labels", "25%",
+                "--out", "trained", *options) == 0  # fmt: skip
+    records = [json.loads(path.read_text()) for path in elsewhere.rglob("run.json")]
+    assert len(records) == 2
+    assert len({record["data"]["split_hash"] for record in records}) == 1
+    assert len({record["identity"]["split"] for record in records}) == 1
+    assert call("status", "trained", "--data-dir", root / "data") == 0
+    assert "finished  1" in capfd.readouterr().out
+    assert [*root.rglob("tiny.json")] == [frozen]
+    assert frozen.read_bytes() == before
+
+
+def test_one_method_is_trained_like_a_benchmark_and_needs_no_other_option(root):
+    edited(root, methods=[{"mean_teacher": {"ema_decay": 0.5, "training": {"learning_rate": 0.02}}}])
+    assert call("train", "mean_teacher", "--data", "tiny", "--labels", "25%", "--benchmark", "quick.yaml",
+                "--set", "training.momentum=0.5", "--set", "consistency=0.2", "--device", "cpu") == 0  # fmt: skip
+    record = json.loads(next((root / "results/train_tiny").rglob("run.json")).read_text())
+    training, config = record["spec"]["training"], record["spec"]["config"]
+    assert (record["spec"]["network"], training["steps"], training["size"]) == ("unet_small", 2, [16, 16])
+    assert (training["learning_rate"], training["momentum"]) == (0.02, 0.5)
+    assert (config["ema_decay"], config["consistency"]) == (0.5, 0.2)
+
+
+def test_one_method_is_trained_in_minutes_where_no_option_says_otherwise():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    required = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
+    assert required == ["method", "data"]
+    like = load_benchmark(find_benchmark(defaults["benchmark"]), {})
+    assert (like.network, like.training.steps, like.training.size) == ("unet_small", 400, (64, 64))
+
+
+def test_an_embedded_benchmark_is_found_by_name_from_any_folder(root, refused):
+    assert load_benchmark(find_benchmark(Path("acdc")), {}).dataset == "acdc"
+    line = refused("run", "benchmarks/acdc.yaml")
+    assert "benchmarks/acdc.yaml: no such file" in line
+    assert "acdc, development_cardiac" in line
+    edited(root, name="mine").rename(root / "acdc")
+    assert load_benchmark(find_benchmark(Path("acdc")), {}).name == "mine", "a file goes before a name"
 
 
 def test_masks_for_new_pictures(root, capfd):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from semiseg.data.store import Dataset
+from semiseg.embedded import SPLITS
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of
 from semiseg.seeding import derive_seed
@@ -153,12 +154,12 @@ def _deal(order: Sequence[str], members: dict[str, list[str]]) -> list[list[str]
 
 
 def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
-    """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now.
+    """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now, in `path`.
 
     What is frozen stays as it is, and the rest follows from the seed: should two commands append at the same time and
     the one with fewer repeats come last, whoever misses one appends the very same again.
     """
-    frozen = _load(path, dataset) if path.exists() else None
+    frozen = load_frozen(path, dataset)
     if frozen and frozen.repeats >= repeats:
         return frozen
     splits = make_splits(dataset, frozen.seed if frozen else 0, repeats)
@@ -169,6 +170,16 @@ def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
     partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return splits
+
+
+def load_frozen(path: Path, dataset: Dataset) -> Splits | None:
+    """The splits that are frozen in `path`, or else come with semiseg for the very same data, if there are any."""
+    if path.exists():
+        return _load(path, dataset)
+    embedded = SPLITS / f"{dataset.info.name}.json"
+    if not embedded.exists() or json.loads(embedded.read_text(encoding="utf-8")).get("data_hash") != dataset.hash:
+        return None
+    return _load(embedded, dataset)
 
 
 def _load(path: Path, dataset: Dataset) -> Splits:
