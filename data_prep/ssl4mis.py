@@ -20,7 +20,8 @@ from .image_folder import read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"
-LISTS = ("train.list", "val.list", "test.list")
+LISTS = ("train.list", "val.list", "test.list", "train_slices.list")
+SLICE = re.compile(r"(.+)_slice_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Ssl4misFolder(Recipe):
     task = "both ventricles and the myocardium in cine MR, from the HDF5 folder of SSL4MIS"
     layout = (
         "DIR/data/*.h5 (volumes, slices first) or DIR/data/slices/*_slice_N.h5, each with image and label; optional: "
-        "DIR/train.list, val.list, test.list, which say what belongs to the data set; for other data than ACDC's: "
+        "DIR/train.list (or train_slices.list), val.list, test.list, which say what belongs to the data set; for other "
+        "data than ACDC's: "
         "DIR/classes.txt (one class name per line, background first)"
     )
 
@@ -69,10 +71,16 @@ class Ssl4misFolder(Recipe):
         return replace(info, title=f"{name} (SSL4MIS)", modality="unknown", licence="unknown", citation="", grouping="")
 
     def items(self) -> list[Volume]:
-        """Whole volumes where there are any: they are complete, and are the same voxels as the slices."""
+        """Whole volumes where there are any: they are complete, and are the same voxels as the slices.
+
+        Besides these, slices of what is listed, or of everything if there is no whole volume.
+        """
         data = self.source / "data"
         volumes = [Volume(file.stem, (file,)) for file in _visible(data.glob("*.h5"))]
-        volumes = volumes or _stacks(_visible(data.glob("slices/*.h5")))
+        others = _names(self.source).keys() - {volume.id for volume in volumes}
+        if others or not volumes:
+            stacks = _stacks(_visible(data.glob("slices/*.h5")))
+            volumes += [stack for stack in stacks if stack.id in others] if volumes else stacks
         listed = _listed(self.source, volumes, data, self.expected())
         strange = [] if self.named else [item.id for item in listed if not (item.problem or ACDC.fullmatch(item.id))]
         if not strange:
@@ -94,6 +102,10 @@ class Ssl4misFolder(Recipe):
             class_indices(label, self.classes, item.files[0]),
             (1.0, 1.0, 1.0),
         )
+
+    def lists(self) -> dict[str, list[str]]:
+        """The folder's own lists: published protocols label the first slices of train_slices.list."""
+        return _lists(self.source)
 
     @classmethod
     def read_image(cls, path: Path) -> Original:
@@ -150,6 +162,10 @@ class UaMtFolder(Recipe):
         image = _turned(image, item.files[0]).image
         return Case(item.id, item.id, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
 
+    def lists(self) -> dict[str, list[str]]:
+        """The folder's own lists: published protocols label the first cases of train.list."""
+        return _lists(self.source)
+
     @classmethod
     def read_image(cls, path: Path) -> Original:
         """A volume of this format, or a NIfTI file."""
@@ -187,7 +203,7 @@ def _stacks(files: list[Path]) -> list[Volume]:
     stacks: dict[str, dict[int, Path]] = {}
     volumes = []
     for file in files:
-        match = re.fullmatch(r"(.+)_slice_(\d+)", file.stem)
+        match = SLICE.fullmatch(file.stem)
         if match:
             stacks.setdefault(match[1], {})[int(match[2])] = file
         else:
@@ -209,14 +225,28 @@ def _stacks(files: list[Path]) -> list[Volume]:
     return volumes
 
 
+def _lists(source: Path) -> dict[str, list[str]]:
+    """The lines of the lists that are there, by list."""
+    found = [source / name for name in LISTS if (source / name).exists()]
+    return {path.stem: [line.strip() for line in read_text(path).splitlines() if line.strip()] for path in found}
+
+
+def _names(source: Path) -> dict[str, Path]:
+    """The volumes that lists name, whole or slice by slice, and which list does; none where there is no list."""
+    names = {}
+    for stem, lines in _lists(source).items():
+        for line in lines:
+            name = line.removesuffix(HDF5)
+            match = SLICE.fullmatch(name) if stem == "train_slices" else None
+            names[match[1] if match else name] = source / f"{stem}.list"
+    return names
+
+
 def _listed(source: Path, volumes: list[Volume], folder: Path, expected: str) -> list[Volume]:
     """The volumes that the lists name, each that has no file with a problem; all where there is no list."""
     if not volumes:
         raise UserError(f"{folder}: holds no HDF5 volumes where they are expected. {expected}")
-    lists = [source / name for name in LISTS if (source / name).exists()]
-    names = {line.strip().removesuffix(".h5"): path for path in lists for line in read_text(path).splitlines()}
-    names.pop("", None)
-    if not lists:
+    if not (names := _names(source)):
         return volumes
     absent = sorted(names.keys() - {volume.id for volume in volumes})
     return [volume for volume in volumes if volume.id in names] + [

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from semiseg.errors import UserError
+from semiseg.labels import folder_of
 from semiseg.metrics import METRICS
 from semiseg.report import report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
@@ -40,7 +41,7 @@ def write_run(
     **changes,
 ):
     """A run whose two cases and every class score `dice`, or what the list `dice` says per case and class."""
-    folder = root / f"runs/{method}/labels-{round(100 * labels):02d}/fold-{fold}/seed-{seed}"
+    folder = root / "runs" / method / folder_of(labels) / f"fold-{fold}/seed-{seed}"
     folder.mkdir(parents=True)
     record = {
         "spec": {
@@ -506,3 +507,45 @@ def test_a_table_says_in_what_machines_and_libraries_its_runs_differ(tmp_path):
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"environment": {"device": "cpu: another", "load": 3}}))
     assert "processor (cpu, cpu: another)" in all_tables(read_results(tmp_path))[0].notes[-1]
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """Two folds with 10 patients, 2 patients, 30 % (6 cases), 1 case and all cases labelled, and one run damaged."""
+    root = tmp_path_factory.mktemp("counted")
+    with_cases = {"10 patients": 20, "2 patients": 4, 0.3: 6, "1 case": 1}
+    for fold in (0, 1):
+        for labels, cases in with_cases.items():
+            data = {"title": "Phantom", "classes": CLASSES, "grouping": "patient", "labeled": cases}
+            write_run(root, "plain", labels, fold, 0.5 + 0.01 * cases, role="lower", data=data)
+            write_run(root, "zebra", labels, fold, 0.6 + 0.01 * cases + 0.01 * fold, data=data)
+        write_run(root, "all", 1.0, fold, 0.9, role="upper", data=data | {"labeled": 40})
+    damaged = write_run(root, "zebra", "3 patients", 1, 0.5, status="failed")
+    (damaged / "run.json").write_text("{")
+    report(root)
+    return root
+
+
+def test_counts_stand_in_the_users_words_sorted_by_how_many_cases_they_label(counted):
+    head, *_ = (line for line in (counted / "tables/main.md").read_text().splitlines() if line.startswith("|"))
+    words = ["1 case", "2 patients", "30 %", "10 patients", "100 %"]
+    assert [cell.strip() for cell in head.strip("|").split("|")][1:] == words
+    for name in ("full", "classes", "differences"):
+        rows = (counted / f"tables/{name}.csv").read_text().splitlines()[1:]
+        assert list(dict.fromkeys(row.split(",")[0] for row in rows if row.split(",")[0] in words))[:4] == words[:4]
+    assert list(dict.fromkeys(pd.read_csv(counted / "summary.csv").labels)) == ["1 case", "2 patients", "0.3",
+                                                                                 "10 patients", "1.0"]  # fmt: skip
+    page = (counted / "index.html").read_text()
+    assert "labels 1 case, 2 patients, 30 %, 10 patients, 100 %" in page
+    assert "by number of labeled training cases" in page
+    assert "Headroom: 39.00 points from Plain at 1 case to All" in page
+
+
+def test_counts_are_compared_within_the_same_labels(counted):
+    table = pd.read_csv(counted / "tables/differences.csv")
+    assert len(table) == 4
+    assert set(table["Difference"]) == {10.5}
+
+
+def test_a_damaged_run_with_a_count_is_named_by_its_folder(counted):
+    assert re.search(r"3 patients</td>.*?run\.json is damaged", page_text(counted), re.DOTALL)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from semiseg.errors import UserError
-from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, fraction, load_benchmark, validate
+from semiseg.labels import read_labels
+from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, load_benchmark, validate
 
 MINIMAL = "dataset: tiny\nmethods: [supervised]\n"
 
@@ -34,19 +35,34 @@ def refusal(path, overrides=None):
     ("text", "value"), [("5%", 0.05), ("0.05", 0.05), (" 20 % ", 0.2), (1, 1), (0.5, 0.5), ("100%", 1)]
 )
 def test_fractions_are_read_as_people_write_them(text, value):
-    assert fraction(text) == value
+    assert read_labels(text) == value
 
 
 @pytest.mark.parametrize("value", [0, 1.01, -0.1, "0%", "101%", "five", "", None, [], "nan", float("nan"), "inf"])
 def test_fractions_that_are_none_are_refused(value):
     with pytest.raises(ValueError, match="fraction"):
-        fraction(value)
+        read_labels(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3 patients", "3 patients"), ("3 patient", "3 patients"), (" 1 Patient ", "1 patient"), ("10cases", "10 cases")],
+)
+def test_counts_of_labels_are_read_as_people_write_them(text, value):
+    assert read_labels(text) == value
+    assert read_labels(value) == value
+
+
+@pytest.mark.parametrize("value", ["0 patients", "3", 3, "2.5 patients", "-1 patients", "patients", "3 4"])
+def test_counts_that_are_none_are_refused_and_nothing_else_is_taken_for_one(value):
+    with pytest.raises(ValueError, match=r"3 patients|above 0"):
+        read_labels(value)
 
 
 @pytest.mark.parametrize("value", [pytest.param("0.0000001", id="rounds to 0"), pytest.param(True, id="a truth value")])
 def test_fractions_that_only_look_right_are_refused(value):
     with pytest.raises(ValueError, match="fraction"):
-        fraction(value)
+        read_labels(value)
 
 
 def test_a_minimal_file_is_named_after_itself(written):
@@ -106,7 +122,9 @@ def test_a_benchmark_without_runs_is_refused(written, line):
     refusal(written(MINIMAL + line))
 
 
-@pytest.mark.parametrize("line", ["labels: [5%, 0.05]", "folds: [0, 0]", "seeds: [1, 1]"])
+@pytest.mark.parametrize(
+    "line", ["labels: [5%, 0.05]", "labels: [3 patients, 3 groups]", "folds: [0, 0]", "seeds: [1, 1]"]
+)
 def test_a_value_listed_twice_is_refused(written, line):
     refusal(written(MINIMAL + line))
 
@@ -150,6 +168,9 @@ def test_variants_name_their_method(written):
         (0.07, "labels-07"),
         (0.125, "labels-12.5"),
         (0.005, "labels-0.5"),
+        ("3 patients", "labels-3-patients"),
+        ("1 patient", "labels-1-patient"),
+        ("10 cases", "labels-10-cases"),
     ],
 )
 def test_a_run_lives_where_the_results_layout_says(labels, folder):

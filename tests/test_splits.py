@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from semiseg.contract import tiny_dataset
+from semiseg.data import splits as splits_module
 from semiseg.data.splits import load_or_freeze, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
@@ -70,6 +71,60 @@ def test_the_fraction_is_met_where_groups_allow(tmp_path):
     dataset = grouped(tmp_path / "toy.h5", [1] * 100)
     counts = [len(make_splits(dataset).partition(0, f, groups(dataset)).labeled) for f in FRACTIONS]
     assert counts == [4, 16, 40, 80]
+
+
+def test_a_count_of_groups_labels_the_first_of_the_order_whole_and_nested(dataset):
+    splits, group = make_splits(dataset, repeats=2), groups(dataset)
+    for fold, frozen in enumerate(splits.folds):
+        order = list(dict.fromkeys(group[case] for case in frozen.train))
+        for number in range(1, len(order) + 1):
+            parts = splits.partition(fold, f"{number} patients", group)
+            assert list(dict.fromkeys(group[case] for case in parts.labeled)) == order[:number]
+            assert parts.labeled + parts.unlabeled == frozen.train
+            assert not {group[case] for case in parts.labeled} & {group[case] for case in parts.unlabeled}
+            assert parts == splits.partition(fold, f"{number} groups", group)
+
+
+def test_a_count_labels_the_very_cases_of_the_share_that_comes_to_it(tmp_path):
+    dataset = grouped(tmp_path / "toy.h5", [2] * 50)
+    splits, group = make_splits(dataset), groups(dataset)
+    for fold in range(5):
+        share = splits.partition(fold, 0.05, group)
+        assert share == splits.partition(fold, "2 patients", group) == splits.partition(fold, "4 cases", group)
+
+
+def test_a_count_that_a_fold_cannot_give_is_refused_in_one_line(tmp_path):
+    dataset = grouped(tmp_path / "toy.h5", [2] * 10)
+    splits, group = make_splits(dataset), groups(dataset)
+    assert len(splits.partition(3, "8 groups", group).labeled) == 16
+    for labels, message in (
+        ("9 patients", "fold 3 has 8 groups of training cases, not 9 patients"),
+        ("5 cases", "fold 3 cannot label 5 cases, since groups are labelled whole; choose 4 or 6."),
+        ("1 case", "choose 2."),
+        ("17 cases", "choose 16."),
+    ):
+        with pytest.raises(UserError) as error:
+            splits.partition(3, labels, group)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_split_that_comes_with_semiseg_serves_the_data_it_was_made_for_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits_module, "SPLITS", tmp_path / "embedded")
+    dataset, own = grouped(tmp_path / "toy.h5", [2] * 10), tmp_path / "own" / "toy.json"
+    load_or_freeze(tmp_path / "embedded" / "toy.json", dataset)
+    stored = json.loads((tmp_path / "embedded" / "toy.json").read_text())
+    stored["folds"][0]["train"].reverse()  # as it would not be frozen today
+    (tmp_path / "embedded" / "toy.json").write_text(json.dumps(stored))
+    embedded = (tmp_path / "embedded" / "toy.json").read_bytes()
+    assert load_or_freeze(own, dataset).folds[0].train == tuple(stored["folds"][0]["train"])
+    assert not own.exists(), "what is there need not be frozen"
+    both = load_or_freeze(own, dataset, repeats=2)
+    assert both.folds[0].train == tuple(stored["folds"][0]["train"])
+    assert load_or_freeze(own, dataset, repeats=2) == both
+    assert (tmp_path / "embedded" / "toy.json").read_bytes() == embedded, "an installed package is not written to"
+    other = grouped(tmp_path / "other.h5", [2] * 11)
+    assert load_or_freeze(tmp_path / "elsewhere" / "toy.json", other).data_hash == other.hash
 
 
 def test_folds_are_even(tmp_path):

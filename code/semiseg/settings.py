@@ -22,6 +22,7 @@ from semiseg.data.cropping import Crop
 from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.history import last_commit
+from semiseg.labels import Labels, folder_of, read_labels, same
 from semiseg.names import RULE, is_name
 
 
@@ -61,19 +62,6 @@ class TrainingSettings(Settings):
 OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power")  # what may differ between methods
 
 
-def fraction(value: Any) -> Any:
-    """Read 0.05 or "5%" as a fraction above 0 and up to 1."""
-    number = value
-    if isinstance(value, str):
-        try:
-            number = float(value.strip().removesuffix("%")) / (100 if value.strip().endswith("%") else 1)
-        except ValueError:
-            raise ValueError(f"{value!r} is no fraction; write 5% or 0.05") from None
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 1e-6 <= number <= 1:
-        raise ValueError(f"a fraction of labels lies above 0 and at most at 1 (100%), not {value!r}")
-    return round(number, 6)
-
-
 NAME = r"^\w[\w.-]*$"  # of what becomes a folder
 
 
@@ -86,7 +74,7 @@ def file_name(value: str) -> str:
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a list that would carry out the same run twice."""
-    if len(set(values)) < len(values):
+    if len({same(value) for value in values}) < len(values):
         raise ValueError(f"{list(values)} names a value twice")
     return values
 
@@ -94,7 +82,7 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Distinct = AfterValidator(distinct)
 FileName = Annotated[str, AfterValidator(file_name)]
 FolderName = Annotated[str, Field(pattern=NAME)]
-Fraction = Annotated[float, BeforeValidator(fraction)]
+Amount = Annotated[Labels, BeforeValidator(read_labels)]
 
 
 class RunSpec(Settings):
@@ -105,7 +93,7 @@ class RunSpec(Settings):
     method: FolderName  # the name in tables and folders
     implementation: str  # the plugin; differs from the name for a variant
     config: dict[str, Any]
-    labels: Fraction
+    labels: Amount
     fold: int  # counted on through the repeats
     seed: int
     network: str
@@ -127,7 +115,7 @@ class RunSpec(Settings):
     def cell(self) -> Path:
         """What the run shares with those of other methods: labels, fold and seed."""
         fold = f"fold-{self.fold}" + ("" if self.inner is None else f".inner-{self.inner}")
-        return Path(f"labels-{100 * self.labels:02g}", fold, f"seed-{self.seed}")
+        return Path(folder_of(self.labels), fold, f"seed-{self.seed}")
 
 
 Entry = str | dict[str, dict[str, Any] | None]  # of `methods`: a name, or {name: settings}
@@ -163,7 +151,7 @@ class BenchmarkSettings(Settings):
     dataset: FileName
     methods: tuple[Entry, ...] = Field(min_length=1)
     tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
-    labels: Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
+    labels: Annotated[tuple[Amount, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
     repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct] = Field(
         default_factory=lambda known: tuple(range(FOLDS * known.get("repeats", 1)))

@@ -1,6 +1,7 @@
 """The command line: exit codes, one line for bad input, and nothing lost or done twice."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -23,8 +24,9 @@ from commands import call, carried_out, in_this_process
 from semiseg.benchmarks.state import Standing, give_up
 from semiseg.console import cli, running
 from semiseg.contract import tiny_dataset
+from semiseg.embedded import find_benchmark
 from semiseg.executors import local
-from semiseg.settings import RunSpec
+from semiseg.settings import RunSpec, load_benchmark
 from semiseg.training.lease import claim
 
 BENCHMARK = {
@@ -103,6 +105,10 @@ def edited(root, **changes):
     ({"labels": [0]}, "above 0"),
     ({"labels": ["120%"]}, "at most at 1"),
     ({"labels": ["some"]}, "no fraction"),
+    ({"labels": ["0 cases"]}, "above 0"),
+    ({"labels": ["9 groups"]}, "has 8 groups of training cases, not 9 groups"),
+    ({"labels": ["9 cases"]}, "cannot label 9 cases"),
+    ({"labels": ["3 patients"]}, "its groups are cases; write 3 cases"),
     ({"network": "nothing"}, "network 'nothing'"),
     ({"steps": 5}, "unknown key 'steps'"),
     ({"training": BENCHMARK["training"] | {"steps": 3}}, "other settings (training.steps)"),
@@ -132,6 +138,7 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--methods", "nothing"], "nothing"),
     (["--labels", "0%"], "above 0"),
     (["--labels", "50%"], "no labels 0.5"),
+    (["--labels", "3 cases"], "no labels 3 cases"),
     (["--folds", "a"], "--folds"),
     (["--folds", "3"], "no folds 3"),
     (["--seeds", "5"], "no seeds 5"),
@@ -187,7 +194,7 @@ def test_every_command_refuses_in_one_line(refused, what):
         "status": ["status", "absent"],
         "report": ["report", "absent"],
         "predict": ["predict", "absent", ".", "--out", "masks"],
-        "train": ["train", "nothing", "--data", "tiny", "--out", "trained", "--splits", "splits"],
+        "train": ["train", "nothing", "--data", "tiny", "--out", "trained"],
         "prepare": ["prepare", "nothing"],
         "new-method": ["new-method", "a-b"],
     }[what])  # fmt: skip
@@ -289,7 +296,7 @@ def test_stale_runs_can_be_kept_and_are_marked_from_then_on(root, capfd):
     assert "‡" in (root / "results/quick/tables/main.md").read_text()
     assert "‡" in (root / "results/quick/index.html").read_text()
     assert call("run", "quick.yaml", *OTHERWISE) == 0, "asked once"
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "finished  2" in capfd.readouterr().out
 
 
@@ -308,7 +315,7 @@ def test_a_run_that_is_to_be_repeated_says_why_until_it_is(root, capfd):
         RunSpec.model_validate(json.loads(record.read_text())["spec"]), record.parent, None, "stale", "old"
     )
     give_up([stale])
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "seed-0: to be repeated, since it was old" in capfd.readouterr().out
 
 
@@ -319,7 +326,7 @@ def test_a_run_whose_method_has_other_settings_today_is_named_and_can_be_moved_a
     content = json.loads(record.read_text())
     content["spec"] |= {"method": "old", "config": {"beta": 1}}
     (stray / "run.json").write_text(json.dumps(content))
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "runs/old/labels-25/fold-0/seed-0: cannot be made any more" in capfd.readouterr().out
     assert call("run", "quick.yaml", "--device", "cpu") == 2
     assert "runs/old" in capfd.readouterr().err
@@ -345,11 +352,11 @@ def test_an_executor_that_is_not_there_is_refused_by_name(refused):
 
 
 def test_status_freezes_no_split(root, capfd):
-    splits = root / "splits" / "tiny.json"
+    splits = root / "data" / "splits" / "tiny.json"
     before = splits.read_bytes()
     asked = root / "results" / "quick" / "benchmark.yaml"
     asked.write_text(yaml.safe_dump(yaml.safe_load(asked.read_text()) | {"repeats": 2, "folds": [0, 5]}))
-    assert call("status", "results/quick", "--splits", "splits") == 0
+    assert call("status", "results/quick") == 0
     assert "holds fewer repeats" in " ".join(capfd.readouterr().out.split())
     assert splits.read_bytes() == before
 
@@ -400,7 +407,7 @@ def test_a_report_can_be_rebuilt_byte_for_byte(root):
 
 
 def test_one_method_can_be_trained_by_itself(root, capfd):
-    options = ["--data", "tiny", "--labels", "25%", "--out", "trained", "--splits", "splits", "--device", "cpu"]
+    options = ["--data", "tiny", "--labels", "25%", "--out", "trained", "--device", "cpu"]
     settings = [f"--set=training.{k}={json.dumps(v)}" for k, v in BENCHMARK["training"].items()]
     command = ["train", "mean_teacher", *options, *settings, "--set=network=unet_small", "--set=ema_decay=0.9"]
     assert call(*command) == 0
@@ -408,6 +415,90 @@ def test_one_method_can_be_trained_by_itself(root, capfd):
     assert (record["spec"]["config"]["ema_decay"], record["status"]) == (0.9, "finished")
     assert call(*command) == 0
     assert len(carried_out) == 1
+
+
+def test_labels_by_count_are_trained_shown_and_told_in_the_users_words(root, capfd):
+    edited(root, name="counts", labels=["2 cases", "25%", "1 group"])
+    assert call("run", "quick.yaml", "--labels", "2 cases,1 groups", "--methods", "supervised", "--device", "cpu") == 0
+    assert carried_out == [f"runs/supervised/labels-{what}/fold-0/seed-0" for what in ("2-cases", "1-group")]
+    out = capfd.readouterr().out
+    assert "supervised, labels of 2 cases, fold 0, seed 0: Dice" in out
+    table = (root / "results/counts/tables/main.md").read_text()
+    assert "| 1 group | 2 cases |" in table, "the table begins with the fewest cases"
+    records = [json.loads((root / "results/counts" / run / "run.json").read_text()) for run in carried_out]
+    assert [record["spec"]["labels"] for record in records] == ["2 cases", "1 group"]
+    assert [record["data"]["labeled"] for record in records] == [2, 1]
+    record = root / "results/counts" / carried_out[0] / "run.json"
+    record.write_text(json.dumps(records[0] | {"status": "failed", "reason": "no luck"}))
+    assert call("status", "results/counts") == 0
+    out = capfd.readouterr().out
+    assert "finished  1" in out
+    assert "runs/supervised/labels-2-cases/fold-0/seed-0: no luck" in out
+    assert call("report", "results/counts") == 0
+    assert "| 1 group |\n" in (root / "results/counts/tables/main.md").read_text()
+
+
+def test_settings_are_tuned_with_a_count_of_labels(root, capfd):
+    assert call("tune", "quick.yaml", "--trials", "1", "--labels", "2 cases", "--device", "cpu", "--dry-run") == 0
+    assert "runs/supervised.00/labels-2-cases/fold-0.inner-0/seed-0" in capfd.readouterr().out
+
+
+def test_one_method_is_trained_with_a_count_of_labels(root):
+    settings = [f"--set=training.{k}={json.dumps(v)}" for k, v in BENCHMARK["training"].items()]
+    options = ["--data", "tiny", "--labels", "3 cases", "--out", "trained", "--device", "cpu"]
+    assert call("train", "supervised", *options, *settings, "--set=network=unet_small") == 0
+    assert carried_out == ["runs/supervised/labels-3-cases/fold-0/seed-0"]
+
+
+def test_run_train_and_status_use_one_split_from_any_working_directory(root, monkeypatch, capfd):
+    (frozen,) = root.rglob("tiny.json")
+    splits = json.loads(frozen.read_text())
+    splits["folds"][0]["train"].reverse()  # as no command would freeze it anew
+    frozen.write_text(json.dumps(splits))
+    before = frozen.read_bytes()
+    elsewhere = root / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    options = ["--data-dir", root / "data", "--device", "cpu"]
+    assert call("run", root / "quick.yaml", "--methods", "supervised", *options) == 0
+    assert call("train", "supervised", "--data", "tiny", "--benchmark", root / "quick.yaml", "--labels", "25%",
+                "--out", "trained", *options) == 0  # fmt: skip
+    records = [json.loads(path.read_text()) for path in elsewhere.rglob("run.json")]
+    assert len(records) == 2
+    assert len({record["data"]["split_hash"] for record in records}) == 1
+    assert len({record["identity"]["split"] for record in records}) == 1
+    assert call("status", "trained", "--data-dir", root / "data") == 0
+    assert "finished  1" in capfd.readouterr().out
+    assert [*root.rglob("tiny.json")] == [frozen]
+    assert frozen.read_bytes() == before
+
+
+def test_one_method_is_trained_like_a_benchmark_and_needs_no_other_option(root):
+    edited(root, methods=[{"mean_teacher": {"ema_decay": 0.5, "training": {"learning_rate": 0.02}}}])
+    assert call("train", "mean_teacher", "--data", "tiny", "--labels", "25%", "--benchmark", "quick.yaml",
+                "--set", "training.momentum=0.5", "--set", "consistency=0.2", "--device", "cpu") == 0  # fmt: skip
+    record = json.loads(next((root / "results/train_tiny").rglob("run.json")).read_text())
+    training, config = record["spec"]["training"], record["spec"]["config"]
+    assert (record["spec"]["network"], training["steps"], training["size"]) == ("unet_small", 2, [16, 16])
+    assert (training["learning_rate"], training["momentum"]) == (0.02, 0.5)
+    assert (config["ema_decay"], config["consistency"]) == (0.5, 0.2)
+
+
+def test_one_method_is_trained_in_minutes_where_no_option_says_otherwise():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    required = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
+    assert required == ["method", "data"]
+    like = load_benchmark(find_benchmark(defaults["benchmark"]), {})
+    assert (like.network, like.training.steps, like.training.size) == ("unet_small", 400, (64, 64))
+
+
+def test_an_embedded_benchmark_is_found_by_name_from_any_folder(root, refused):
+    assert load_benchmark(find_benchmark(Path("acdc")), {}).dataset == "acdc"
+    line = refused("run", "benchmarks/acdc.yaml")
+    assert "benchmarks/acdc.yaml: no such file" in line
+    assert "acdc, development_cardiac" in line
+    edited(root, name="mine").rename(root / "acdc")
+    assert load_benchmark(find_benchmark(Path("acdc")), {}).name == "mine", "a file goes before a name"
 
 
 def test_masks_for_new_pictures(root, capfd):

@@ -54,6 +54,7 @@ def suite(tmp_path):
     shutil.copytree(ROOT / "code", tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "code" / "semiseg" / "methods").symlink_to(tmp_path / "methods")
     (tmp_path / "code" / "semiseg" / "data_prep").symlink_to(ROOT / "data_prep")
+    (tmp_path / "code" / "semiseg" / "benchmark_files").symlink_to(ROOT / "benchmarks")
     return tmp_path
 
 

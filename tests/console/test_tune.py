@@ -155,7 +155,7 @@ def test_a_dry_run_and_a_status_touch_nothing(root, capfd):
     before = (root / "tuned" / "quick.yaml").read_bytes()
     assert call(*TUNE, "--dry-run") == 0
     assert "runs/ict.02/labels-25/fold-0.inner-1/seed-0" in capfd.readouterr().out
-    assert call("status", "results/tuning/quick", "--splits", "splits") == 0
+    assert call("status", "results/tuning/quick") == 0
     assert "finished  10" in capfd.readouterr().out
     assert carried_out == []
     assert (root / "tuned" / "quick.yaml").read_bytes() == before
@@ -176,7 +176,7 @@ def test_a_benchmark_runs_with_what_was_chosen(root, capfd):
     assert "Settings chosen by equal trials (tuned/quick.yaml" in (root / "results/final/tables/main.md").read_text()
     carried_out.clear()
     assert call("run", "final.yaml", "--device", "cpu") == 0
-    assert call("status", "results/final", "--splits", "splits") == 0
+    assert call("status", "results/final") == 0
     assert carried_out == []
 
 

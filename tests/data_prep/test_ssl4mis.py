@@ -69,6 +69,32 @@ def test_a_volume_and_its_slices_are_one_case(source: Path) -> None:
     assert set(prepared(Ssl4misFolder(source)).records) == {"patient001_frame01"}
 
 
+def test_training_cases_that_only_a_list_of_slices_names_are_not_lost(source: Path) -> None:
+    """As SSL4MIS's loader reads the folder: train_slices.list, val.list, test.list, and no train.list."""
+    save_slices(source, "patient001_frame01")
+    for case in ("patient002_frame01", "patient003_frame01", "patient004_frame01"):
+        save(source / f"data/{case}.h5")
+    slices = [f"patient00{p}_frame01_slice_{n}" for p in (2, 1) for n in (3, 1, 2)]
+    (source / "train_slices.list").write_text("\n".join(slices))
+    (source / "val.list").write_text("patient003_frame01\n")
+    data = prepared(Ssl4misFolder(source))
+    assert set(data.records) == {"patient001_frame01", "patient002_frame01", "patient003_frame01"}
+    np.testing.assert_array_equal(data.image("patient001_frame01"), IMAGE[None])
+
+
+def test_the_folders_own_lists_are_kept_in_their_order_and_change_no_hash(source: Path) -> None:
+    for number in (1, 2, 3):
+        save(source / f"data/patient00{number}_frame01.h5")
+    before = prepared(Ssl4misFolder(source))
+    assert before.lists == {}
+    many = [f"patient00{p}_frame01_slice_{n}" for p in (3, 1) for n in range(2000)]  # more than an attribute can hold
+    (source / "train_slices.list").write_text("\n".join(many))
+    (source / "test.list").write_text("patient002_frame01\n")
+    after = prepared(Ssl4misFolder(source))
+    assert after.lists == {"test": ["patient002_frame01"], "train_slices": many}
+    assert after.hash == before.hash
+
+
 def test_lists_say_what_belongs_to_the_data_set(source: Path) -> None:
     for number in (1, 2, 3):
         save(source / f"data/patient00{number}_frame01.h5")

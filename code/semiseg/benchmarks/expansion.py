@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from semiseg.errors import UserError
+from semiseg.labels import Labels
 from semiseg.registry import Methods
 from semiseg.settings import BenchmarkSettings, RunSpec, validate
 
@@ -20,7 +21,7 @@ class Selection:
     """A part of a benchmark; an empty tuple selects everything."""
 
     methods: tuple[str, ...] = ()
-    labels: tuple[float, ...] = ()
+    labels: tuple[Labels, ...] = ()
     folds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
 
@@ -57,19 +58,19 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
     runs = []
     for seed in chosen("seeds", settings.seeds, selection.seeds):
         for fold, inner in product(chosen("folds", settings.folds, selection.folds), inner_folds):
-            for fraction in labels:
+            for amount in labels:
                 for name in methods:
                     variant = variants[name]
                     if variant.implementation not in found:
                         raise UserError(f"benchmark {settings.name}: {found.problem(variant.implementation)}")
                     method = found[variant.implementation]
-                    if method.uses_all_labels and fraction != labels[0]:
-                        continue  # one run serves all label fractions
+                    if method.uses_all_labels and amount != labels[0]:
+                        continue  # one run serves all amounts of labels
                     config = validate(method.Config, variant.config, f"settings of method {name}")
                     runs.append(RunSpec(
                         benchmark=settings.name, dataset=settings.dataset, method=name,
                         implementation=variant.implementation, config=config.model_dump(mode="json"),
-                        labels=1.0 if method.uses_all_labels else fraction, fold=fold, inner=inner, seed=seed,
+                        labels=1.0 if method.uses_all_labels else amount, fold=fold, inner=inner, seed=seed,
                         network=settings.network, weights=settings.weights,
                         training=settings.training_of(name, variant),
                     ))  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
+from semiseg.labels import Labels, count_of, counted, in_words
 from semiseg.method import Method
 from semiseg.settings import RunSpec
 from semiseg.training.assembly import build_method, partition_for
@@ -18,13 +19,26 @@ def check(
     dataset = places.dataset(specs[0].dataset)
     for spec in {s.method: s for s in specs}.values():
         build_method(found[spec.implementation], spec, dataset)
+    for labels in dict.fromkeys(spec.labels for spec in specs):
+        _check_noun(labels, dataset)
     splits = places.frozen_splits(dataset, repeats)
     for spec in specs:
         method = found[spec.implementation]
         partition = partition_for(method, splits, spec, dataset)
         if method.uses_unlabeled and not partition.unlabeled:
             raise UserError(
-                f"benchmark {spec.benchmark}: with {100 * spec.labels:g} % labels nothing is left "
-                f"unlabeled for {spec.method}; choose a smaller fraction."
+                f"benchmark {spec.benchmark}: with {in_words(spec.labels)} labeled nothing is left "
+                f"unlabeled for {spec.method}; choose fewer."
             )
     return dataset, splits
+
+
+def _check_noun(labels: Labels, dataset: Dataset) -> None:
+    """Refuse a count of patients where groups are videos, or unknown: tables repeat the word."""
+    number, noun = count_of(labels) or (0, "group")
+    grouping = dataset.info.grouping
+    if noun in ("group", "case", grouping) or grouping == "group":  # a table of the user's, who knows what they are
+        return
+    known = f"its groups are {grouping}s" if grouping else "what its groups are is unknown"
+    remedy = f"write {counted(number, grouping or 'group')}, or {counted(number, 'case')}"
+    raise UserError(f"{dataset.info.name}: labels of {labels}: {known}; {remedy}.")

@@ -24,6 +24,10 @@ Executor = Annotated[str, typer.Option(help="Where runs are carried out; `list` 
 ExecutorOptions = Annotated[
     list[str] | None, typer.Option("--executor-set", help="An option of the executor: partition=gpu.")
 ]
+SplitsDir = Annotated[
+    Path | None,
+    typer.Option("--splits", envvar="SEMISEG_SPLITS", help="Folder of frozen splits; DATA_DIR/splits by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs that were made otherwise than now.")]
 KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep such runs, marked in every table.")]
@@ -102,18 +106,19 @@ def prepare(
 
 @app.command()
 def run(
-    benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/quick.yaml.")],
+    benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/quick.yaml, or a name: quick.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; results/NAME by default.")] = None,
     jobs: Jobs = None,
     executor: Executor = "local",
     executor_options: ExecutorOptions = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these, or also these: a,b.")] = "",
-    labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
+    labels: Annotated[str, typer.Option(help="Only these: 5%,20%, or 3 patients.")] = "",
     folds: Annotated[str, typer.Option(help="Only these folds: 0,1.")] = "",
     seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
+    splits: SplitsDir = None,
     overrides: Overrides = None,
     rerun_stale: RerunStale = False,
     keep_stale: KeepStale = False,
@@ -124,15 +129,16 @@ def run(
     with console.status(LOADING):
         from semiseg.console.running import carry_out
     from semiseg.console.terminal import show_report
+    from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
     carrier = make_executor(executor, options | _pairs(executor_options, "--executor-set"))
-    settings = load_benchmark(benchmark, _pairs(overrides, "--set"))
+    settings = load_benchmark(find_benchmark(benchmark), _pairs(overrides, "--set"))
     results = out or Path("results") / settings.name
-    places = Places(results, data_dir, benchmark.parent / "splits", methods_dir)
+    places = Places(results, data_dir, splits or data_dir / "splits", methods_dir)
     selection = _selection(methods, labels, folds, seeds)
     failed: Literal["only", "too"] = "only" if retry_failed else "too"
     missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), failed)
@@ -165,7 +171,9 @@ def new_benchmark(
 
 @app.command()
 def tune(
-    benchmark: Annotated[Path, typer.Argument(help="A file such as benchmarks/development_cardiac.yaml.")],
+    benchmark: Annotated[
+        Path, typer.Argument(help="A file such as benchmarks/development_cardiac.yaml, or a name: development_cardiac.")
+    ],
     trials: Annotated[int, typer.Option(min=1, help="Settings to try of every method, the published ones first.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for runs and choice; results/tuning/NAME by default.")
@@ -175,11 +183,12 @@ def tune(
     executor_options: ExecutorOptions = None,
     device: Device = "auto",
     methods: Annotated[str, typer.Option(help="Only these now, or also these: a,b.")] = "",
-    labels: Annotated[str, typer.Option(help="With these fractions, not the file's: 5%,20%.")] = "",
+    labels: Annotated[str, typer.Option(help="With these, not the file's: 5%,20%, or 3 patients.")] = "",
     folds: Annotated[str, typer.Option(help="On training cases of these folds, not the file's: 0,1.")] = "",
     inner_folds: Annotated[str, typer.Option(help="Tested on these of the inner folds 0 to 4; by default 0,1.")] = "",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
+    splits: SplitsDir = None,
     overrides: Overrides = None,
     rerun_stale: RerunStale = False,
     keep_stale: KeepStale = False,
@@ -190,6 +199,7 @@ def tune(
 
     with console.status(LOADING):
         from semiseg.console.tuning import tune as tune_methods
+    from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
@@ -199,14 +209,15 @@ def tune(
     )
     asked = {"labels": labels, "folds": folds, "inner_folds": inner_folds}
     lists = {key: _split(text) for key, text in asked.items() if text}
+    asked_for, benchmark = benchmark, find_benchmark(benchmark)
     settings = load_benchmark(benchmark, _pairs(overrides, "--set") | lists)
     results = out or Path("results", "tuning", settings.name)
-    command = ["semiseg", "tune", benchmark.as_posix(), "--trials", str(trials)]  # what a choice depends on
+    command = ["semiseg", "tune", asked_for.as_posix(), "--trials", str(trials)]  # what a choice depends on
     command += [part for key, text in asked.items() if text for part in (f"--{key.replace('_', '-')}", text)]
     command += [part for override in overrides or [] for part in ("--set", override)]
     if tune_methods(
         settings,
-        Places(results, data_dir, benchmark.parent / "splits", methods_dir),
+        Places(results, data_dir, splits or data_dir / "splits", methods_dir),
         trials,
         tuple(_split(methods)),
         carrier,
@@ -221,14 +232,17 @@ def tune(
 def train(
     method: Annotated[str, typer.Argument(help="A name that `semiseg methods` lists.")],
     data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    labels: Annotated[str, typer.Option(help="Fraction of labelled training cases.")] = "5%",
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; results/train_DATA by default.")] = None,
+    benchmark: Annotated[
+        Path, typer.Option(help="Benchmark, a file or a name, whose network and training are used.")
+    ] = Path("quick"),
+    labels: Annotated[str, typer.Option(help="How many of the training cases: 5%, 3 patients, 10 cases.")] = "5%",
     fold: Annotated[int, typer.Option(help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
-    splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
+    splits: SplitsDir = None,
     overrides: Overrides = None,
     rerun_stale: RerunStale = False,
     keep_stale: KeepStale = False,
@@ -238,11 +252,14 @@ def train(
         from semiseg.benchmarks.expansion import Selection
         from semiseg.console.running import carry_out
     from semiseg.data.splits import FOLDS
+    from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
-    from semiseg.settings import BenchmarkSettings, validate
+    from semiseg.settings import BenchmarkSettings, load_benchmark, validate
     from semiseg.training.places import Places
 
-    content: dict[str, Any] = {
+    out = out or Path("results", f"train_{data}")
+    like = load_benchmark(find_benchmark(benchmark), {})
+    content: dict[str, Any] = like.model_dump(include={"network", "weights", "training", "tuned"}) | {
         "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
         "dataset": data,
         "labels": [labels],
@@ -254,16 +271,17 @@ def train(
     for key, value in _pairs(overrides, "--set").items():
         group, _, rest = key.partition(".")
         if group == "training":
-            content.setdefault("training", {})[rest] = value
+            content["training"][rest] = value
         elif rest:
             raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
         else:
             (content if key in ("network", "weights") else config)[key] = value
-    settings = validate(BenchmarkSettings, {**content, "methods": [{method: config}]}, "semiseg train")
+    variant = like.variants([method])[method]
+    entry = variant._replace(config=variant.config | config).entry(method)
+    settings = validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
     executor = make_executor("local", {"device": device, "jobs": 1})
-    if carry_out(
-        settings, Places(out, data_dir, splits, methods_dir), Selection(), executor, _stale(rerun_stale, keep_stale)
-    ):
+    places = Places(out, data_dir, splits or data_dir / "splits", methods_dir)
+    if carry_out(settings, places, Selection(), executor, _stale(rerun_stale, keep_stale)):
         raise typer.Exit(1)
 
 
@@ -276,7 +294,7 @@ def status(
     seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
-    splits: Annotated[Path, typer.Option(help="Folder of frozen splits.")] = Path("benchmarks/splits"),
+    splits: SplitsDir = None,
 ) -> None:
     """Count finished, stale, running, failed and left runs, with the reasons, and the time that is left."""
     from semiseg.console.standings import print_standings
@@ -287,7 +305,7 @@ def status(
         raise UserError(f"{results}: holds no benchmark.yaml; give the folder of a benchmark's results (results/NAME).")
     settings = load_benchmark(results / "benchmark.yaml", {})
     selection = _selection(methods, labels, folds, seeds)
-    print_standings(settings, Places(results, data_dir, splits, methods_dir), selection)
+    print_standings(settings, Places(results, data_dir, splits or data_dir / "splits", methods_dir), selection)
 
 
 @app.command()
@@ -378,12 +396,12 @@ def _split(text: str) -> list[str]:
 def _selection(methods: str, labels: str, folds: str, seeds: str) -> "Selection":
     """The part of a benchmark that options ask for."""
     from semiseg.benchmarks.expansion import Selection
-    from semiseg.settings import fraction
+    from semiseg.labels import read_labels
 
     try:
         return Selection(
             tuple(_split(methods)),
-            tuple(fraction(f) for f in _split(labels)),
+            tuple(read_labels(part) for part in _split(labels)),
             tuple(int(f) for f in _split(folds)),
             tuple(int(s) for s in _split(seeds)),
         )

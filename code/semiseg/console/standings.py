@@ -17,11 +17,12 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
     """Count the runs of a benchmark by how they stand, give reasons, and say how long the rest will take."""
     found = find_methods(places.methods_dir)
     specs = expand(settings, found, selection)
-    frozen = places.splits / f"{settings.dataset}.json"
+    frozen = places.splits_file(settings.dataset)
     data: tuple[Dataset, Splits] | None = None
-    if (places.data / f"{settings.dataset}.h5").exists() and frozen.exists():
+    if (places.data / f"{settings.dataset}.h5").exists():
         dataset = places.dataset(settings.dataset)
-        data = dataset, places.frozen_splits(dataset)
+        splits = places.known_splits(dataset)
+        data = (dataset, splits) if splits else None
     if data and data[1].repeats < settings.repeats:  # looking freezes nothing
         data = None
         few = f"{frozen} holds fewer repeats than are asked for"

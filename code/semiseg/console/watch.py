@@ -16,6 +16,7 @@ from rich.table import Column
 from semiseg.benchmarks.order import time_left
 from semiseg.benchmarks.state import Standing
 from semiseg.console.terminal import duration
+from semiseg.labels import count_of, in_words
 from semiseg.method import Method
 from semiseg.settings import RunSpec
 from semiseg.training.lease import Holder, holder
@@ -190,11 +191,12 @@ def pace(now: Holder) -> list[str]:
 def label(spec: RunSpec) -> str:
     """A run in a few words."""
     inner = "" if spec.inner is None else f", inner fold {spec.inner}"
-    return f"{spec.method}, {100 * spec.labels:g} % labels, fold {spec.fold}{inner}, seed {spec.seed}"
+    labels = f"labels of {spec.labels}" if count_of(spec.labels) else f"{in_words(spec.labels)} labels"
+    return f"{spec.method}, {labels}, fold {spec.fold}{inner}, seed {spec.seed}"
 
 
 def short_label(spec: RunSpec) -> str:
     """The same where there is little room."""
     inner = "" if spec.inner is None else f".{spec.inner}"
     seed = f" seed {spec.seed}" if spec.seed else ""
-    return f"{spec.method} {100 * spec.labels:g} % fold {spec.fold}{inner}{seed}"
+    return f"{spec.method} {in_words(spec.labels)} fold {spec.fold}{inner}{seed}"

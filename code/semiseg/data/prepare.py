@@ -54,9 +54,9 @@ def prepare(recipe: Recipe, out: Path, progress: Progress | None = None, jobs: i
             f"{path}: was made of other files ({earlier['origin']}); rename the folder {recipe.source}, which names "
             "the data set, choose another --out, or delete that file."
         )
-    attributes = {"inputs": inputs, "origin": origin}
+    attributes, lists = {"inputs": inputs, "origin": origin}, recipe.lists()
     try:
-        write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), attributes)
+        write_dataset(path, info, _cases(recipe, info, progress, jobs or _processors()), attributes, lists)
     except OSError as error:
         # HDF5 describes an error in many lines; the system's word for it is enough.
         reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]

@@ -123,6 +123,10 @@ class Recipe(ABC):
     def load(self, item: Any) -> Case:
         """The case of one item, with the image that `read_image` makes of its file."""
 
+    def lists(self) -> dict[str, list[str]]:
+        """Lists in the source that say how others use its cases, such as an official split; kept beside the cases."""
+        return {}
+
     @classmethod
     def read_image(cls, path: Path) -> Original:
         """An image without a mask, as networks trained on these data expect it; it knows nothing but its file."""

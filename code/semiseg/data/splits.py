@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from semiseg.data.store import Dataset
+from semiseg.embedded import SPLITS
 from semiseg.errors import UserError
+from semiseg.labels import Labels, count_of
 from semiseg.seeding import derive_seed
 
 FOLDS = 5  # of each repeat; fold f of repeat r is number FOLDS · r + f
@@ -71,11 +73,11 @@ class Splits:
         test = set(_deal(order, members)[inner])
         return Fold(tuple(sorted(test)), tuple(case for case in train if case not in test))
 
-    def partition(self, fold: int, labels: float, groups: dict[str, str], inner: int | None = None) -> Partition:
-        """Label the first groups of the fold's order, as many as come closest to `labels` of its cases.
+    def partition(self, fold: int, labels: Labels, groups: dict[str, str], inner: int | None = None) -> Partition:
+        """Label the first groups of the fold's order: as many as `labels` counts, or as come closest to that share.
 
-        A group is labelled whole or not at all, at least one is labelled, and since the order is fixed,
-        a smaller fraction is always contained in a larger one. With `inner` the same is done in an inner fold.
+        A group is labelled whole or not at all, at least one is labelled, and since the order is fixed, fewer labels
+        are always contained in more. With `inner` the same is done in an inner fold.
         """
         if not 0 <= fold < len(self.folds):
             raise UserError(
@@ -88,7 +90,8 @@ class Splits:
             for i, case in enumerate(chosen.train)
             if i + 1 == len(chosen.train) or groups[case] != groups[chosen.train[i + 1]]
         ]
-        count = min(ends, key=lambda end: abs(end - labels * len(chosen.train)))
+        where = f"{self.dataset}: fold {fold}{'' if inner is None else f', inner fold {inner}'}"
+        count = _labeled(labels, ends, where)
         return Partition(chosen.train[:count], chosen.train[count:], chosen.test)
 
 
@@ -116,6 +119,24 @@ def make_splits(dataset: Dataset, seed: int = 0, repeats: int = 1) -> Splits:
     return Splits(dataset.info.name, dataset.hash, seed, tuple(folds))
 
 
+def _labeled(labels: Labels, ends: Sequence[int], where: str) -> int:
+    """How many training cases are labelled, when groups end at `ends` and each is labelled whole or not at all."""
+    counted = count_of(labels)
+    if counted is None:
+        return min(ends, key=lambda end: abs(end - float(labels) * ends[-1]))
+    number, noun = counted
+    if noun != "case":
+        if number > len(ends):
+            raise UserError(f"{where} has {len(ends)} groups of training cases, not {labels}; choose fewer.")
+        return ends[number - 1]
+    if number not in ends:
+        near = [*[end for end in ends if end < number][-1:], *[end for end in ends if end > number][:1]]
+        raise UserError(
+            f"{where} cannot label {labels}, since groups are labelled whole; choose {' or '.join(map(str, near))}."
+        )
+    return number
+
+
 def _members(cases: Iterable[str], groups: dict[str, str]) -> dict[str, list[str]]:
     """The cases of every group."""
     members: dict[str, list[str]] = defaultdict(list)
@@ -133,12 +154,12 @@ def _deal(order: Sequence[str], members: dict[str, list[str]]) -> list[list[str]
 
 
 def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
-    """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now.
+    """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now, in `path`.
 
     What is frozen stays as it is, and the rest follows from the seed: should two commands append at the same time and
     the one with fewer repeats come last, whoever misses one appends the very same again.
     """
-    frozen = _load(path, dataset) if path.exists() else None
+    frozen = load_frozen(path, dataset)
     if frozen and frozen.repeats >= repeats:
         return frozen
     splits = make_splits(dataset, frozen.seed if frozen else 0, repeats)
@@ -149,6 +170,16 @@ def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
     partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return splits
+
+
+def load_frozen(path: Path, dataset: Dataset) -> Splits | None:
+    """The splits that are frozen in `path`, or else come with semiseg for the very same data, if there are any."""
+    if path.exists():
+        return _load(path, dataset)
+    embedded = SPLITS / f"{dataset.info.name}.json"
+    if not embedded.exists() or json.loads(embedded.read_text(encoding="utf-8")).get("data_hash") != dataset.hash:
+        return None
+    return _load(embedded, dataset)
 
 
 def _load(path: Path, dataset: Dataset) -> Splits:

@@ -129,11 +129,15 @@ def content_hash(info: DatasetInfo, records: Iterable[CaseRecord]) -> str:
 
 
 def write_dataset(
-    path: Path, info: DatasetInfo, cases: Iterable[Case | PackedCase], attributes: dict[str, str] | None = None
+    path: Path,
+    info: DatasetInfo,
+    cases: Iterable[Case | PackedCase],
+    attributes: dict[str, str] | None = None,
+    lists: dict[str, list[str]] | None = None,
 ) -> str:
     """Write a data set atomically and return its content hash; a failure leaves `path` as it was.
 
-    `attributes` are kept in the file beside its own; they do not enter the content hash.
+    `attributes` are kept in the file beside its own, and `lists` beside the cases; neither enters the content hash.
     """
     require_name(info.name, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +167,8 @@ def write_dataset(
                 records[record.id] = record
             if not records:
                 raise UserError(f"{info.name}: no case was found; a data set needs at least one.")
+            for name, lines in (lists or {}).items():  # attributes are limited to 64 KB
+                file.create_dataset(f"lists/{name}", data=lines, dtype=h5py.string_dtype())
             digest = content_hash(info, records.values())
             file.attrs.update(attributes or {})
             file.attrs.update(format=FORMAT, info=json.dumps(asdict(info)), hash=digest)
@@ -247,6 +253,12 @@ class Dataset:
     def is_volumetric(self) -> bool:
         """Whether cases are volumes rather than single images."""
         return len(next(iter(self.records.values())).shape) == 4
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Lists of the original folder by name, as they were there; they are proof of nothing."""
+        with h5py.File(self.path, "r") as file:
+            return {name: list(lines.asstr()[()]) for name, lines in file.get("lists", {}).items()}
 
     def image(self, case_id: str) -> np.ndarray:
         """The image of a case, (channels, *space)."""

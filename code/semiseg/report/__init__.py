@@ -30,5 +30,5 @@ def report(results: Path, out: Path | None = None, against: str | None = None) -
 
 
 def terminal_table(results: Path) -> Group:
-    """Dice per method and label fraction, for printing with rich."""
+    """Dice per method and amount of labels, for printing with rich."""
     return _terminal_table(read_results(results))

@@ -2,10 +2,11 @@
 
 from math import isnan
 
+from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Table
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference
 from semiseg.report.summary import Entry, Results
-from semiseg.report.wording import kept_because, notes, percent
+from semiseg.report.wording import kept_because, notes, share_or_number
 
 
 def difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
@@ -39,7 +40,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
         explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
             "share training cases, labeled or not. It asks whether other trainings would show the difference.",
-            "Holm: p adjusted for the number of methods at the same share of labels.",
+            f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
         ]
@@ -67,7 +68,7 @@ def case_difference_table(results: Results, reference: Entry, compared: list[Dif
             f"p: two-sided signed-rank test of Wilcoxon over {unit}. It asks whether other cases would show a "
             "difference with these very networks, and says nothing about other trainings: two trainings of one method "
             "differ in it, too. It looks at ranks: many small losses can outweigh a few large gains.",
-            "Holm: p adjusted for the number of methods at the same share of labels.",
+            f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
         ],
     )
 
@@ -84,12 +85,12 @@ def _table(
     """One row for each difference: what it is, how large, and further columns."""
     titles = {entry.name: entry.title for entry in results.entries}
 
-    def kept(method: str, labels: float) -> bool:
+    def kept(method: str, labels: Labels) -> bool:
         return any(kept_because(results, name, labels) for name in (method, reference.name))
 
     rows: list[list[Cell]] = [
         [
-            percent(d.labels),
+            in_words(d.labels),
             titles[d.method],
             f"{100 * d.mean:+.2f}{'†' if d.partial else ''}{'‡' if kept(d.method, d.labels) else ''}",
             *cells,

@@ -7,19 +7,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semiseg.labels import Labels, in_words
 from semiseg.report.style import GRAY, looks
 from semiseg.report.summary import KEY, Entry, Results
-from semiseg.report.wording import data_title, percent
+from semiseg.report.wording import data_title
 
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
 PANEL = (1.45, 1.1)  # inches of a small panel with its surroundings; a layout engine takes minutes for fifty of them
 LEFT, TITLE, HEADING, STEPS = 0.75, 0.3, 0.3, 0.4  # inches for the ticks, the data set, a share of labels, its steps
-Losses = dict[tuple[str, float], pd.Series]  # by method and label fraction, the smoothed loss at each step
+Losses = dict[tuple[str, Labels], pd.Series]  # by method and amount of labels, the smoothed loss at each step
 
 
 def training_curves(results: Results) -> Figure | None:
-    """The supervised loss of every method at every label fraction; None where nothing was logged."""
+    """The supervised loss of every method for every amount of labels; None where nothing was logged."""
     losses = _losses(results)
     if not losses:
         return None
@@ -28,18 +29,18 @@ def training_curves(results: Results) -> Figure | None:
 
 
 def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
-    """One panel per label fraction with the curves of all methods."""
-    fractions, style = sorted({labels for _, labels in losses}), looks(results.entries)
-    figure = Figure(figsize=(2.4 + 2.4 * len(fractions), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
+    """One panel per amount of labels with the curves of all methods."""
+    amounts, style = [labels for labels in results.amounts if labels in _amounts(losses)], looks(results.entries)
+    figure = Figure(figsize=(2.4 + 2.4 * len(amounts), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(amounts), sharey=True, squeeze=False)[0]
     shown: dict[str, Any] = {}
-    for axes, labels in zip(panels, fractions, strict=True):
+    for axes, labels in zip(panels, amounts, strict=True):
         for entry in entries:
             if (loss := losses.get((entry.name, labels))) is not None:
                 look = style[entry.name]
                 shown[entry.title] = axes.plot(loss.index, loss, color=look.color, linestyle=look.dash)[0]
         axes.set(xlabel="Step", yscale="log")
-        axes.set_title(f"{percent(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labeled", loc="left")
     panels[0].set_ylabel("Supervised loss")
     figure.legend(shown.values(), shown.keys(), loc="outside right upper")
     figure.suptitle(data_title(results), x=0.01, ha="left")
@@ -47,9 +48,9 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
 
 
 def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
-    """A block of panels per label fraction, one for each method, in front of the lower bound's curve in gray."""
+    """A block of panels per amount of labels, one for each method, in front of the lower bound's curve in gray."""
     reference = results.bound("lower bound") or results.entries[0]
-    fractions = sorted({labels for _, labels in losses if labels < 1}) or [1.0]
+    amounts = [labels for labels in results.amounts if labels != 1 and labels in _amounts(losses)] or [1.0]
     blocks = {
         labels: [
             (entry, own)
@@ -57,14 +58,14 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             for own in (1.0 if entry.role == "upper bound" else labels,)
             if entry != reference and (entry.name, own) in losses
         ]
-        for labels in fractions
+        for labels in amounts
     }
     rows = sum(ceil(len(shown) / PER_ROW) for shown in blocks.values())
     width, height = LEFT + PANEL[0] * PER_ROW, TITLE + rows * PANEL[1] + len(blocks) * (HEADING + STEPS)
     figure, style, top = Figure(figsize=(width, height)), looks(results.entries), height - TITLE
     first: Axes | None = None
     for labels, shown in blocks.items():
-        heading = f"{percent(labels)} labeled; gray: {reference.title}"
+        heading = f"{in_words(labels)} labeled; gray: {reference.title}"
         figure.text(LEFT / width, (top - 0.1) / height, heading, va="top", fontweight="bold", fontsize=8)
         top -= HEADING
         for place, (entry, own) in enumerate(shown):
@@ -81,7 +82,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
                 axes.plot(behind.index, behind, color=GRAY, linewidth=2.4, alpha=0.4)
             loss = losses[entry.name, own]
             axes.plot(loss.index, loss, color=style[entry.name].color, linewidth=1.2)
-            title = entry.title if own == labels else f"{entry.title}, {percent(own)}"
+            title = entry.title if own == labels else f"{entry.title}, {in_words(own)}"
             axes.set_title(title, loc="left", fontsize=7, pad=3)
             axes.tick_params(
                 labelsize=6, which="both", labelleft=column == 0, labelbottom=place + PER_ROW >= len(shown)
@@ -93,6 +94,10 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         top -= ceil(len(shown) / PER_ROW) * PANEL[1] + STEPS
     figure.suptitle(data_title(results), x=0.01, y=1 - 0.06 / height, ha="left")
     return figure
+
+
+def _amounts(losses: Losses) -> set[Labels]:
+    return {labels for _, labels in losses}
 
 
 def _losses(results: Results) -> Losses:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from semiseg.labels import in_words
 from semiseg.report.summary import Results, Run
-from semiseg.report.wording import data_title, percent
+from semiseg.report.wording import data_title
 
 PER_ROW = 10  # methods side by side; more continue in further blocks below
 WIDTH = 1.25  # inches of a picture
@@ -28,7 +29,7 @@ Examples = dict[str, np.ndarray]  # the arrays of examples.npz
 
 
 def overlays(results: Results) -> Figure | None:
-    """One row per test case at the smallest label fraction; None where no examples are at hand."""
+    """One row per test case with the fewest labels; None where no examples are at hand."""
     shown = _examples(results)
     if not shown:
         return None
@@ -68,7 +69,7 @@ def overlays(results: Results) -> Figure | None:
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
     figure.suptitle(
-        f"{data_title(results)}, {percent(min(results.fractions))} labeled, fold {run.fold}, seed {run.seed}",
+        f"{data_title(results)}, {in_words(results.amounts[0])} labeled, fold {run.fold}, seed {run.seed}",
         x=0.01,
         ha="left",
         fontsize=8,
@@ -88,7 +89,7 @@ def _examples(results: Results) -> list[tuple[str, Run, Examples]]:
     fold = min(run.fold for run in results.finished)
     out: list[tuple[str, Run, Examples]] = []
     for entry in results.entries:
-        labels = 1.0 if entry.role == "upper bound" else min(results.fractions)
+        labels = 1.0 if entry.role == "upper bound" else results.amounts[0]
         runs = [r for r in results.finished if (r.method, r.labels, r.fold) == (entry.name, labels, fold)]
         if not runs:
             continue

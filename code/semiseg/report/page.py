@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from semiseg.labels import Labels, in_words, rank
 from semiseg.report.formats import Table, html
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.summary import Results
-from semiseg.report.wording import budget, count_of_folds, data_name, data_title, percent
+from semiseg.report.wording import budget, count_of_folds, data_name, data_title
 
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's
 CSS = """
@@ -125,7 +126,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         (
             "Split",
             f"{count_of_folds(folds)}, {grouping}; {_count(len(seeds), 'seed')}; "
-            f"labels {', '.join(map(percent, results.fractions))}",
+            f"labels {', '.join(map(in_words, results.amounts))}",
         ),
         ("Training", f"{budget(results)}; {_count(len(records), 'finished run')}, {hours:.1f} hours in all"),
         *(
@@ -142,23 +143,28 @@ def left_out(results: Results) -> Table:
     titles = {entry.name: entry.title for entry in results.entries}
     runs = results.finished + results.unfinished
     known = {run.key for run in runs}
-    groups: dict[tuple[str, float, str, str], list[tuple[int, int]]] = {}
+    groups: dict[tuple[str, Labels, str, str], list[tuple[int, int]]] = {}
     for run in results.unfinished:
         groups.setdefault((run.method, run.labels, run.status, run.reason), []).append((run.fold, run.seed))
-    for method, labels in sorted({(run.method, run.labels) for run in runs}):
+    for method, labels in dict.fromkeys((run.method, run.labels) for run in runs):
         absent = [(f, s) for f in folds for s in seeds if (method, labels, f, s) not in known]
         if absent:
             groups[method, labels, "not started", ""] = absent
+
+    def order(group: tuple[tuple[str, Labels, str, str], list[tuple[int, int]]]) -> tuple[Any, ...]:
+        method, labels, *others = group[0]
+        return method, rank(labels), *others
+
     rows = [
         [
             titles.get(method, method),
-            percent(labels),
+            in_words(labels),
             _listed(f for f, _ in places),
             _listed(s for _, s in places),
             status,
             reason,
         ]
-        for (method, labels, status, reason), places in sorted(groups.items())
+        for (method, labels, status, reason), places in sorted(groups.items(), key=order)
     ]
     return Table(
         "left_out",
@@ -193,7 +199,7 @@ def _differences(results: Results) -> list[str]:
     shared: dict[str, set[Any]] = {}
     for run in results.finished:
         spec, data = run.record["spec"], run.record["data"]
-        split = f"split at {percent(run.labels)}, fold {run.fold}"
+        split = f"split at {in_words(run.labels)}, fold {run.fold}"
         shared.setdefault("data", set()).add(data.get("hash"))
         shared.setdefault(split, set()).add(data.get("split_hash"))
         shared.setdefault("network", set()).add(spec.get("network"))

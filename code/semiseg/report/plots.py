@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import Entry, Results, fold_statistics, lookup
-from semiseg.report.wording import data_title, percent
+from semiseg.report.wording import data_title, share_or_number
 
 DPI = 160
 
@@ -35,13 +36,14 @@ class Plot:
 def write_plots(results: Results, folder: Path) -> list[Plot]:
     """Draw and save everything these results can show; returns what lies in `folder`, in reading order."""
     folder.mkdir(parents=True, exist_ok=True)
+    amount = share_or_number(results)
     bounded = any(entry.role == "upper bound" for entry in results.entries)
     plots: list[tuple[Plot, Callable[[Results], Figure | None]]] = [
         (
             Plot(
                 "label_efficiency",
                 "Label efficiency",
-                "Dice by share of labeled training cases: mean over folds, bars are ± one standard deviation."
+                f"Dice by {amount} of labeled training cases: mean over folds, bars are ± one standard deviation."
                 f"{' Gray line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
@@ -67,7 +69,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             Plot(
                 "overlays",
                 "Predictions",
-                "The same test cases for every method, at the smallest share of labels, first fold and seed. "
+                f"The same test cases for every method, at the smallest {amount} of labels, first fold and seed. "
                 "Dashed: prediction; white line with black edges: reference; number: Dice of the case.",
             ),
             overlays,
@@ -95,11 +97,11 @@ def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
 
 
 def label_efficiency(results: Results) -> Figure:
-    """Dice against the label fraction; with a single fraction, Dice per method."""
+    """Dice against the amount of labels; with a single one, Dice per method."""
     scores = fold_statistics(results.cases)
-    fractions = [labels for labels in results.fractions if labels < 1] or results.fractions
-    if len(fractions) == 1:
-        return _one_fraction(results, scores, fractions[0])
+    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
+    if len(amounts) == 1:
+        return _one_amount(results, scores, amounts[0])
     figure = Figure(figsize=(7.5, max(4.2, 0.24 * len(results.entries) + 1)), layout="constrained")
     axes = figure.add_subplot()
     style, ends = looks(results.entries), []
@@ -107,22 +109,22 @@ def label_efficiency(results: Results) -> Figure:
         look = style[entry.name]
         if entry.role == "upper bound":
             mean, _ = _upper_bound(scores, entry, look, axes.axhspan, axes.axhline)
-            ends.append((entry, look, len(fractions) - 0.75, mean))
+            ends.append((entry, look, len(amounts) - 0.75, mean))
             continue
         shift = 0.16 * (index / len(results.entries) - 0.5)  # so that error bars do not hide each other
         known = [
-            (x + shift, *found) for x, labels in enumerate(fractions) if (found := _dice(scores, entry.name, labels))
+            (x + shift, *found) for x, labels in enumerate(amounts) if (found := _dice(scores, entry.name, labels))
         ]
         if known:
             at, mean, deviation = np.transpose(known)
             axes.errorbar(at, mean, deviation, **look.line, elinewidth=0.8, capsize=1.5, zorder=3)
             ends.append((entry, look, at[-1] + 0.02, mean[-1]))
     axes.set(
-        xticks=range(len(fractions)),
-        xticklabels=map(percent, fractions),
+        xticks=range(len(amounts)),
+        xticklabels=map(in_words, amounts),
         ylabel="Dice (%)",
         xlabel="Labeled training cases",
-        xlim=(-0.25, len(fractions) - 0.75),
+        xlim=(-0.25, len(amounts) - 0.75),
     )
     axes.set_title(data_title(results), loc="left")
     _label_ends(axes, figure.get_figheight(), ends)
@@ -130,29 +132,29 @@ def label_efficiency(results: Results) -> Figure:
 
 
 def case_dice(results: Results) -> Figure:
-    """The distribution of Dice over test cases, one panel per label fraction."""
+    """The distribution of Dice over test cases, one panel per amount of labels."""
     cases = results.cases.groupby(["method", "labels", "case"], as_index=False)["dice"].mean()
     cases["dice"] *= 100
-    fractions = [labels for labels in results.fractions if labels < 1] or results.fractions
+    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
     upper = [e.name for e in results.entries if e.role == "upper bound"]
     style, names = looks(results.entries), [e.name for e in results.entries]
     palette = {name: style[name].color for name in names}
-    figure = Figure(figsize=(2.4 + 2.6 * len(fractions), 0.9 + 0.34 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(fractions), sharex=True, sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(2.4 + 2.6 * len(amounts), 0.9 + 0.34 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(amounts), sharex=True, sharey=True, squeeze=False)[0]
     np.random.seed(0)  # seaborn jitters with the global generator, and the same results give the same bytes
-    for axes, labels in zip(panels, fractions, strict=True):
+    for axes, labels in zip(panels, amounts, strict=True):
         shown = cases[(cases.labels == labels) | cases.method.isin(upper)]
         rows = {"data": shown, "x": "dice", "y": "method", "order": names, "hue": "method", "palette": palette}
         seaborn.stripplot(**rows, size=2.2, alpha=0.35, jitter=0.22, ax=axes, legend=False, rasterized=True)
         seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
         axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
-        axes.set_title(f"{percent(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labeled", loc="left")
     figure.suptitle(data_title(results), x=0.01, ha="left")
     return figure
 
 
-def _one_fraction(results: Results, scores: pd.DataFrame, labels: float) -> Figure:
-    """Dice of every method, for benchmarks with one label fraction."""
+def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figure:
+    """Dice of every method, for benchmarks with one amount of labels."""
     entries = results.entries[::-1]
     figure = Figure(figsize=(6.5, 1.2 + 0.3 * len(entries)), layout="constrained")
     axes = figure.add_subplot()
@@ -180,13 +182,13 @@ def _one_fraction(results: Results, scores: pd.DataFrame, labels: float) -> Figu
         yticks=range(len(entries)),
         yticklabels=[e.title for e in entries],
         ylim=(-0.6, len(entries) - 0.3),
-        xlabel=f"Dice (%) with {percent(labels)} of the cases labeled",
+        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labeled",
     )
     axes.set_title(data_title(results), loc="left")
     return figure
 
 
-def _dice(scores: pd.DataFrame, method: str, labels: float) -> tuple[float, float] | None:
+def _dice(scores: pd.DataFrame, method: str, labels: Labels) -> tuple[float, float] | None:
     """Mean and standard deviation in percent, the latter 0 for a single fold."""
     found = lookup(scores, "dice", method, labels)
     return (100 * found[0], float(np.nan_to_num(100 * found[1]))) if found else None

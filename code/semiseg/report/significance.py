@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import stdtr, stdtrit
 
 from semiseg.data.splits import FOLDS
+from semiseg.labels import Labels
 from semiseg.report.summary import Entry, Results, fold_scores
 
 ENOUGH = 3  # folds; with two, Student's t has one degree of freedom and reaches 12.7 standard errors either way
@@ -33,17 +34,17 @@ class Difference:
     """A method against the reference with the same labels, in all folds and seeds that both finished."""
 
     method: str
-    labels: float
+    labels: Labels
     mean: float  # of Dice, over the pairs
     pairs: int  # folds of all repeats, or groups of test cases
     above: int
     evidence: Evidence
     partial: bool  # some run of either is missing
-    p_adjusted: float = nan  # for the number of methods at this fraction
+    p_adjusted: float = nan  # for the number of methods with these labels
 
 
 def differences(results: Results, reference: Entry) -> list[Difference]:
-    """Every method but upper bounds against `reference`, at every label fraction that both have, over trainings."""
+    """Every method but upper bounds against `reference`, with all labels that both have, over trainings."""
     return _compare(results, reference, lambda cases: fold_scores(cases).dice, corrected_t_test)
 
 
@@ -108,7 +109,7 @@ def _compare(
     bounds = {e.name for e in results.entries if e.role == "lower bound"}
     folds, seeds = results.grid()
     found: list[Difference] = []
-    for labels in results.fractions:
+    for labels in results.amounts:
         trained = {
             name: {(run.fold, run.seed) for run in results.finished if (run.method, run.labels) == (name, labels)}
             for name in (*methods, reference.name)

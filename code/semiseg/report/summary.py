@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
 from semiseg.errors import UserError
+from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
 from semiseg.metrics import METRICS
 from semiseg.settings import BenchmarkSettings, load_benchmark
 
@@ -25,14 +27,14 @@ class Run:
     folder: Path
     record: dict[str, Any]  # run.json
     method: str
-    labels: float  # fraction of the training cases that were labeled
+    labels: Labels  # how many of the training cases were labeled
     fold: int
     seed: int
     status: str
     reason: str
 
     @property
-    def key(self) -> tuple[str, float, int, int]:
+    def key(self) -> tuple[str, Labels, int, int]:
         """The values of `KEY`."""
         return self.method, self.labels, self.fold, self.seed
 
@@ -60,9 +62,19 @@ class Results:
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
     @property
-    def fractions(self) -> list[float]:
-        """Label fractions with at least one finished run."""
-        return sorted({run.labels for run in self.finished})
+    def amounts(self) -> list[Labels]:
+        """How many labels there are with at least one finished run, the fewest cases first."""
+        cases: dict[Labels, list[int]] = {}
+        for run in self.finished:
+            cases.setdefault(run.labels, []).append(run.record["data"].get("labeled") or 0)
+        if not any(map(count_of, cases)):
+            return sorted(cases)  # shares need no counting, and a share of other folds stays what it is
+        return sorted(cases, key=lambda labels: (mean(cases[labels]), rank(labels)))
+
+    def amounts_of(self, method: str) -> list[Labels]:
+        """The same of one method."""
+        own = {run.labels for run in self.finished if run.method == method}
+        return [labels for labels in self.amounts if labels in own]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def read_results(path: Path) -> Results:
 
 
 def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Every metric per method, label fraction, value of `by` and fold.
+    """Every metric per method, amount of labels, value of `by` and fold.
 
     A run's score is the mean over its cases, then over foreground classes; the seeds of a fold are averaged.
     """
@@ -131,7 +143,7 @@ def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def fold_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean and standard deviation over folds, one row per method, label fraction and value of `by`.
+    """Mean and standard deviation over folds, one row per method, amount of labels and value of `by`.
 
     Returns:
         Columns (metric, "mean" | "std") for every metric; std has ddof = 1 and is NaN for a single fold.
@@ -148,11 +160,11 @@ def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tu
 
 
 def summary_frame(results: Results) -> pd.DataFrame:
-    """One row per method and label fraction: every score, and what it cost to get there."""
+    """One row per method and amount of labels: every score, and what it cost to get there."""
     statistics = fold_statistics(results.cases)
     rows = []
     for entry in results.entries:
-        for labels in results.fractions:
+        for labels in results.amounts:
             runs = [run for run in results.finished if (run.method, run.labels) == (entry.name, labels)]
             if not runs:
                 continue
@@ -177,7 +189,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def empty_predictions(results: Results, method: str, labels: float) -> int:
+def empty_predictions(results: Results, method: str, labels: Labels) -> int:
     """How many structures that are there were not predicted at all, over all runs."""
     cases = results.cases
     return int(
@@ -196,12 +208,12 @@ def _read_run(file: Path) -> Run:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         spec, described = record["spec"], record["method"]
-        fraction = 1.0 if described["uses_all_labels"] else float(spec["labels"])
+        amount: Labels = 1.0 if described["uses_all_labels"] else read_labels(spec["labels"])
         return Run(
             file.parent,
             record,
             str(spec["method"]),
-            fraction,
+            amount,
             int(spec["fold"]),
             int(spec["seed"]),
             str(record["status"]),
@@ -212,7 +224,7 @@ def _read_run(file: Path) -> Run:
             file.parent,
             {},
             method,
-            _number(labels) / 100,
+            labels_of(labels),
             int(_number(fold)),
             int(_number(seed)),
             "unreadable",

@@ -11,13 +11,22 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from semiseg.errors import UserError
+from semiseg.labels import Labels, in_words
 from semiseg.metrics import TABLE
 from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
-from semiseg.report.wording import data_source, data_title, kept_because, notes, percent, share_of, unit_of_distances
+from semiseg.report.wording import (
+    data_source,
+    data_title,
+    kept_because,
+    notes,
+    share_of,
+    share_or_number,
+    unit_of_distances,
+)
 
 
 def all_tables(results: Results, against: str | None = None) -> list[Table]:
@@ -61,18 +70,18 @@ def write_tables(tables: list[Table], folder: Path) -> None:
 
 
 def main_table(results: Results) -> Table:
-    """Dice per method and label fraction."""
+    """Dice per method and amount of labels."""
     scores = fold_statistics(results.cases)
     rows: list[list[Cell]] = [
-        [e.title, *(_score(results, scores, "dice", e.name, labels) for labels in results.fractions)]
+        [e.title, *(_score(results, scores, "dice", e.name, labels) for labels in results.amounts)]
         for e in results.entries
     ]
-    for column in range(1, len(results.fractions) + 1):
+    for column in range(1, len(results.amounts) + 1):
         _mark_best(rows, column, [e.role == "semi-supervised" for e in results.entries], "higher")
-    columns = ["Method", *map(percent, results.fractions)]
+    columns = ["Method", *map(in_words, results.amounts)]
     return Table(
         "main",
-        "Dice (%) by share of labeled training cases",
+        f"Dice (%) by {share_or_number(results)} of labeled training cases",
         columns,
         rows,
         notes(results),
@@ -81,16 +90,16 @@ def main_table(results: Results) -> Table:
 
 
 def full_table(results: Results) -> Table:
-    """Every metric, one block of rows per label fraction."""
+    """Every metric, one block of rows per amount of labels."""
     scores = fold_statistics(results.cases)
     unit = unit_of_distances(results)
     rows: list[list[Cell]] = []
     rules: set[int] = set()
-    for labels in results.fractions:
+    for labels in results.amounts:
         entries = [e for e in results.entries if (e.name, labels) in scores.index]
         block: list[list[Cell]] = [
             [
-                percent(labels),
+                in_words(labels),
                 e.title,
                 *(_score(results, scores, metric, e.name, labels) for metric in TABLE),
                 empty_predictions(results, e.name, labels),
@@ -129,11 +138,11 @@ def class_table(results: Results) -> Table:
     overall = fold_statistics(results.cases)
     rows: list[list[Cell]] = []
     rules: set[int] = set()
-    for labels in results.fractions:
+    for labels in results.amounts:
         entries = [e for e in results.entries if (e.name, labels) in overall.index]
         block: list[list[Cell]] = [
             [
-                percent(labels),
+                in_words(labels),
                 e.title,
                 *(
                     _score(results, scores, "dice", e.name, labels, index)
@@ -174,21 +183,21 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
             [
                 entry.title,
                 "reported",
-                *(_score(results, primary, "dice", entry.name, labels) for labels in results.fractions),
+                *(_score(results, primary, "dice", entry.name, labels) for labels in results.amounts),
             ]
         )
         rows += [
             [
                 "",
                 name,
-                *(_score(results, others, "dice", entry.name, labels, name) for labels in results.fractions),
+                *(_score(results, others, "dice", entry.name, labels, name) for labels in results.amounts),
             ]
             for name in names
         ]
     return Table(
         "predictors",
         "Dice (%) of secondary predictors",
-        ["Method", "Predictor", *map(percent, results.fractions)],
+        ["Method", "Predictor", *map(in_words, results.amounts)],
         rows,
         notes(results, entries),
         rules,
@@ -208,7 +217,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
             str(networks),
             by_name[method].title,
             name,
-            *(_score(results, scores, "dice", method, labels, networks, name) for labels in results.fractions),
+            *(_score(results, scores, "dice", method, labels, networks, name) for labels in results.amounts),
         ]
         for networks, method, name in kinds
     ]
@@ -218,7 +227,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
     return Table(
         "ensembles",
         "Dice (%) of means of several networks",
-        ["Networks", "Method", "Predictor", *map(percent, results.fractions)],
+        ["Networks", "Method", "Predictor", *map(in_words, results.amounts)],
         rows,
         [
             *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
@@ -266,7 +275,7 @@ def terminal_table(results: Results) -> Group:
     return Group(title, rich, *(Text(note, style="dim italic") for note in table.notes))
 
 
-def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, labels: float, *rest: str | int) -> Cell:
+def _score(results: Results, scores: pd.DataFrame, metric: str, method: str, labels: Labels, *rest: str | int) -> Cell:
     found = lookup(scores, metric, method, labels, *rest)
     if found is None:
         return ABSENT

@@ -4,6 +4,7 @@ import re
 from math import isnan
 
 from semiseg.data.splits import FOLDS
+from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.summary import Entry, Results, fold_scores
 from semiseg.settings import OWN_TRAINING
 
@@ -21,9 +22,9 @@ CIRCUMSTANCES = {
 }
 
 
-def percent(fraction: float) -> str:
-    """A label fraction as people write it: 0.05 is "5 %"."""
-    return f"{100 * fraction:.10g} %"
+def share_or_number(results: Results) -> str:
+    """What is said of labels: a share of the cases, or a number of groups or cases."""
+    return "number" if any(map(count_of, results.amounts)) else "share"
 
 
 def data_name(results: Results) -> str:
@@ -82,8 +83,8 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
         ),
     ]
     incomplete = [
-        f"{e.title} at {percent(labels)}: {share}"
-        for labels in results.fractions
+        f"{e.title} at {in_words(labels)}: {share}"
+        for labels in results.amounts
         for e in entries or results.entries
         if (share := share_of(results, e.name, labels))
     ]
@@ -92,8 +93,8 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     if incomplete:
         out.append(f"† {'; '.join(incomplete)}.")
     kept = [
-        f"{e.title} at {percent(labels)}, {reason}"
-        for labels in results.fractions
+        f"{e.title} at {in_words(labels)}, {reason}"
+        for labels in results.amounts
         for e in entries or results.entries
         if (reason := kept_because(results, e.name, labels))
     ]
@@ -144,19 +145,19 @@ def headroom(results: Results) -> list[str]:
     if not upper or not lower:
         return []
     cases = results.cases
-    few = cases.labels[cases.method == lower.name].min()
+    few, most = results.amounts_of(lower.name)[0], results.amounts_of(upper.name)[-1]
     above, below = (
         fold_scores(cases[(cases.method == entry.name) & (cases.labels == labels)]).dice.droplevel(["method", "labels"])
-        for entry, labels in ((upper, cases.labels[cases.method == upper.name].max()), (lower, few))
+        for entry, labels in ((upper, most), (lower, few))
     )
     room = round(float((above - below).mean()), 4)  # as it is printed
     if isnan(room):
         return []
     verdict = f"; below {100 * ROOM:g}, this data set cannot tell methods apart" if room < ROOM else ""
-    return [f"Headroom: {100 * room:.2f} points from {lower.title} at {percent(few)} to {upper.title}{verdict}."]
+    return [f"Headroom: {100 * room:.2f} points from {lower.title} at {in_words(few)} to {upper.title}{verdict}."]
 
 
-def kept_because(results: Results, method: str, labels: float) -> str:
+def kept_because(results: Results, method: str, labels: Labels) -> str:
     """In what some run of a cell was made otherwise than it would be now, and was kept; empty if there is none."""
     runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
     reasons = dict.fromkeys(str(kept["because"]) for run in runs if (kept := run.record.get("kept")))
@@ -178,7 +179,7 @@ def circumstances(results: Results) -> list[str]:
     return [f"Not all runs were made with the same {', '.join(differing)}."] if differing else []
 
 
-def share_of(results: Results, method: str, labels: float) -> str:
+def share_of(results: Results, method: str, labels: Labels) -> str:
     """How much of a cell is there, such as "2 of 5 folds"; empty when all of it, or none."""
     folds, seeds = results.grid()
     runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from semiseg.data.splits import Splits, load_or_freeze
+from semiseg.data.splits import Splits, load_frozen, load_or_freeze
 from semiseg.data.store import Dataset
 
 
@@ -27,4 +27,12 @@ class Places:
 
     def frozen_splits(self, dataset: Dataset, repeats: int = 1) -> Splits:
         """The frozen splits of a data set, with at least so many repeats; the first use freezes them."""
-        return load_or_freeze(self.splits / f"{dataset.info.name}.json", dataset, repeats)
+        return load_or_freeze(self.splits_file(dataset.info.name), dataset, repeats)
+
+    def known_splits(self, dataset: Dataset) -> Splits | None:
+        """What is frozen of a data set, which may be nothing."""
+        return load_frozen(self.splits_file(dataset.info.name), dataset)
+
+    def splits_file(self, name: str) -> Path:
+        """Where the splits of a data set are frozen."""
+        return self.splits / f"{name}.json"

@@ -1,0 +1,20 @@
+"""The benchmark files and frozen splits that come with semiseg, in a checkout and in an installed package alike."""
+
+from pathlib import Path
+
+import semiseg.benchmark_files
+from semiseg.errors import UserError
+
+FOLDER = Path(semiseg.benchmark_files.__path__[0])
+SPLITS = FOLDER / "splits"
+
+
+def find_benchmark(asked: Path) -> Path:
+    """A benchmark file, or the embedded one of that name, which needs no path."""
+    if asked.is_file():
+        return asked
+    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    if str(asked) not in known:
+        names = ", ".join(known)
+        raise UserError(f"{asked}: no such file; give the path of a benchmark file, or one of the names {names}.")
+    return known[str(asked)]
