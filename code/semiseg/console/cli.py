@@ -209,10 +209,9 @@ def tune(
     )
     asked = {"labels": labels, "folds": folds, "inner_folds": inner_folds}
     lists = {key: _split(text) for key, text in asked.items() if text}
-    asked_for, benchmark = benchmark, find_benchmark(benchmark)
-    settings = load_benchmark(benchmark, _pairs(overrides, "--set") | lists)
+    settings = load_benchmark(find_benchmark(benchmark), _pairs(overrides, "--set") | lists)
     results = out or Path("results", "tuning", settings.name)
-    command = ["semiseg", "tune", asked_for.as_posix(), "--trials", str(trials)]  # what a choice depends on
+    command = ["semiseg", "tune", benchmark.as_posix(), "--trials", str(trials)]  # what a choice depends on
     command += [part for key, text in asked.items() if text for part in (f"--{key.replace('_', '-')}", text)]
     command += [part for override in overrides or [] for part in ("--set", override)]
     if tune_methods(
