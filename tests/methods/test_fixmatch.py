@@ -9,8 +9,9 @@ from torch import nn
 
 from semiseg import losses as L
 from semiseg.contract import MethodContract
-from semiseg.method import Batch, Output, Progress
+from semiseg.method import Batch, Progress
 from semiseg.methods.fixmatch import FixMatch, negative_learning
+from semiseg.networks import Output
 
 END = Progress(100, 100)
 
