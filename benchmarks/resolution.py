@@ -1,7 +1,7 @@
 """What a training size costs at best: reference masks, brought to that size and back as images and predictions are.
 
-`python benchmarks/resolution.py benchmarks/acdc.yaml 48 64 72 [--data-dir DIR] [--set KEY=VALUE]` prints the Dice that remains,
-on the training cases that are labelled at the benchmark's first amount of labels in fold 0, and on no others.
+`python benchmarks/resolution.py benchmarks/acdc.yaml 48 64 72 [--data-dir DIR] [--set KEY=VALUE]` prints the Dice that
+remains, on the training cases that are labelled at the benchmark's first amount of labels in fold 0, and on no others.
 """
 
 from pathlib import Path
