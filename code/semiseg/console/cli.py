@@ -164,7 +164,8 @@ def new_benchmark(
     data_dir: DataDir = Path("data"),
 ) -> None:
     """Show what a data set is like, and write a benchmark for it that fits this machine, with reasons."""
-    from semiseg.console.new_benchmark import new_benchmark as write
+    with console.status(LOADING):
+        from semiseg.console.new_benchmark import new_benchmark as write
 
     write(name, data, out or Path("benchmarks", f"{name}.yaml"), data_dir, device, hours)
 
@@ -296,7 +297,8 @@ def status(
     splits: SplitsDir = None,
 ) -> None:
     """Count finished, stale, running, failed and left runs, with the reasons, and the time that is left."""
-    from semiseg.console.standings import print_standings
+    with console.status(LOADING):
+        from semiseg.console.standings import print_standings
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 

@@ -30,7 +30,8 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
     elif not data:
         where = f"{places.data / settings.dataset}.h5 and {frozen} are not both there (--data-dir, --splits)"
         console.print(f"Data and split are not compared: {where}.", highlight=False, soft_wrap=True)
-    runs = survey(specs, places, found, data)
+    with console.status("Looking at the runs"):
+        runs = survey(specs, places, found, data)
     counts = Counter(run.status for run in runs)
     for status in STATUSES:
         console.print(f"{status:9} {counts[status]}", highlight=False)
