@@ -40,7 +40,7 @@ def committed(pattern):
     """Files that are part of the suite; what was only dropped into a folder needs no documentation."""
     if not (ROOT / ".git").exists():
         return []
-    command = ["git", "ls-files", pattern]
+    command = ["git", "ls-files", f":(glob){pattern}"]  # without folders below
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return sorted(ROOT / file for file in files)
 
