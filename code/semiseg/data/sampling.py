@@ -98,19 +98,17 @@ class TrainingSet:
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         self.images: list[Tensor] = []
         self.labels: list[Tensor] = []
-        labeled_cases: list[str] = []  # of every labelled item
         shelf = _shelf(dataset.path, dataset.path.stat().st_mtime_ns, self.size, crop)
         for case in partition.labeled:
             items = shelf.items(dataset, case, is_label=False)
             self.images += [item.to(device) for item in items]
             self.labels += [item.to(device) for item in shelf.items(dataset, case, is_label=True)]
-            labeled_cases += [case] * len(items)
         labeled = len(self.images)
         if self.unlabeled_batch:
             for case in partition.unlabeled:
                 self.images += [item.to(device) for item in shelf.items(dataset, case, is_label=False)]
         self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
-        self.parts = disjoint_parts(labeled_cases, labeled_parts, seed)
+        self.parts = disjoint_parts(labeled, labeled_parts, seed)
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
@@ -165,15 +163,13 @@ class TrainingSet:
         return slice(start, start + want)
 
 
-def disjoint_parts(cases: Sequence[str], number: int, seed: int) -> list[list[int]]:
+def disjoint_parts(items: int, number: int, seed: int) -> list[list[int]]:
     """Deal labelled items into parts for networks that learn from different labels.
 
-    Items of one case stay together. With fewer cases than parts items are dealt one by one, and with fewer items
-    than parts every part holds them all.
+    Slices of one volume go to different parts: a network that saw the organ of one patient only would soon find
+    nothing in anybody else. With fewer items than parts every part holds them all.
     """
-    units: Sequence[object] = cases if len(set(cases)) >= number else range(len(cases))
-    names = sorted(set(units), key=str)
-    random.Random(derive_seed(seed, "parts")).shuffle(names)
-    part_of = {name: position % number for position, name in enumerate(names)}
-    parts = [[i for i, unit in enumerate(units) if part_of[unit] == k] for k in range(number)]
-    return parts if all(parts) else [list(range(len(cases)))] * number
+    order = list(range(items))
+    random.Random(derive_seed(seed, "parts")).shuffle(order)
+    parts = [sorted(order[k::number]) for k in range(number)]
+    return parts if all(parts) else [list(range(items))] * number
