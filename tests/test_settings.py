@@ -8,7 +8,7 @@ import yaml
 
 from semiseg.errors import UserError
 from semiseg.labels import read_labels
-from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, load_benchmark, validate
+from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, Variant, load_benchmark, validate
 
 MINIMAL = "dataset: tiny\nmethods: [supervised]\n"
 
@@ -153,9 +153,9 @@ def test_an_override_of_an_unknown_key_is_refused(written):
 def test_variants_name_their_method(written):
     path = written("dataset: tiny\nmethods: [supervised, {slow: {method: mean_teacher, ema_decay: 0.9}}, {cps: null}]")
     assert load_benchmark(path, {}).variants() == {
-        "supervised": ("supervised", {}, {}),
-        "slow": ("mean_teacher", {"ema_decay": 0.9}, {}),
-        "cps": ("cps", {}, {}),
+        "supervised": Variant("supervised", {}, {}),
+        "slow": Variant("mean_teacher", {"ema_decay": 0.9}, {}),
+        "cps": Variant("cps", {}, {}),
     }
 
 

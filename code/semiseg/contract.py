@@ -1,4 +1,4 @@
-"""What every method must satisfy, as checks that the suite and any plugin's own tests run."""
+"""What every method and every start must satisfy, as checks that the suite and any plugin's own tests run."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -13,7 +13,9 @@ from torch import Tensor
 from semiseg.data.splits import make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.method import Ensemble, Method, Progress, Task
+from semiseg.networks.pretrained import load_part
 from semiseg.settings import RunSpec, TrainingSettings, validate
+from semiseg.start import Start
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import save_tensors
@@ -28,17 +30,18 @@ class Interrupted(Exception):
     """Stands for whatever stops a run half-way."""
 
 
-class MethodContract:
-    """Checks one method in 2D or 3D on a tiny problem: a bright and a dark box in noise, ten cases."""
+class PluginContract:
+    """Checks a method or a start in 2D or 3D on a tiny problem: a bright and a dark box in noise, ten cases."""
 
     def __init__(self, name: str, method: type[Method], dims: int, folder: Path) -> None:
         self.name, self.method, self.dims, self.folder = name, method, dims, folder
         self.dataset = tiny_dataset(folder / "tiny.h5", dims)
 
     @classmethod
-    def checks(cls) -> dict[str, Callable[["MethodContract"], None]]:
+    def checks(cls) -> dict[str, Callable[..., None]]:
         """All checks by name."""
-        return {name: check for name, check in vars(cls).items() if name.startswith("check_")}
+        found = {name: check for kind in reversed(cls.mro()) for name, check in vars(kind).items()}
+        return {name: check for name, check in found.items() if name.startswith("check_")}
 
     def spec(self, steps: int = STEPS, seed: int = 0, config: dict[str, Any] | None = None) -> RunSpec:
         """A run small enough for a test, by default with the settings that reach every branch of the method."""
@@ -99,12 +102,6 @@ class MethodContract:
         built, declared = self.trained.method._networks_built, self.trained.method.networks
         assert built == declared, f"build makes {built} networks by self.network(), but networks = {declared}"
 
-    def check_a_single_network_is_reported(self) -> None:
-        name, reported = next(iter(self.trained.method.predictors().items()))
-        assert not isinstance(reported, Ensemble), (
-            f"{name} is the mean of {len(reported)} networks: let a single one come first in `predictors`"
-        )
-
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
         trainer = self.trainer("gradients", self.spec())
         trainer.fit()
@@ -121,19 +118,6 @@ class MethodContract:
                 reached |= {n for p, n in names.items() if p.grad is not None and p.grad.any()}
         missed -= reached
         assert not missed, f"no gradient reaches {sorted(missed)}"
-
-    def check_training_lowers_the_supervised_loss(self) -> None:
-        trainer = self.trainer("learning", self.spec(steps=30, config={}))
-        trainer.fit()
-        supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve]
-        assert all(supervised), (
-            "none of the losses is called supervised…, by which the contract sees whether labels teach the method: "
-            "name so what `losses` returns for them, such as supervised or supervised_1"
-        )
-        first, last = np.mean([*map(sum, supervised[:5])]), np.mean([*map(sum, supervised[-5:])])
-        assert last < 0.95 * first, (  # small weights learn slowly
-            f"the supervised loss is {first:.4f} in the first five steps of 30, and still {last:.4f} in the last five"
-        )
 
     def check_labels_of_unlabeled_and_test_cases_cannot_change_a_weight(self) -> None:
         partition = partition_for(self.method, make_splits(self.dataset), self.spec(), self.dataset)
@@ -162,6 +146,31 @@ class MethodContract:
             raise AssertionError("the run was not interrupted")
         assert_equal(self.weights, self.retrained("interrupted", self.spec()))
 
+
+class MethodContract(PluginContract):
+    """What a method must satisfy besides."""
+
+    def check_a_single_network_is_reported(self) -> None:
+        name, reported = next(iter(self.trained.method.predictors().items()))
+        assert not isinstance(reported, Ensemble), (
+            f"{name} is the mean of {len(reported)} networks: let a single one come first in `predictors`"
+        )
+
+    def check_training_lowers_the_supervised_loss(self) -> None:
+        if not self.method.uses_labels:
+            return
+        trainer = self.trainer("learning", self.spec(steps=30, config={}))
+        trainer.fit()
+        supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve]
+        assert all(supervised), (
+            "none of the losses is called supervised…, by which the contract sees whether labels teach the method: "
+            "name so what `losses` returns for them, such as supervised or supervised_1"
+        )
+        first, last = np.mean([*map(sum, supervised[:5])]), np.mean([*map(sum, supervised[-5:])])
+        assert last < 0.95 * first, (  # small weights learn slowly
+            f"the supervised loss is {first:.4f} in the first five steps of 30, and still {last:.4f} in the last five"
+        )
+
     def check_saved_weights_predict_the_same(self) -> None:
         method = self.trained.method
         save_tensors(self.folder / "model.safetensors", method.state_dict(), {})
@@ -173,6 +182,30 @@ class MethodContract:
             first, second = (predict_case(p, image, task, CPU, "float32") for p in (one, other))
             assert first.shape == self.dataset.label(case).shape, f"{name} does not predict at the image's size"
             assert np.array_equal(first, second), f"{name} predicts something else once it is saved and loaded"
+
+
+class StartContract(PluginContract):
+    """What a start must satisfy besides."""
+
+    def check_every_network_of_a_method_starts_from_what_is_handed_on(self) -> None:
+        start = self.trained.method
+        assert isinstance(start, Start)
+        handed = start.handed_on()
+        save_tensors(self.folder / "handed.safetensors", handed, {})
+        fresh = start.network()
+        load_part(fresh, self.folder / "handed.safetensors")  # refuses what does not fit
+        begun = fresh.state_dict()
+        assert all(torch.equal(begun[name], value) for name, value in handed.items())
+        other = self.method(start.task, start.config)
+        assert isinstance(other, Start)
+        assert any(not torch.equal(value, handed[name]) for name, value in other.handed_on().items()), (
+            "what is handed on is as it was before the training"
+        )
+
+
+def contract_of(method: type[Method]) -> type[PluginContract]:
+    """The contract that a plug-in is held to."""
+    return StartContract if issubclass(method, Start) else MethodContract
 
 
 def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None:

@@ -23,6 +23,7 @@ from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
 from semiseg.networks import EncoderDecoder, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
+from semiseg.networks.pretrained import load_part
 from semiseg.seeding import derive_seed
 from semiseg.views import likely_imaging, photometry
 
@@ -62,6 +63,7 @@ class Task:
     network: str
     seed: int = 0
     weights: Path | None = None  # of a pretrained encoder
+    start: Path | None = None  # weights that a start handed on
     unlabeled_steps: int = 1  # steps per pass over the unlabelled images
     trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
     crop: Crop | None = None  # what of an image is seen, in training and in prediction
@@ -165,6 +167,7 @@ class Method(nn.Module, ABC):
     networks: int = 1  # how many are trained by gradient
     views: Sequence[str] = ("plain",)  # see semiseg.views
     uses_unlabeled: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True  # without, all training images are unlabelled ones
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
     divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
@@ -254,11 +257,13 @@ class Method(nn.Module, ABC):
         """One more network with its own random initial weights, of the task's kind unless a name is given."""
         torch.manual_seed(derive_seed(self.task.seed, "network", self._networks_built))
         self._networks_built += 1
-        task = self.task
+        task, start = self.task, None
         if name is None:
-            name, weights = task.network, task.weights
-        weights = None if task.trained else weights
-        return build_network(name, task.channels, task.classes, task.size, weights)
+            name, weights, start = task.network, task.weights, task.start
+        network = build_network(name, task.channels, task.classes, task.size, None if task.trained else weights)
+        if start is not None and not task.trained:
+            load_part(network, start)
+        return network
 
     def decoder(self) -> AuxiliaryDecoder:
         """One more decoder of the task's kind with its own random weights, for features of another network."""

@@ -15,20 +15,40 @@ import semiseg.methods
 from semiseg.errors import UserError
 from semiseg.method import Method, Paper
 from semiseg.networks.catalog import NETWORKS, Offer, offered
+from semiseg.settings import RunSpec, StartSpec
 from semiseg.source_code import method_code, module_code
+from semiseg.start import Start
 
 
 class Methods(dict[str, type[Method]]):
-    """Methods by name, and why others are broken; asking for one of these raises the reason."""
+    """Methods by name, and why others are broken; asking for one of these raises the reason. Starts stand beside."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.starts: dict[str, type[Start]] = {}
         self.broken: dict[str, str] = {}  # one line each
 
     def problem(self, name: str) -> str:
         """Why there is no method of this name."""
         unknown = f"unknown method {name!r}; there are: {', '.join(self)}. Give a plugin's folder with --methods-dir."
+        if name in self.starts:
+            unknown = f"{name} is a start, no method; write `method: supervised, start: {name}`, or another method."
         return self.broken.get(name, unknown)
+
+    def start(self, name: str) -> type[Start]:
+        """The start of a name."""
+        if name not in self.starts:
+            unknown = f"unknown start {name!r}; there are: {', '.join(self.starts) or 'none'}."
+            raise UserError(self.broken.get(name, unknown))
+        return self.starts[name]
+
+    def plugin(self, spec: RunSpec) -> type[Method]:
+        """What carries out a run."""
+        return self.start(spec.implementation) if isinstance(spec, StartSpec) else self[spec.implementation]
+
+    def get_plugin(self, spec: RunSpec) -> type[Method] | None:
+        """The same, or none where there is none."""
+        return (self.starts if isinstance(spec, StartSpec) else self).get(spec.implementation)
 
     def __missing__(self, name: str) -> type[Method]:
         raise UserError(self.problem(name))
@@ -70,15 +90,19 @@ def find_methods(directory: Path | None = None) -> Methods:
             continue
         networks += plugin.networks
         if plugin.method is not None:
-            found[name] = plugin.method
+            if issubclass(plugin.method, Start):
+                found.starts[name] = plugin.method
+            else:
+                found[name] = plugin.method
             method_code(plugin.method)  # before its files change: what is remembered is what was imported
     NETWORKS.admit(networks, broken)
     return found
 
 
 def get_method(name: str, directory: Path | None = None) -> type[Method]:
-    """One method by name."""
-    return find_methods(directory)[name]
+    """One method, or start, by name."""
+    found = find_methods(directory)
+    return found.starts.get(name) or found[name]
 
 
 def get_method_of(file: Path) -> type[Method]:

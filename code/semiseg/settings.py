@@ -60,6 +60,7 @@ class TrainingSettings(Settings):
 
 
 OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power")  # what may differ between methods
+START_TRAINING = (*OWN_TRAINING, "steps", "unlabeled_batch")  # what may differ in a pre-training
 
 
 NAME = r"^\w[\w.-]*$"  # of what becomes a folder
@@ -83,6 +84,7 @@ Distinct = AfterValidator(distinct)
 FileName = Annotated[str, AfterValidator(file_name)]
 FolderName = Annotated[str, Field(pattern=NAME)]
 Amount = Annotated[Labels, BeforeValidator(read_labels)]
+NONE = 0.0  # the labels of what learns without any
 
 
 class RunSpec(Settings):
@@ -93,13 +95,14 @@ class RunSpec(Settings):
     method: FolderName  # the name in tables and folders
     implementation: str  # the plugin; differs from the name for a variant
     config: dict[str, Any]
-    labels: Amount
+    labels: Annotated[Labels, BeforeValidator(lambda value: value if value == NONE else read_labels(value))]
     fold: int  # counted on through the repeats
     seed: int
     network: str
     weights: str | None
     training: TrainingSettings
     inner: int | None = None  # tests on this inner fold of the fold's training cases, instead of on its test cases
+    start: "StartSpec | None" = None  # the run whose network it starts from; by default its own random one
 
     @property
     def repeat(self) -> int:
@@ -118,6 +121,15 @@ class RunSpec(Settings):
         return Path(folder_of(self.labels), fold, f"seed-{self.seed}")
 
 
+class StartSpec(RunSpec):
+    """A pre-training: a run without labels, from which others of its fold and seed start."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies below the results of the benchmark."""
+        return Path("starts", self.method, self.cell.relative_to(folder_of(self.labels)))
+
+
 Entry = str | dict[str, dict[str, Any] | None]  # of `methods`: a name, or {name: settings}
 
 
@@ -127,11 +139,13 @@ class Variant(NamedTuple):
     implementation: str  # the plugin
     config: dict[str, Any]
     training: dict[str, Any]  # in place of the benchmark's, for this entry alone
+    start: str | None = None  # an entry of `starts`, or a start with its own settings
 
     def entry(self, name: str) -> Entry:
         """The entry as a benchmark file has it."""
         other = {"method": self.implementation} if self.implementation != name else {}
-        settings = {**other, **self.config, **({"training": self.training} if self.training else {})}
+        own = {"training": self.training} if self.training else {}
+        settings = {**other, **({"start": self.start} if self.start else {}), **self.config, **own}
         return {name: settings} if settings else name
 
 
@@ -150,6 +164,7 @@ class BenchmarkSettings(Settings):
     name: FolderName
     dataset: FileName
     methods: tuple[Entry, ...] = Field(min_length=1)
+    starts: tuple[Entry, ...] = ()  # pre-trainings with settings of their own, which entries of `methods` name
     tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
     labels: Annotated[tuple[Amount, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
     repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
@@ -183,13 +198,13 @@ class BenchmarkSettings(Settings):
         variants |= {name: Variant(name, {}, {}) for name in also if name not in variants}
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml") if self.tuned else {}
         for name in variants.keys() & tuned.keys():
-            (implementation, config, training), chosen = variants[name], tuned[name]
+            (implementation, config, training, start), chosen = variants[name], tuned[name]
             if chosen.implementation != implementation:
                 raise UserError(
                     f"benchmark {self.name}: {name!r} is {implementation} here and {chosen.implementation} in "
                     f"tuned/{self.tuned and self.tuned.name}.yaml; rename it."
                 )
-            variants[name] = Variant(implementation, chosen.config | config, chosen.training | training)
+            variants[name] = Variant(implementation, chosen.config | config, chosen.training | training, start)
         return variants
 
     def untuned(self) -> list[str]:
@@ -199,6 +214,10 @@ class BenchmarkSettings(Settings):
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml")
         return [name for name in _variants(self.methods, self.name) if name not in tuned]
 
+    def pretraining(self, name: str) -> Variant:
+        """What the benchmark says of a start."""
+        return _variants(self.starts, f"benchmark {self.name}, starts", START_TRAINING).get(name, Variant(name, {}, {}))
+
     def training_of(self, name: str, variant: Variant) -> TrainingSettings:
         """How an entry is trained."""
         content = self.training.model_dump() | variant.training
@@ -206,7 +225,7 @@ class BenchmarkSettings(Settings):
         return training
 
 
-def _variants(methods: Iterable[Entry], where: str) -> dict[str, Variant]:
+def _variants(methods: Iterable[Entry], where: str, own: tuple[str, ...] = OWN_TRAINING) -> dict[str, Variant]:
     variants: dict[str, Variant] = {}
     for entry in methods:
         for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
@@ -216,15 +235,18 @@ def _variants(methods: Iterable[Entry], where: str) -> dict[str, Variant]:
             if name in variants:
                 raise UserError(f"{where}: {name!r} is listed twice under methods; rename one.")
             implementation, training = config.pop("method", name), config.pop("training", None) or {}
+            start = config.pop("start", None)
+            if not isinstance(start, str | None):
+                raise UserError(f"{where}: the start of {name!r} is a name, not {start!r}; settings go to `starts`.")
             if not isinstance(implementation, str):
                 raise UserError(f"{where}: the method of {name!r} is a name, not {implementation!r}.")
-            if not isinstance(training, dict) or (others := [str(k) for k in training if k not in OWN_TRAINING]):
+            if not isinstance(training, dict) or (others := [str(k) for k in training if k not in own]):
                 what = f"not {', '.join(others)}" if isinstance(training, dict) else "as key: value"
                 raise UserError(
-                    f"{where}: the training of {name!r} may set {', '.join(OWN_TRAINING)}, {what}; "
+                    f"{where}: the training of {name!r} may set {', '.join(own)}, {what}; "
                     "all methods have the same steps, sizes and batches."
                 )
-            variants[name] = Variant(implementation, config, dict(training))
+            variants[name] = Variant(implementation, config, dict(training), start)
     return variants
 
 

@@ -11,7 +11,7 @@ import yaml
 from semiseg.errors import UserError
 from semiseg.labels import Labels
 from semiseg.registry import Methods
-from semiseg.settings import BenchmarkSettings, RunSpec, validate
+from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
 
 ALL = "all"  # in the list of methods: every method found that is not listed by itself
 
@@ -64,17 +64,31 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
                     if variant.implementation not in found:
                         raise UserError(f"benchmark {settings.name}: {found.problem(variant.implementation)}")
                     method = found[variant.implementation]
-                    if method.uses_all_labels and amount != labels[0]:
+                    if (method.uses_all_labels or not method.uses_labels) and amount != labels[0]:
                         continue  # one run serves all amounts of labels
                     config = validate(method.Config, variant.config, f"settings of method {name}")
+                    cell = {"fold": fold, "inner": inner, "seed": seed}
                     runs.append(RunSpec(
                         benchmark=settings.name, dataset=settings.dataset, method=name,
                         implementation=variant.implementation, config=config.model_dump(mode="json"),
-                        labels=1.0 if method.uses_all_labels else amount, fold=fold, inner=inner, seed=seed,
+                        labels=NONE if not method.uses_labels else 1.0 if method.uses_all_labels else amount, **cell,
                         network=settings.network, weights=settings.weights,
                         training=settings.training_of(name, variant),
+                        start=_start(settings, found, variant.start, cell) if variant.start else None,
                     ))  # fmt: skip
     return runs
+
+
+def _start(settings: BenchmarkSettings, found: Methods, name: str, cell: dict[str, Any]) -> StartSpec:
+    """The pre-training of a name for runs of this fold and seed."""
+    variant = settings.pretraining(name)
+    start = found.start(variant.implementation)
+    return StartSpec(
+        benchmark=settings.name, dataset=settings.dataset, method=name, implementation=variant.implementation,
+        config=validate(start.Config, variant.config, f"settings of start {name}").model_dump(mode="json"),
+        labels=NONE, network=settings.network, weights=settings.weights,
+        training=settings.training_of(name, variant), **cell,
+    )  # fmt: skip
 
 
 def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:

@@ -6,19 +6,18 @@ from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, counted, in_words
-from semiseg.method import Method
+from semiseg.registry import Methods
 from semiseg.settings import RunSpec
 from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.places import Places
 
 
-def check(
-    specs: Sequence[RunSpec], found: dict[str, type[Method]], places: Places, repeats: int = 1
-) -> tuple[Dataset, Splits]:
+def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int = 1) -> tuple[Dataset, Splits]:
     """Refuse what could not be trained, before splits are frozen or anything is written; returns the data."""
     dataset = places.dataset(specs[0].dataset)
-    for spec in {s.method: s for s in specs}.values():
-        build_method(found[spec.implementation], spec, dataset)
+    starts = {s.start.method: s.start for s in specs if s.start}
+    for spec in [*{s.method: s for s in specs}.values(), *starts.values()]:
+        build_method(found.plugin(spec), spec, dataset)
     for labels in dict.fromkeys(spec.labels for spec in specs):
         _check_noun(labels, dataset)
     splits = places.frozen_splits(dataset, repeats)

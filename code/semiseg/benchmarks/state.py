@@ -8,12 +8,12 @@ from typing import Literal
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
-from semiseg.method import Method
+from semiseg.registry import Methods
 from semiseg.settings import OWN_TRAINING, BenchmarkSettings, RunSpec
-from semiseg.training.assembly import partition_for
+from semiseg.training.assembly import identity_of
 from semiseg.training.checkpoint import NAME as CHECKPOINT
 from semiseg.training.files import write_json
-from semiseg.training.identity import Identity, identify, made
+from semiseg.training.identity import Identity, made
 from semiseg.training.lease import Holder, holder
 from semiseg.training.places import Places
 from semiseg.training.results import damage
@@ -38,17 +38,17 @@ class Standing:
 
 
 def survey(
-    specs: Sequence[RunSpec], places: Places, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None
+    specs: Sequence[RunSpec], places: Places, found: Methods, data: tuple[Dataset, Splits] | None
 ) -> list[Standing]:
     """The standing of every run; without data, what depends on them is not compared."""
-    return [standing(spec, _identity(spec, found, data), places.results / spec.folder) for spec in specs]
+    return [standing(spec, identity_of(spec, found, data), places.results / spec.folder) for spec in specs]
 
 
 def strays(
     settings: BenchmarkSettings,
     specs: Iterable[RunSpec],
     places: Places,
-    found: dict[str, type[Method]],
+    found: Methods,
     data: tuple[Dataset, Splits] | None,
 ) -> list[Standing]:
     """Finished runs that lie in the same folder, and so stand in the same tables, but are none of these.
@@ -62,7 +62,7 @@ def strays(
 
     def today(spec: RunSpec) -> RunSpec:
         if like := same_method.get(spec.method):
-            own = {key: getattr(like, key) for key in ("implementation", "config", "training")}
+            own = {key: getattr(like, key) for key in ("implementation", "config", "training", "start")}
         else:  # its entry may have had a learning rate of its own, which tables tell
             rates = {key: getattr(spec.training, key) for key in OWN_TRAINING}
             own = {"training": settings.training.model_copy(update=rates)}
@@ -75,20 +75,12 @@ def strays(
             continue
         try:
             spec = today(RunSpec.model_validate(record["spec"]))
-            result.append(standing(spec, _identity(spec, found, data), path.parent))
+            result.append(standing(spec, identity_of(spec, found, data), path.parent))
         except (KeyError, ValueError):
             continue  # of an older kind; the report judges whether it can be read
         except UserError as error:  # its method has other settings today
             result.append(Standing(spec, path.parent, Identity({}), "stale", f"cannot be made any more: {error}"))
     return result
-
-
-def _identity(spec: RunSpec, found: dict[str, type[Method]], data: tuple[Dataset, Splits] | None) -> Identity:
-    method = found.get(spec.implementation)
-    if data is None or method is None:
-        return identify(spec, method, data[0] if data else None, None)
-    dataset, splits = data
-    return identify(spec, method, dataset, partition_for(method, splits, spec, dataset))
 
 
 def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:

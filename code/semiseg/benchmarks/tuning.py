@@ -79,7 +79,7 @@ def draw(name: str, variant: Variant, method: type[Method], common: TrainingSett
     for index, values in enumerate(tried):
         drawn = dict(zip(space, values, strict=True))
         config, training = ({k: v for (group, k), v in drawn.items() if group == g} for g in ("config", "training"))
-        settings = Variant(variant.implementation, variant.config | config, variant.training | training)
+        settings = variant._replace(config=variant.config | config, training=variant.training | training)
         trials.append(Trial(name, index, settings))
     return trials
 

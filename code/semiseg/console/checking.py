@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from semiseg import networks
-from semiseg.contract import MethodContract
+from semiseg.contract import PluginContract, contract_of
 from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
 from semiseg.networks import NETWORKS, require_network
@@ -24,7 +24,7 @@ def check_method(which: str, methods_dir: Path | None = None) -> int:
     failures = 0
     for dims in (2, 3):
         with TemporaryDirectory() as folder:
-            contract = MethodContract(name, method, dims, Path(folder))
+            contract = contract_of(method)(name, method, dims, Path(folder))
             failures += _check(contract, f"{dims}D", Path(inspect.getfile(method)))
     return failures
 
@@ -53,7 +53,7 @@ def check_network(which: str, methods_dir: Path | None = None) -> int:
     )
 
 
-def _check(contract: MethodContract | NetworkContract, label: str, file: Path) -> int:
+def _check(contract: PluginContract | NetworkContract, label: str, file: Path) -> int:
     failures = 0
     for check in contract.checks():
         reason = _failure(contract, check, file)
@@ -63,7 +63,7 @@ def _check(contract: MethodContract | NetworkContract, label: str, file: Path) -
     return failures
 
 
-def _failure(contract: MethodContract | NetworkContract, check: str, file: Path) -> str:
+def _failure(contract: PluginContract | NetworkContract, check: str, file: Path) -> str:
     """Why a check fails, in one line; nothing if it passes."""
     try:
         getattr(contract, check)()

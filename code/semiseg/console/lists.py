@@ -14,11 +14,12 @@ from semiseg.registry import find_methods
 
 
 def list_methods(methods_dir: Path | None, as_json: bool) -> None:
-    """One line per method."""
+    """One line per method, then one per start."""
     found = find_methods(methods_dir)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
+            "kind": kind,
             "title": method.title,
             "networks": method.networks,
             "venue": method.paper.venue,
@@ -26,9 +27,10 @@ def list_methods(methods_dir: Path | None, as_json: bool) -> None:
             "paper_title": method.paper.title,
             "file": os.path.relpath(inspect.getfile(method)),
         }
-        for name, method in found.items()
+        for kind, plugins in (("method", found), ("start", found.starts))
+        for name, method in plugins.items()
     ]
-    print_list(rows, as_json, ("name", "title", "networks", "venue"))
+    print_list(rows, as_json, ("name", "kind", "title", "networks", "venue"))
     show_left_out(found)
 
 

@@ -70,7 +70,9 @@ class Watch:
         while not self.done.wait(LOOK):
             for folder in list(self.left):
                 with suppress(OSError):  # a file system that is out of reach for a moment
-                    now = holder(self.results / folder)
+                    now, start = holder(self.results / folder), self.runs[folder].spec.start
+                    if now and start:  # its start may be what goes on at the moment
+                        now = holder(self.results / start.folder) or now
                     with self.lock:
                         if folder in self.left:
                             self.runs[folder] = replace(self.runs[folder], holder=now)

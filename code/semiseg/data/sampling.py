@@ -108,12 +108,14 @@ class TrainingSet:
             for case in partition.unlabeled:
                 self.images += [item.to(device) for item in shelf.items(dataset, case, is_label=False)]
         self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
-        self.parts = disjoint_parts(labeled, labeled_parts, seed)
+        self.parts = disjoint_parts(labeled, labeled_parts, seed) if labeled else []
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
         if not self.cuts_patches:  # all items have one shape: a batch is one gather
-            self.stacked_images, self.stacked_labels = torch.stack(self.images), torch.stack(self.labels)
+            self.stacked_images = torch.stack(self.images)
+            empty = self.stacked_images.new_empty((0, 1, *self.size), dtype=torch.uint8)  # without labelled images
+            self.stacked_labels = torch.stack(self.labels) if self.labels else empty
             # Views of the stacks: the device must not hold the data set twice.
             self.images, self.labels = list(self.stacked_images), list(self.stacked_labels)
 
@@ -152,10 +154,8 @@ class TrainingSet:
             for i in items
         ]
         images = torch.stack([self.images[i][tuple(w)] for i, w in zip(items, windows, strict=True)])
-        labels = torch.stack(
-            [self.labels[i][tuple(w)][0] for i, w in zip(items[:labeled], windows[:labeled], strict=True)]
-        )
-        return images, labels.long()
+        labels = [self.labels[i][tuple(w)][0] for i, w in zip(items[:labeled], windows[:labeled], strict=True)]
+        return images, (torch.stack(labels) if labels else images.new_empty((0, *self.size))).long()
 
     @staticmethod
     def _window(origin: random.Random, have: int, want: int) -> slice:

@@ -45,6 +45,16 @@ def load_encoder(
     encoder.load_state_dict(own | found)
 
 
+def load_part(network: nn.Module, path: Path) -> None:
+    """Load the weights of a file, which need not be all of the network's, but all have to fit."""
+    found, own = read_weights(path), network.state_dict()
+    if misfits := sorted(k for k, v in found.items() if k not in own or own[k].shape != v.shape):
+        raise UserError(
+            f"{path}: these weights do not fit the network: {_abridged(misfits)}; repeat the run of theirs."
+        )
+    network.load_state_dict(own | found)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name; some published files hold them under "model"."""
     try:

@@ -13,7 +13,7 @@ import yaml
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
 from semiseg.metrics import METRICS
-from semiseg.settings import BenchmarkSettings, load_benchmark
+from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")
@@ -208,7 +208,9 @@ def _read_run(file: Path) -> Run:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         spec, described = record["spec"], record["method"]
-        amount: Labels = 1.0 if described["uses_all_labels"] else read_labels(spec["labels"])
+        amount: Labels = 1.0 if described["uses_all_labels"] else NONE
+        if not described["uses_all_labels"] and described.get("uses_labels", True):
+            amount = read_labels(spec["labels"])
         return Run(
             file.parent,
             record,

@@ -11,15 +11,29 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method, Task
 from semiseg.networks import weights_file
+from semiseg.registry import Methods
 from semiseg.settings import RunSpec, validate
+from semiseg.training.identity import Identity, identify
 from semiseg.training.trainer import Trainer
 
 
 def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
-    """The cases of a run; a method that ignores unlabelled images does not get any."""
+    """The cases of a run; a method that ignores unlabelled images, or labels, does not get any."""
     groups = {r.id: r.group for r in dataset.records.values()}
-    partition = splits.partition(spec.fold, spec.labels, groups, spec.inner)
+    partition = splits.partition(spec.fold, spec.labels if method.uses_labels else 1.0, groups, spec.inner)
+    if not method.uses_labels:
+        return Partition((), partition.labeled, partition.test)
     return partition if method.uses_unlabeled else replace(partition, unlabeled=())
+
+
+def identity_of(spec: RunSpec, found: Methods, data: tuple[Dataset, Splits] | None) -> Identity:
+    """What a run is, and what it starts from; without data or its method, as much of it as can be known."""
+    start = identity_of(spec.start, found, data) if spec.start else None
+    method = found.get_plugin(spec)
+    if data is None or method is None:
+        return identify(spec, method, data[0] if data else None, None, start)
+    dataset, splits = data
+    return identify(spec, method, dataset, partition_for(method, splits, spec, dataset), start)
 
 
 def build_trainer(
@@ -29,6 +43,7 @@ def build_trainer(
     partition: Partition,
     device: torch.device,
     folder: Path,
+    start: Path | None = None,
 ) -> Trainer:
     """Everything that a run needs to begin."""
     training = spec.training
@@ -39,15 +54,17 @@ def build_trainer(
         device,
         spec.seed,
         training.labeled_batch,
-        training.unlabeled_batch,
+        training.unlabeled_batch + (0 if method_class.uses_labels else training.labeled_batch),
         method_class.labeled_parts,
         training.crop,
     )
-    method = build_method(method_class, spec, dataset, data.unlabeled_steps)
+    method = build_method(method_class, spec, dataset, data.unlabeled_steps, start)
     return Trainer(method, data, training, spec.seed, device, folder)
 
 
-def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1) -> Method:
+def build_method(
+    method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1, start: Path | None = None
+) -> Method:
     """A method ready to be trained, or a message that says why it cannot be."""
     training = spec.training
     if training.labeled_batch % method.labeled_parts:
@@ -67,6 +84,7 @@ def build_method(method: type[Method], spec: RunSpec, dataset: Dataset, unlabele
         spec.network,
         spec.seed,
         weights_file(spec.network, spec.weights),
+        start,
         unlabeled_steps,
         crop=training.crop,
     )

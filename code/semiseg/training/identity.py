@@ -23,7 +23,9 @@ PARTS = {
     "split": "another split",
     "code": "other code of the method or of a network of one's own",
     "weights": "other weights",
+    "start": "another start",
 }
+APART = {"benchmark": True, "weights": True, "start": True}  # has a part of its own, or none
 UNKNOWN = "made before runs recorded their code"
 
 
@@ -39,6 +41,7 @@ class Identity:
     split: str = ""  # hash of the run's cases, in their order
     code: str = ""  # hash of the method's file, of plug-in networks', and of what they import beside the engine
     weights: str = ""  # hash of the file that the encoder starts from
+    start: str = ""  # hash of the identity of the run that it starts from
     defaults: dict[str, Any] = field(default_factory=dict, compare=False)  # of the settings; no part of the identity
 
     @property
@@ -51,7 +54,10 @@ class Identity:
         return {"hash": self.hash, **self._parts()}
 
     def _parts(self) -> dict[str, Any]:
-        return {"settings": self.settings} | {part: getattr(self, part) for part in PARTS}
+        parts = {part: getattr(self, part) for part in PARTS}
+        if not self.start:
+            del parts["start"]  # came into being later than many results
+        return {"settings": self.settings} | parts
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """In which parts an earlier record differs, in words; none for one of the same identity.
@@ -76,16 +82,22 @@ def made(reasons: list[str]) -> str:
 
 
 def identify(
-    spec: RunSpec, method: type[Method] | None, dataset: Dataset | None, partition: Partition | None
+    spec: RunSpec,
+    method: type[Method] | None,
+    dataset: Dataset | None,
+    partition: Partition | None,
+    start: Identity | None = None,
 ) -> Identity:
     """The identity of a run; without method, data or partition, as much of it as can be known."""
-    settings = spec.model_dump(mode="json", exclude={"benchmark": True, "weights": True, "training": set(WATCHING)})
+    settings = spec.model_dump(mode="json", exclude={**APART, "training": set(WATCHING)})
     defaults = {"training": TrainingSettings().model_dump(mode="json")}
     if method is not None:
         for name, value in validate(method.Config, spec.config, f"settings of method {spec.method}"):
             if isinstance(value, Path):
                 settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
         defaults["config"] = method.Config().model_dump(mode="json")
+    if start is not None:
+        settings["start"] = start.settings
     weights = weights_file(spec.network, spec.weights)
     return Identity(
         settings,
@@ -93,6 +105,7 @@ def identify(
         _hash(asdict(partition)) if partition else "",
         code_hash(method, (spec.network, *spec.config.values())) if method and spec.network in NETWORKS else "",
         file_hash(weights) if weights else "",
+        start.hash if start and dataset and partition else "",
         defaults,
     )
 

@@ -51,8 +51,8 @@ class Lost(Exception):
 class Held(Exception):
     """Somebody else carries out the run."""
 
-    def __init__(self, holder: Holder) -> None:
-        super().__init__(f"held by {holder}")
+    def __init__(self, holder: Holder | None, what: str = "held") -> None:
+        super().__init__(f"{what} by {holder or 'another process'}")
         self.holder = holder
 
 

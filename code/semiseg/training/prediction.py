@@ -20,6 +20,7 @@ from semiseg.settings import RunSpec, validate
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import read_record
 from semiseg.training.precision import place
+from semiseg.training.results import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Predictor:
 
 def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> Predictor:
     """Load the reported network of a run folder."""
-    record, weights = read_record(run), run / "model.safetensors"
+    record, weights = read_record(run), run / WEIGHTS
     if record.get("status") != "finished":
         raise UserError(
             f"{run}: not the folder of a finished run; "

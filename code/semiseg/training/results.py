@@ -16,7 +16,8 @@ from semiseg.training.files import write_rows
 from semiseg.training.identity import file_hash
 
 SCORES = ("cases.csv", "predictors.csv")
-RESULTS = (*SCORES, "examples.npz", "model.safetensors", "traceback.txt")
+WEIGHTS = "model.safetensors"
+RESULTS = (*SCORES, "examples.npz", WEIGHTS, "traceback.txt")
 
 
 def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
         "title": method.title if spec.method == spec.implementation else spec.method,
         "paper": {"title": paper.title, "authors": paper.authors, "venue": paper.venue},
         "networks": method.networks,
+        "uses_labels": method.uses_labels,
         "uses_unlabeled": method.uses_unlabeled,
         "uses_all_labels": method.uses_all_labels,
     }
@@ -85,8 +87,9 @@ def forget_results(folder: Path) -> None:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Hashes of the files that tables are made from."""
-    return {name: file_hash(folder / name) for name in SCORES if (folder / name).exists()}
+    """Hashes of the files that tables are made from, or of what a start hands on, which has no scores."""
+    scores = {name: file_hash(folder / name) for name in SCORES if (folder / name).exists()}
+    return scores or {WEIGHTS: file_hash(folder / WEIGHTS)}
 
 
 def damage(folder: Path, record: dict[str, Any]) -> str:

@@ -10,19 +10,21 @@ from typing import Any
 import torch
 
 from semiseg.errors import UserError
-from semiseg.registry import get_method
+from semiseg.registry import find_methods
 from semiseg.settings import RunSpec
+from semiseg.start import Start
 from semiseg.training import failures
-from semiseg.training.assembly import build_trainer, partition_for
+from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
 from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
 from semiseg.training.evaluation import evaluate
 from semiseg.training.files import read_record, save_tensors, write_json
-from semiseg.training.identity import identify, made
-from semiseg.training.lease import Held, Lease, Lost, bury, claim
+from semiseg.training.identity import made
+from semiseg.training.lease import Held, Lease, Lost, bury, claim, holder
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.results import (
+    WEIGHTS,
     checksums,
     damage,
     describe_data,
@@ -49,7 +51,7 @@ def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = ne
     folder = places.results / spec.folder
     record: Record = {"spec": spec.model_dump(mode="json"), "status": "running", "reason": ""}
     try:
-        spec = spec.model_copy(update={"training": with_precision(spec.training, device.type)})
+        spec = _in_effect(spec, device)
         record |= {
             "spec": spec.model_dump(mode="json"),
             "environment": environment(device) | {"concurrency": concurrency},
@@ -61,6 +63,12 @@ def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = ne
         return record | {"status": "held", "reason": str(other)}
     except Exception as error:  # nothing can be written there, not even this reason
         return record | {"status": "failed", "reason": failures.reason(error)}
+
+
+def _in_effect(spec: RunSpec, device: torch.device) -> RunSpec:
+    """The specification with the precision that the device makes of `auto`."""
+    start = spec.start and _in_effect(spec.start, device)
+    return spec.model_copy(update={"training": with_precision(spec.training, device.type), "start": start})
 
 
 def earlier_record(folder: Path) -> Record:
@@ -111,7 +119,7 @@ class _Attempt:
             self._train_and_evaluate()
         except Stopped as stopped:
             self.record |= {"status": "left", "reason": str(stopped)}
-        except Lost:
+        except (Held, Lost):
             raise
         except Exception as error:
             self._fail(error)
@@ -127,9 +135,10 @@ class _Attempt:
         spec, places = self.spec, self.places
         self.dataset = places.dataset(spec.dataset)
         splits = places.frozen_splits(self.dataset, spec.repeat + 1)
-        self.method_class = get_method(spec.implementation, places.methods_dir)
+        found = find_methods(places.methods_dir)
+        self.method_class = found.plugin(spec)
         self.partition = partition_for(self.method_class, splits, spec, self.dataset)
-        self.identity = identify(spec, self.method_class, self.dataset, self.partition)
+        self.identity = identity_of(spec, found, (self.dataset, splits))
         earlier = earlier_record(self.folder)
         if earlier.get("status") == "finished":
             if what := damage(self.folder, earlier):
@@ -147,15 +156,43 @@ class _Attempt:
         write_json(self.folder / "run.json", self.record)
         return {}
 
+    def _start(self) -> Path | None:
+        """The weights that the run starts from, learned now unless somebody has."""
+        spec = self.spec.start
+        if spec is None:
+            return None
+        folder = self.places.results / spec.folder
+        record = earlier_record(folder)
+        finished = record.get("status") == "finished" and not damage(folder, record)
+        if not finished or record["identity"]["hash"] != self.identity.start:
+            if finished:  # of another identity, and so are all runs that started from it
+                write_json(folder / "run.json", record | {"status": "left"})
+            concurrency = self.record["environment"]["concurrency"]
+            record = execute(spec, self.places, self.device, self.stop, concurrency)
+        match record["status"]:
+            case "held":
+                raise Held(holder(folder), "its start is held")
+            case "left":
+                raise Stopped(f"its start was {record['reason']}")
+            case "failed":
+                raise UserError(f"its start {spec.folder} failed: {record['reason']}")
+        self.record["start"] = {key: record[key] for key in ("seconds", "git_commit")} | {"folder": str(spec.folder)}
+        return folder / WEIGHTS
+
     def _train_and_evaluate(self) -> None:
+        start = self._start()
         forget_peak_memory(self.device)
-        trainer = self._train()
+        trainer = self._train(start)
         method = trainer.method
         self.lease.demand()
-        save_tensors(self.folder / "model.safetensors", method.state_dict(), {"method": self.spec.implementation})
-        result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
-        self.lease.demand()
-        write_results(self.folder, result)
+        weights = method.handed_on() if isinstance(method, Start) else method.state_dict()
+        save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
+        metrics = {}
+        if not isinstance(method, Start):
+            result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
+            self.lease.demand()
+            write_results(self.folder, result)
+            metrics = mean_metrics(result.cases)
         self.record |= {
             "status": "finished",
             "warnings": [*self.notes, *method.concerns()],
@@ -163,13 +200,13 @@ class _Attempt:
             "attempt_seconds": round(time.perf_counter() - self.began, 2),  # of this one, evaluation included
             "images_per_second": round(trainer.images_per_second, 1),
             "peak_memory_mb": peak_memory(self.device),
-            "metrics": mean_metrics(result.cases),
+            "metrics": metrics,
             "checksums": checksums(self.folder),
         }
 
-    def _train(self) -> Trainer:
+    def _train(self, start: Path | None) -> Trainer:
         """Train to the end; short of memory, a method that allows it goes on with half of the images at a time."""
-        trainer = self._trainer(1)
+        trainer = self._trainer(1, start)
         try:
             trainer.fit()
             return trainer
@@ -181,12 +218,14 @@ class _Attempt:
         self.notes.append("out of memory: the images of a step were learned from in two halves")
         del trainer
         release_memory(self.device)
-        trainer = self._trainer(2)
+        trainer = self._trainer(2, start)
         trainer.fit()
         return trainer
 
-    def _trainer(self, micro_batches: int) -> Trainer:
-        trainer = build_trainer(self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder)
+    def _trainer(self, micro_batches: int, start: Path | None) -> Trainer:
+        trainer = build_trainer(
+            self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder, start
+        )
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
         trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size), self.stop
         trainer.guard = self.lease.demand

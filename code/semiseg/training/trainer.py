@@ -232,9 +232,12 @@ class Trainer:
 
     def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
+        reported = next(iter(self.method.predictors().values()), None)
+        if reported is None:
+            return
         images = batch.images(self.method.views[0])[-4:]
         with self._autocast():
-            logits = predict(next(iter(self.method.predictors().values())), images).logits
+            logits = predict(reported, images).logits
         mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
         if images.ndim == 5:
             images, mask = images[:, :, images.shape[2] // 2], mask[:, :, mask.shape[2] // 2]
