@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from semiseg.losses import in_full_precision
+from semiseg.losses import in_full_precision, rows
 from semiseg.method import Batch, Paper, Progress, Stage
 from semiseg.networks import EncoderDecoder
 from semiseg.networks.layers import BATCH_NORM, CONVOLUTION
@@ -143,11 +143,6 @@ def turned(images: Tensor, codes: Sequence[int], back: bool = False) -> Tensor:
             image = image.rot90(code % 4, plane)
             results.append(image.flip(-1) if code > 3 else image)
     return torch.stack(results)
-
-
-def rows(vectors: Tensor) -> Tensor:
-    """(batch, D, *space) to (batch · positions, D)."""
-    return vectors.flatten(2).transpose(1, 2).flatten(0, 1)
 
 
 @in_full_precision

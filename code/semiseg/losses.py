@@ -127,6 +127,34 @@ def kl_consistency(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @in_full_precision
+def relation_loss(student: Tensor, teacher: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """How differently two networks relate an item to the same others, mean over items: KL(t ‖ s) in nats.
+
+    s = softmax over others k of cos(student, k) / T, and t likewise of the teacher, which gets no gradient.
+
+    Args:
+        student: (n, D), or (n, windows, D) with others of their own for every window.
+        teacher: the same shape.
+        others: (K, D), or (K, windows, D).
+    """
+    memory = F.normalize(others, dim=-1)
+
+    def related(items: Tensor) -> Tensor:
+        return torch.einsum("n...d,k...d->n...k", F.normalize(items, dim=-1), memory) / temperature
+
+    target = related(teacher.detach()).log_softmax(-1)
+    return F.kl_div(related(student).log_softmax(-1), target, reduction="none", log_target=True).sum(-1).mean()
+
+
+@in_full_precision
+def weighted_kl(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over images of Σ w KL(softmax(target) ‖ softmax(logits)) / (Σ w + 1e−7), sums over pixels."""
+    divergence = F.kl_div(logits.log_softmax(1), target.log_softmax(1), reduction="none", log_target=True)
+    divergence = divergence.sum(1, keepdim=True)
+    return ((weight * divergence).flatten(1).sum(1) / (weight.flatten(1).sum(1) + 1e-7)).mean()
+
+
+@in_full_precision
 def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
     """½ [KL(p ‖ q) + KL(q ‖ p)] = ½ Σ_c (p_c − q_c)(ln p_c − ln q_c) in nats, mean over items and pixels.
 
@@ -230,6 +258,11 @@ def at_positions(features: Tensor, positions: Tensor) -> Tensor:
     return F.normalize(flat.transpose(1, 2), dim=2)
 
 
+def rows(values: Tensor) -> Tensor:
+    """(batch, D, *space) to (batch · positions, D)."""
+    return values.movedim(1, -1).flatten(0, -2)
+
+
 @in_full_precision
 def similarities(
     queries: Tensor, keys: Tensor, temperature: float, candidates: Literal["image", "batch"] = "image"
@@ -275,6 +308,31 @@ def information_loss(
     bounds = {f"information_{pair}": cap - value.detach() for pair, value in losses.items()}
     summary = {"information": cap - loss.detach(), "information_candidates": number, "information_cap": cap}
     return loss, {**bounds, **summary}
+
+
+@in_full_precision
+def prototype_loss(anchors: Tensor, prototype: Tensor, bank: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+    """−mean ln( e^{cos(a, μ)/T} / (e^{cos(a, μ)/T} + Σ_j e^{cos(a, n_j)/T}) ); the bank's rows n are drawn by number.
+
+    Args:
+        anchors: a, (A, D).
+        prototype: μ, (D).
+        bank: (capacity, D).
+        drawn: (A, negatives) numbers of rows.
+    """
+    a = F.normalize(anchors, dim=1)
+    own = a @ F.normalize(prototype, dim=0)[:, None]
+    others = (a @ F.normalize(bank, dim=1).T).gather(1, drawn)
+    scores = torch.cat([own, others], 1) / temperature
+    return (scores.logsumexp(1) - scores[:, 0]).mean()
+
+
+@in_full_precision
+def neighbour_loss(vectors: Tensor, latest: Tensor, pool: Tensor, number: int) -> Tensor:
+    """Mean of 2 − 2 ⟨z, p⟩ over the pool's vectors p that are nearest to the teacher's z of the same image."""
+    pool = F.normalize(pool, dim=1)
+    nearest = (latest @ pool.T).topk(min(number, len(pool)), 1).indices
+    return (2 - 2 * (vectors @ pool.T).gather(1, nearest)).mean()
 
 
 @in_full_precision

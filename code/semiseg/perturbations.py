@@ -39,3 +39,16 @@ def element_dropout(features: Tensor, probability: float = 0.5) -> Tensor:
 def channel_dropout(features: Tensor, probability: float = 0.5) -> Tensor:
     """m x / (1 − p) with m = 0 with probability p, else 1, for every channel of every item."""
     return torch.feature_dropout(features, probability, train=True)
+
+
+def half_boxes(images: Tensor) -> Tensor:
+    """True inside a box of half the area in plane, at least half as wide as the image; (batch, 1, *ones, h, w)."""
+    height, width = images.shape[-2:]
+    low, part = torch.rand(2, len(images), 1, device=images.device), torch.rand(len(images), 1, device=images.device)
+    across = 0.5 + 0.5 * part
+    sides = ((across, width, low[0]), (0.5 / across, height, low[1]))
+    x, y = (
+        ((torch.arange(n, device=images.device) + 0.5) / n - u * (1 - side)).sub(side / 2).abs() <= side / 2
+        for side, n, u in sides
+    )
+    return (y[:, :, None] & x[:, None]).view(len(images), *[1] * (images.ndim - 3), height, width)

@@ -1,14 +1,16 @@
 """Choosing one of the feature maps that an encoder offers, and heads that read it."""
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from math import log2
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from semiseg.errors import UserError
-from semiseg.networks.layers import CONVOLUTION
+from semiseg.networks.layers import CONVOLUTION, LINEAR
 
 
 class FeatureLevel(NamedTuple):
@@ -40,6 +42,29 @@ def feature_level(
     else:
         raise UserError(f"feature_level {wanted} is none of the encoder's strides {strides}; choose one of them.")
     return FeatureLevel(position, maps[position].shape[1])
+
+
+class DenseFeatures(nn.Module):
+    """All feature maps at once, at the size of the finest: 1×1 convolutions, each added to what it reads, but the last.
+
+    Args:
+        dims: 2 or 3.
+        widths: channels of the maps, from the coarsest to the finest.
+    """
+
+    def __init__(self, dims: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.channels, self.mode = sum(widths), LINEAR[dims]
+        self.convolutions = nn.ModuleList(CONVOLUTION[dims](n, n, 1, bias=False) for n in accumulate(widths))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """(batch, width, *space) each to (batch, sum of widths, *space of the finest)."""
+        x = maps[0]
+        for convolution, finer in zip(self.convolutions[:-1], maps[1:], strict=True):
+            x = F.interpolate(convolution(x) + x, tuple(finer.shape[2:]), mode=self.mode)
+            x = torch.cat([x, finer], 1)
+        features: Tensor = self.convolutions[-1](x)
+        return features
 
 
 def pointwise_head(dims: int, *widths: int) -> nn.Sequential:
