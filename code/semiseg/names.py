@@ -1,4 +1,7 @@
-"""The one rule for names that become files: of data sets and cases, which others may have made."""
+"""The one rule for names that become files, of data sets and cases; and what was meant by a name that is none."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from semiseg.errors import UserError
 
@@ -20,3 +23,9 @@ def require_name(text: object, where: str) -> None:
     """Refuse, where it is read, what must not become a file."""
     if not is_name(text):
         raise UserError(f"{where}: {text!r} cannot be the name of a file; {RULE}.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question about the known name that looks most like this one; empty if none does."""
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]!r}? " if close else ""

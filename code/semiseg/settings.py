@@ -1,7 +1,7 @@
 """Validated settings of a benchmark and of its runs, with errors that a person can act on."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -23,7 +23,7 @@ from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.history import last_commit
 from semiseg.labels import Labels, folder_of, read_labels, same
-from semiseg.names import RULE, is_name
+from semiseg.names import RULE, did_you_mean, is_name
 
 
 class Settings(BaseModel):
@@ -264,7 +264,7 @@ def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
         target[last] = value
     if isinstance(name := content.get("tuned"), str):  # results keep what was in the file
         content["tuned"] = _tuned(path, name)
-    return validate(BenchmarkSettings, content, str(path))
+    return validate(BenchmarkSettings, content, str(path), set(overrides))
 
 
 def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
@@ -292,20 +292,23 @@ def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:
     return content
 
 
-def validate(model: type[BaseModel], content: Any, where: str) -> Any:
-    """Build settings, or say in one line what is wrong with them."""
+def validate(model: type[BaseModel], content: Any, where: str, overrides: Collection[str] = ()) -> Any:
+    """Build settings, or say in one line what is wrong with them, and whether the file or `--set` says so."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = []
+        problems: dict[str, list[str]] = {}  # by where they stand
         for detail in error.errors():
             key = ".".join(str(p) for p in detail["loc"] if not str(p).endswith("]"))
             if detail["type"] == "extra_forbidden":
-                known = ", ".join(_group(model, detail["loc"][:-1]).model_fields)
-                problems.append(f"unknown key {key!r} (known: {known})")
+                known = _group(model, detail["loc"][:-1]).model_fields
+                meant = did_you_mean(str(detail["loc"][-1]), known)
+                problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
-                problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": "))
-        raise UserError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from error
+                problem = f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            said = any(f"{key}.".startswith(f"{override}.") for override in overrides)
+            problems.setdefault("--set" if said else where, []).append(problem)
+        raise UserError(" ".join(f"{at}: {'; '.join(dict.fromkeys(of))}." for at, of in problems.items())) from error
 
 
 def _group(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

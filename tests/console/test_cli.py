@@ -130,8 +130,8 @@ def test_malformed_yaml_is_refused(root, refused):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--set", "training.step=5"], "unknown key 'training.step' (known: steps, size, crop,"),
-    (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (known: window, at)"),
+    (["--set", "training.step=5"], "--set: unknown key 'training.step' (did you mean 'steps'? known: steps, size,"),
+    (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (did you mean 'window'?"),
     (["--set", "training.steps"], "key=value"),
     (["--set", "dataset.x=1"], "not a group"),
     (["--set", "training.steps=9"], "other settings (training.steps)"),

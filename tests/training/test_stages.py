@@ -40,6 +40,11 @@ def test_shares_that_make_no_sense_are_refused(shares):
         Plan([stage(name, share) for name, share in shares.items()], 10, "Method")
 
 
+def test_a_stage_that_would_be_passed_over_is_named():
+    with pytest.raises(UserError, match="its stage a gets none of 10 steps"):
+        Plan([stage("a", 0.01), stage("b", 1)], 10, "Method")
+
+
 def test_two_stages_of_one_name_are_refused():
     with pytest.raises(UserError, match="two stages have one name"):
         Plan([stage("a", 1), stage("a", 1)], 10, "Method")

@@ -4,7 +4,7 @@ from collections import Counter
 
 from semiseg.benchmarks.expansion import Selection, expand
 from semiseg.benchmarks.order import time_left
-from semiseg.benchmarks.state import STATUSES, Standing, strays, survey
+from semiseg.benchmarks.state import STATUSES, Standing, Status, strays, survey
 from semiseg.console.terminal import console, duration
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
@@ -38,13 +38,14 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
     work = [run for run in runs if run.status in ("running", "failed", "left")]
     if work and (left := time_left(work, runs, found)):
         seconds, workers = left
-        who = f"{workers} at a time, as now" if workers else "one at a time"
+        who = f"{workers} at a time, as now" if workers else "if one runs at a time"
         console.print(f"{'time left':9} {duration(seconds)}, {who}", highlight=False)
-    reasons: dict[tuple[str, str], list[Standing]] = {}
+    reasons: dict[tuple[Status, str], list[Standing]] = {}
     for run in [*runs, *strays(settings, expand(settings, found), places, found, data)]:
         if run.reason:
             reasons.setdefault((run.status, run.reason), []).append(run)
     for (kind, reason), alike in reasons.items():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        line = f"{kind}: {alike[0].folder.relative_to(places.results)}{more}: {reason}"
+        part = f" ({len(alike)} of {counts[kind]})" if len(alike) < counts[kind] else ""
+        line = f"{kind}{part}: {alike[0].folder.relative_to(places.results)}{more}: {reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

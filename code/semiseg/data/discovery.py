@@ -7,6 +7,7 @@ import pkgutil
 import semiseg.data_prep
 from semiseg.data.recipe import Recipe
 from semiseg.errors import UserError
+from semiseg.names import did_you_mean
 
 
 def recipes() -> dict[str, type[Recipe]]:
@@ -21,7 +22,8 @@ def recipe(name: str) -> type[Recipe]:
         return found[name]
     # The recipe asked for may be in one of the files that failed; only now does that concern the user.
     failed = "".join(f" data_prep/{file}.py could not be used: {reason}." for file, reason in broken.items())
-    raise UserError(f"{name!r}: there is no such data set recipe; choose one of {', '.join(found)}.{failed}")
+    meant = did_you_mean(name, found)
+    raise UserError(f"{name!r}: there is no such data set recipe; {meant}choose one of {', '.join(found)}.{failed}")
 
 
 def _scan() -> tuple[dict[str, type[Recipe]], dict[str, str]]:

@@ -39,7 +39,9 @@ class Local(Executor):
     def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         pool = Pool(self, places)
         if self.dry_run:
-            print(f"{min(len(runs), pool.wanted)} processes, {pool.threads} threads each, on {self.device_type}")
+            processes = min(len(runs), pool.wanted)
+            many = f"{processes} process{'' if processes == 1 else 'es'}"
+            print(f"{many}, {pool.threads} thread{'' if pool.threads == 1 else 's'} each, on {self.device_type}")
             return
         yield from pool.carry_out(runs)
 

@@ -28,7 +28,9 @@ class Optimization:
             if learning := [p for p in update.module.parameters() if update.adversarial or p.requires_grad]:
                 optimizers.append(update.optimizer(learning))
         if not self.own:
-            raise UserError(f"{type(method).__name__}: nothing learns from its losses; `build` makes no network.")
+            raise UserError(
+                f"{type(method).__name__}: nothing of what `build` sets can learn; let it require gradients."
+            )
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
         self.power = settings.poly_power
 

@@ -20,6 +20,9 @@ class Plan:
         self.stages = {stage.name: stage for stage in stages}
         self.total = total
         self.ends = [round(total * sum(shares[: k + 1]) / sum(shares)) for k in range(len(shares))]
+        for stage, start, end in zip(stages, [0, *self.ends], self.ends, strict=False):
+            if stage.share and start == end:
+                raise UserError(f"{where}: its stage {stage.name} gets none of {total} steps; train for more.")
 
     def progress(self, step: int) -> Progress:
         """How far the training is at a step, counted from 0 through all stages."""
