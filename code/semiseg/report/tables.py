@@ -16,6 +16,7 @@ from semiseg.metrics import TABLE
 from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
 from semiseg.report.latex import latex
+from semiseg.report.published import published_table
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import (
@@ -45,6 +46,8 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
             tables.append(table(results, chosen))
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
+    if published := published_table(results):
+        tables.append(published)
     return [*tables, paper_table(results)]
 
 
