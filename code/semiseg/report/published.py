@@ -49,8 +49,8 @@ def published_table(results: Results) -> Table | None:
     amounts = rows.labelled.tolist()
     protocols = [f"{name}: {meaning}" for name, meaning in PROTOCOLS.items() if (rows.protocol == name).any()]
     cells: list[list[Cell]] = [
-        [row.labelled, row.method, row.protocol, row.source, *(getattr(row, score) or ABSENT for score in SCORES)]
-        for row in rows.itertuples(index=False)
+        [row["labelled"], row["method"], row["protocol"], row["source"], *(row[score] or ABSENT for score in SCORES)]
+        for row in rows.to_dict("records")
     ]
     return Table(
         "published",
