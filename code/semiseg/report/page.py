@@ -72,12 +72,14 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
     synthetic = results.record["data"].get("synthetic")
     figures = "".join(_figure(plot, pictures) for plot in plots)
     missing, warnings = left_out(results), run_warnings(results)
+    published = by_name.pop("published", None)
     sections = [
         ("Results", html(by_name.pop("main"))),
         ("Plots", figures),
         ("Details", "".join(html(t) for t in by_name.values() if t.name != "papers")),
         ("Runs left out", html(missing) if missing.rows else "<p>None: every run is finished.</p>"),
         ("Warnings", html(warnings) if warnings.rows else "<p>None.</p>"),
+        *([("Published elsewhere", html(published))] if published else []),
         ("Methods", html(by_name["papers"])),
         (
             "Regenerate",

@@ -16,6 +16,9 @@ from semiseg.metrics import TABLE
 from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
 from semiseg.report.latex import latex
+from semiseg.report.pairs import pair_table
+from semiseg.report.published import published_table
+from semiseg.report.ranking import ranking_table
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import (
@@ -35,6 +38,8 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
     reference = reference_method(results, against)
     if reference and (compared := differences(results, reference)):
         tables.append(difference_table(results, reference, compared))
+    if pairs := pair_table(results):
+        tables.append(pairs)
     tables.append(full_table(results))
     if len(results.classes) > 1:
         tables.append(class_table(results))
@@ -45,6 +50,7 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
             tables.append(table(results, chosen))
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
+    tables += [table for table in (ranking_table(results), published_table(results)) if table]
     return [*tables, paper_table(results)]
 
 
