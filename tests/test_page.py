@@ -113,6 +113,60 @@ def test_the_reader_chooses_light_or_dark_once(page):
     assert page.locator("#theme").get_attribute("aria-label")
 
 
+def shown_case(page):
+    return page.locator("#case .case-name b").inner_text()
+
+
+def test_the_keyboard_steps_through_cases_and_stays_at_the_ends(page):
+    assert shown_case(page) == "a"
+    page.focus("#case")
+    for key, case in (("ArrowRight", "b"), ("ArrowRight", "b"), ("ArrowLeft", "a"), ("End", "b"), ("Home", "a")):
+        page.keyboard.press(key)
+        assert shown_case(page) == case
+    page.click("#next")
+    assert shown_case(page) == "b"
+
+
+def test_a_point_opens_its_case_by_mouse_and_by_keyboard(page):
+    page.locator("#scatter .point:not(.current)").dispatch_event("click")
+    assert shown_case(page) == "b"
+    page.focus("#scatter .current")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert shown_case(page) == "a"
+    assert page.evaluate("document.activeElement.dataset.case") == "0"
+
+
+def test_the_worst_case_of_both_methods_comes_first(browser, tmp_path):
+    for name, role, scores in (("plain", "lower", [0.9, 0.9, 0.8, 0.8]), ("ant", "semi", [0.2, 0.2, 0.95, 0.95])):
+        write_run(tmp_path, name, 0.05, 0, scores, role=role)
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    assert "a 1 of 2; Dice A 90.00, B 20.00 %" in page.locator("#case").inner_text()
+    page.select_option("#viewer-b", "0")
+    assert "b 1 of 2; Dice A 80.00, B 80.00 %" in page.locator("#case").inner_text()
+    page.close()
+
+
+def test_outlines_lie_around_the_pixels_of_their_masks(page):
+    path = page.locator("#case .outline.reference path").last.get_attribute("d")
+    around = {"M2 2H6", "M2 6H6", "M2 2V6", "M6 2V6", "M8 6H12", "M8 9H12", "M8 6V9", "M12 6V9"}
+    assert {"M" + part for part in path.split("M")[1:]} == around
+    page.locator(".layer.reference input").uncheck()
+    assert page.locator("#case .outline.reference").count() == 0
+    page.select_option("#viewer-structure", label="wall")
+    path = page.locator("#case .outline.b path").last.get_attribute("d")
+    assert {"M" + part for part in path.split("M")[1:]} == {"M3 2H7", "M3 6H7", "M3 2V6", "M7 2V6"}
+
+
+def test_a_page_without_pictures_says_what_makes_them(browser, tmp_path):
+    (write_run(tmp_path, "plain", 0.05, 0, 0.5, role="lower") / "examples.npz").unlink()
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    assert "“semiseg run” keeps them" in page.locator("#case").inner_text()
+    page.close()
+
+
 CONTRASTS = """() => {
   const parse = (c) => c.match(/[\\d.]+/g).map(Number);
   const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;

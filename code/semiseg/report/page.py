@@ -7,7 +7,8 @@ from pathlib import Path
 
 from semiseg.report.formats import Table, comma_separated, html, markdown
 from semiseg.report.latex import latex
-from semiseg.report.page_data import page_data
+from semiseg.report.page_cases import case_data
+from semiseg.report.page_data import cell_keys, page_data
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.provenance import facts, left_out, run_warnings
 from semiseg.report.summary import Results
@@ -16,7 +17,7 @@ from semiseg.report.wording import budget, count_of_folds, data_name, data_title
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's
 WEB = Path(__file__).with_name("web")
 # In the order in which they need each other; plain scripts share their names.
-SCRIPTS = ("dom", "theme", "copy", "runs", "leaderboard")
+SCRIPTS = ("dom", "theme", "copy", "runs", "leaderboard", "outlines", "scatter", "cases")
 # The browser itself refuses whatever would leave the page.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -25,11 +26,13 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
     """Write the page to `path`; `pictures` is the folder of the plots' PNG files."""
     name = str(results.record["spec"].get("benchmark") or results.path.name)
     data = page_data([results]) | {"tables": {table.name: _copies(table) for table in tables}}
+    data["benchmarks"][0] |= case_data(results, cell_keys(results))
     papers = "".join(_table(table) for table in tables if table.name == "papers")
     missing, warnings = left_out(results), run_warnings(results)
     described = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts(results))
     sections = {
         "Leaderboard": "<noscript><p>Sorting and filtering need JavaScript; the tables below do not.</p></noscript>",
+        "Cases": "",
         "Tables": "".join(_table(table) for table in tables if table.name != "papers"),
         "Plots": "".join(_figure(plot, pictures) for plot in plots),
         "Setup": f"<dl>{described}</dl>{papers}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from semiseg.labels import in_words
+from semiseg.labels import Labels, in_words
 from semiseg.metrics import METRICS, TABLE
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import corrected_t_test
@@ -14,6 +14,14 @@ from semiseg.report.summary import KEY, Results, Run, fold_scores
 from semiseg.report.wording import data_title, kept_because, share_of, unit_of_distances
 
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
+
+
+def cell_keys(results: Results) -> list[tuple[str, Labels]]:
+    """Method and labels of every cell with a finished run, in the order of the tables."""
+    amounts = results.amounts
+    order = [entry.name for entry in results.entries]
+    keys = dict.fromkeys((run.method, run.labels) for run in results.finished)
+    return sorted(keys, key=lambda key: (order.index(key[0]), amounts.index(key[1])))
 
 
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
@@ -25,10 +33,6 @@ def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
 def _benchmark(results: Results) -> dict[str, Any]:
     titles = {entry.name: entry.title for entry in results.entries}
     roles = {entry.name: entry.role for entry in results.entries}
-    keys = list(dict.fromkeys((run.method, run.labels) for run in results.finished))
-    order = {name: place for place, name in enumerate(titles)}
-    amounts = results.amounts
-    keys.sort(key=lambda key: (order[key[0]], amounts.index(key[1])))
     scores = _scores(results)
     cells = [
         {
@@ -39,12 +43,12 @@ def _benchmark(results: Results) -> dict[str, Any]:
             "kept": kept_because(results, method, labels),
             "scores": scores[method, labels],
         }
-        for method, labels in keys
+        for method, labels in cell_keys(results)
     ]
     return {
         "data": data_title(results),
         "unit": unit_of_distances(results),
-        "labels": [in_words(labels) for labels in amounts],
+        "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
         "cells": cells,
         **_runs(results, titles),
