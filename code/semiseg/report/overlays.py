@@ -14,6 +14,7 @@ from semiseg.labels import in_words
 from semiseg.report.summary import Results, Run
 from semiseg.report.wording import data_title
 
+CASES = 4
 PER_ROW = 10  # methods side by side; more continue in further blocks below
 WIDTH = 1.25  # inches of a picture
 # Lines are light ones on broader dark ones, so that they show on any tissue. Predictions have a color and dashes for
@@ -34,7 +35,8 @@ def overlays(results: Results) -> Figure | None:
     if not shown:
         return None
     first = shown[0][2]
-    cases, ratio = len(first["ids"]), first["labels"].shape[1] / first["labels"].shape[2]
+    chosen = _of_different_groups(results, [str(case) for case in first["ids"]])
+    cases, ratio = len(chosen), first["labels"].shape[1] / first["labels"].shape[2]
     per_row = ceil(len(shown) / ceil(len(shown) / PER_ROW))
     blocks = [shown[start : start + per_row] for start in range(0, len(shown), per_row)]
     columns, height = 2 + per_row, 0.5 + len(blocks) * (0.3 + cases * (WIDTH * ratio + 0.13))
@@ -46,8 +48,8 @@ def overlays(results: Results) -> Figure | None:
     for axes in grid.flat:
         axes.axis("off")
     for number, block in enumerate(blocks):
-        for case in range(cases):
-            row = grid[number * cases + case]
+        for place, case in enumerate(chosen):
+            row = grid[number * cases + place]
             image, reference = _displayable(first["images"][case]), first["labels"][case]
             _draw(row[0], image)
             _draw(row[1], image, reference, reference)
@@ -64,7 +66,7 @@ def overlays(results: Results) -> Figure | None:
             for axes, (_, run, examples) in zip(row[2:], block, strict=False):
                 _draw(axes, image, examples["predictions"][case], reference)
                 _write_dice(axes, results, run, str(first["ids"][case]))
-            if case == 0:
+            if place == 0:
                 for axes, title in zip(row, ["Image", "Reference", *(t for t, _, _ in block)], strict=False):
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
@@ -102,6 +104,13 @@ def _examples(results: Results) -> list[tuple[str, Run, Examples]]:
         if not out or np.array_equal(examples["ids"], out[0][2]["ids"]):
             out.append((entry.title, run, examples))
     return out
+
+
+def _of_different_groups(results: Results, ids: list[str]) -> list[int]:
+    """Places of the first case of each group, up to CASES: pictures of one group look alike."""
+    groups = dict(zip(results.cases.case, results.cases.group, strict=True))
+    first = {groups.get(case, case): place for place, case in reversed(list(enumerate(ids)))}
+    return sorted(first.values())[:CASES]
 
 
 def _displayable(image: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from semiseg.metrics import class_metrics
 from semiseg.training.precision import autocast
 
 SLICES_AT_ONCE = 64
-EXAMPLES = 4
+PIXELS = 192  # of an example's longer side at most
 
 
 @dataclass
 class Evaluation:
-    """Rows of `cases.csv` and `predictors.csv`, and a few predictions to look at."""
+    """Rows of `cases.csv` and `predictors.csv`, and a small picture of every case to look at."""
 
     cases: list[dict[str, Any]] = field(default_factory=list)
     predictors: list[dict[str, Any]] = field(default_factory=list)
@@ -36,7 +37,6 @@ def evaluate(
 ) -> Evaluation:
     """Predict every case with every predictor of the method; the first predictor is the reported one."""
     result = Evaluation()
-    shown: set[str] = set()
     for case in cases:
         record, image, label = dataset.records[case], dataset.image(case), dataset.label(case)
         for index, (name, predictor) in enumerate(method.predictors().items()):
@@ -48,9 +48,7 @@ def evaluate(
                 result.predictors += [{"predictor": name, "networks": networks, **row} for row in rows]
                 continue
             result.cases += rows
-            if record.group not in shown and len(shown) < EXAMPLES:  # pictures of one group look alike
-                shown.add(record.group)
-                _add_example(result.examples, case, image, label, prediction)
+            _add_example(result.examples, case, image, label, prediction)
     return result
 
 
@@ -93,10 +91,12 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
 def _add_example(
     examples: dict[str, list[Any]], case: str, image: np.ndarray, label: np.ndarray, prediction: np.ndarray
 ) -> None:
-    """Keep an image, or the slice of a volume that shows most of the reference."""
+    """Keep an image, or the slice of a volume that shows most of the reference, thinned out."""
     if label.ndim == 3:
         index = int((label > 0).sum((1, 2)).argmax())
         image, label, prediction = image[:, index], label[index], prediction[index]
+    step = ceil(max(label.shape) / PIXELS)
+    image, label, prediction = image[:, ::step, ::step], label[::step, ::step], prediction[::step, ::step]
     pixels = image if image.dtype == np.uint8 else (255 * image).round().astype(np.uint8)
     for key, value in zip(examples, (case, pixels, label, prediction), strict=True):
         examples[key].append(value)

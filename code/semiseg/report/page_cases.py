@@ -1,0 +1,87 @@
+"""What the page's viewer reads: scores of every case, and pictures of as many cases as fit, the worst ones first."""
+
+import base64
+import io
+import zipfile
+from math import ceil
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semiseg.labels import Labels
+from semiseg.metrics import METRICS
+from semiseg.report.page_data import SCALE
+from semiseg.report.summary import Results, Run
+
+PIXELS = 192  # of a picture's longer side at most
+MASKS = 3000  # predictions on a page at most, so that it stays small enough to mail and opens at once
+Key = tuple[str, Labels]  # of a cell
+
+
+def case_data(results: Results, keys: list[Key]) -> dict[str, Any]:
+    """Names and scores of all cases, by cell and metric in hundredths, and the pictures that runs have kept."""
+    # Structures weigh the same, then seeds and repeats.
+    scores = results.cases.groupby(["method", "labels", "case", "fold", "seed"])[list(METRICS)].mean()
+    scores = scores.groupby(["method", "labels", "case"]).mean()
+    cases = sorted(set(results.cases.case))
+    by_cell = []
+    for key in keys:
+        own = scores.loc[key].reindex(cases)
+        by_cell.append([[_hundredths(SCALE[metric] * value) for value in own[metric]] for metric in METRICS])
+    worst = scores.dice.groupby("case").mean().sort_values(kind="stable").index
+    return {"cases": cases, "caseScores": by_cell, "pictures": _pictures(results, keys, cases, list(worst))}
+
+
+def _hundredths(value: float) -> int | None:
+    return None if np.isnan(value) else round(100 * float(value))
+
+
+def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[str]) -> dict[int, Any]:
+    """Image, reference and the prediction of each cell (of the first seed, repeat and fold), by the place of a case."""
+    kept: dict[str, dict[int, tuple[np.ndarray, ...]]] = {}
+    for run in sorted(results.finished, key=lambda run: (run.seed, run.fold)):
+        for case, *arrays in _kept(run):
+            kept.setdefault(case, {}).setdefault(keys.index((run.method, run.labels)), tuple(arrays))
+    out: dict[int, Any] = {}
+    masks = 0
+    for case in worst:
+        found = kept.get(case, {})
+        if not found or masks + len(found) > MASKS:
+            continue
+        masks += len(found)
+        image, reference, _ = found[min(found)]
+        out[cases.index(case)] = {
+            "size": reference.shape[::-1],
+            "image": _jpeg(image),
+            "reference": _runs(reference),
+            "masks": {cell: _runs(found[cell][2]) for cell in sorted(found) if found[cell][2].shape == reference.shape},
+        }
+    return out
+
+
+def _kept(run: Run) -> list[tuple[Any, ...]]:
+    """Case, image (C, H, W), reference and prediction (H, W) of every picture beside a run, thinned out."""
+    try:
+        with np.load(run.folder / "examples.npz", allow_pickle=False) as file:
+            ids, *arrays = (file[name] for name in ("ids", "images", "labels", "predictions"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return []
+    step = ceil(max(arrays[1].shape[1:]) / PIXELS)
+    return list(zip(map(str, ids), *(array[..., ::step, ::step] for array in arrays), strict=True))
+
+
+def _jpeg(image: np.ndarray) -> str:
+    """The data of an <img>, to look at only; unless there are three channels, the first one in gray."""
+    pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    """A mask (H, W) as class and length in turns, row after row."""
+    flat = mask.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=-1))
+    lengths = np.diff(starts, append=flat.size)
+    return np.stack([flat[starts], lengths], axis=1).ravel().tolist()

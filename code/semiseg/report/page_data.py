@@ -1,0 +1,121 @@
+"""What the page's scripts read: scores with intervals, and every run with its identity and environment."""
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Any
+
+import pandas as pd
+
+from semiseg.labels import Labels, in_words
+from semiseg.metrics import METRICS, TABLE
+from semiseg.report.provenance import not_started
+from semiseg.report.significance import corrected_t_test
+from semiseg.report.summary import KEY, Results, Run, fold_scores
+from semiseg.report.wording import data_title, kept_because, share_of, unit_of_distances
+
+SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
+
+
+def cell_keys(results: Results) -> list[tuple[str, Labels]]:
+    """Method and labels of every cell with a finished run, in the order of the tables."""
+    amounts = results.amounts
+    order = [entry.name for entry in results.entries]
+    keys = dict.fromkeys((run.method, run.labels) for run in results.finished)
+    return sorted(keys, key=lambda key: (order.index(key[0]), amounts.index(key[1])))
+
+
+def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
+    """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
+    metrics = [{"title": m.title, "better": m.better, "distance": m.distance} for m in TABLE.values()]
+    return {"metrics": metrics, "benchmarks": [_benchmark(results) for results in benchmarks]}
+
+
+def _benchmark(results: Results) -> dict[str, Any]:
+    titles = {entry.name: entry.title for entry in results.entries}
+    roles = {entry.name: entry.role for entry in results.entries}
+    scores = _scores(results)
+    cells = [
+        {
+            "method": titles[method],
+            "role": roles[method],
+            "labels": in_words(labels),
+            "partial": share_of(results, method, labels),
+            "kept": kept_because(results, method, labels),
+            "scores": scores[method, labels],
+        }
+        for method, labels in cell_keys(results)
+    ]
+    return {
+        "data": data_title(results),
+        "unit": unit_of_distances(results),
+        "labels": [in_words(labels) for labels in results.amounts],
+        "structures": results.classes,
+        "cells": cells,
+        **_runs(results, titles),
+    }
+
+
+def _scores(results: Results) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:
+    """Mean and ends of the 95 % interval for the mean over structures, then for each one, and every metric."""
+    whole = fold_scores(results.cases)
+    single = fold_scores(results.cases, ["class"])
+    out: dict[tuple[Any, ...], list[list[list[float | None]]]] = {}
+    for cell, folds in whole.groupby(["method", "labels"]):
+        out[tuple(cell)] = [_intervals(folds)]  # type: ignore[arg-type]
+    for (method, labels, _), folds in single.groupby(["method", "labels", "class"]):  # type: ignore[misc]
+        out[method, labels].append(_intervals(folds))
+    return out
+
+
+def _intervals(folds: pd.DataFrame) -> list[list[float | None]]:
+    """Mean, low and high of every metric; without ends where folds are too few to tell."""
+    out = []
+    for metric in METRICS:
+        values = SCALE[metric] * folds[metric].to_numpy(dtype=float)
+        found = corrected_t_test(values)
+        ends = [None if isnan(end) else round(end, 2) for end in (found.low, found.high)]
+        out.append([round(float(values.mean()), 2), *ends])
+    return out
+
+
+def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
+    """Every run that was asked for; what many share stands once."""
+    shared: dict[str, int] = {}
+
+    def once(circumstances: dict[str, Any]) -> int:
+        told = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in circumstances.items() if value)
+        return shared.setdefault(told, len(shared))
+
+    columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
+    means = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    rows: list[list[Any]] = []
+    for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):
+        environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
+        scores = None
+        if run.status == "finished":
+            scores = [round(SCALE[m] * float(means.at[run.key, m]), 2) for m in METRICS]  # type: ignore[index]
+        rows.append(
+            [
+                titles.get(run.method, run.method),
+                in_words(run.labels),
+                run.fold,
+                run.seed,
+                run.status,
+                run.reason,
+                str((run.record.get("kept") or {}).get("because", "")),
+                run.record.get("seconds"),
+                _identity(run),
+                str(run.record.get("git_commit") or "")[:12],
+                once(environment),
+                [str(warning) for warning in run.record.get("warnings") or []],
+                scores,
+            ]
+        )
+    for method, labels, fold, seed in not_started(results):
+        row = [titles.get(method, method), in_words(labels), fold, seed, "not started"]
+        rows.append([*row, *[None] * (len(columns) - len(row))])
+    return {"columns": columns, "runs": rows, "environments": list(shared)}
+
+
+def _identity(run: Run) -> str:
+    return str((run.record.get("identity") or {}).get("hash", ""))[:12]

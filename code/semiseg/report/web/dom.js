@@ -1,0 +1,30 @@
+// The page's data, and how its elements are made.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+
+function make(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function draw(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+// A labelled choice; options are [value, words], and one of a single option is not worth asking.
+function choice(id, words, options, change) {
+  const select = make("select", { id, onchange: change }, ...options.map(([value, text]) => make("option", { value }, text)));
+  return { select, label: make("label", options.length < 2 ? { hidden: "" } : {}, words, select) };
+}
+
+const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+
+const unitOf = (metric, benchmark) => (DATA.metrics[metric].distance ? benchmark.unit : "%");

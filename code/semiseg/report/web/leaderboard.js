@@ -1,0 +1,159 @@
+// The leaderboard: scores with their intervals, to sort and to filter.
+
+const board = {
+  metric: 0, data: "all", labels: null, structure: 0, sort: "score", turned: false, open: new Set(),
+};
+
+const allCells = DATA.benchmarks.flatMap((benchmark, place) =>
+  benchmark.cells.map((cell, index) => ({ benchmark, cell, id: `${place}-${index}` })));
+
+// Runs that a cell lacks, counted once.
+for (const row of allCells) {
+  const runs = runsOf(row.benchmark, row.cell);
+  row.finished = runs.filter((run) => run.status === "finished").length;
+  row.asked = runs.length;
+  row.failed = runs.filter((run) => !["finished", "not started"].includes(run.status)).length;
+  row.missing = runs.filter((run) => run.status === "not started").length;
+}
+
+const scoreOf = (row) => row.cell.scores[board.structure]?.[board.metric] ?? [null, null, null];
+
+const columns = {
+  method: { title: "Method", value: (row) => row.cell.method.toLowerCase() },
+  data: { title: "Data", value: (row) => row.benchmark.data },
+  labels: { title: "Labels", value: (row) => row.benchmark.labels.indexOf(row.cell.labels) },
+  score: { title: "Score", value: (row) => scoreOf(row)[0] },
+  runs: { title: "Runs", value: (row) => row.finished },
+};
+
+function shownRows() {
+  const better = DATA.metrics[board.metric].better === "higher" ? -1 : 1;
+  const { value } = columns[board.sort];
+  const direction = (board.sort === "score" ? better : 1) * (board.turned ? -1 : 1);
+  return allCells
+    .filter((row) => board.data === "all" || row.benchmark.data === board.data)
+    .filter((row) => board.labels === "all" || row.cell.labels === board.labels || row.cell.role === "upper bound")
+    .filter((row) => scoreOf(row)[0] !== null)
+    .sort((a, b) => direction * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
+}
+
+function interval([mean, low, high], [from, to], words) {
+  const x = (value) => `${(100 * (value - from)) / (to - from || 1)}%`;
+  const parts = [draw("line", { class: "axis", x1: 0, x2: "100%", y1: "50%", y2: "50%" })];
+  if (low !== null) {
+    parts.push(draw("line", { x1: x(low), x2: x(high), y1: "50%", y2: "50%" }));
+    for (const end of [low, high]) parts.push(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: "30%", y2: "70%" }));
+  }
+  parts.push(draw("circle", { cx: x(mean), cy: "50%", r: 4.5 }));
+  return draw("svg", { role: "img", "aria-label": words }, draw("title", {}, words), ...parts);
+}
+
+function chips(row) {
+  const words = [];
+  if (row.cell.partial) words.push(["partial", `† ${row.cell.partial}`]);
+  if (row.cell.kept) words.push(["kept", "‡ kept runs"]);
+  if (row.failed) words.push(["failed", `${row.failed} failed`]);
+  if (row.missing) words.push(["missing", `${row.missing} missing`]);
+  return words.map(([kind, text]) => make("span", { class: `chip ${kind}`, title: row.cell.kept || null }, text));
+}
+
+function boardRows(row, range, best) {
+  const score = scoreOf(row);
+  const unit = unitOf(board.metric, row.benchmark);
+  const said = score[1] === null ? `${number(score[0])} ${unit}, too few folds for an interval`
+    : `${number(score[0])} ${unit}, 95 % interval ${number(score[1])} to ${number(score[2])}`;
+  const open = board.open.has(row.id);
+  const name = make("button", { class: "method", type: "button", "aria-expanded": open, onclick: () => toggle(row.id) }, row.cell.method);
+  const cells = [
+    make("td", {}, best ? make("b", {}, name) : name, ...chips(row)),
+    several("data") ? make("td", {}, row.benchmark.data) : null,
+    make("td", { class: "number" }, row.cell.labels),
+    make("td", { class: "number" }, best ? make("b", {}, number(score[0])) : number(score[0])),
+    make("td", { class: "interval" }, interval(score, range, said)),
+    make("td", { class: "number optional" }, row.finished === row.asked ? String(row.asked) : `${row.finished} of ${row.asked}`),
+  ];
+  const rows = [make("tr", { class: row.cell.role === "semi-supervised" ? "row" : "row bound", id: `row-${row.id}` }, ...cells)];
+  if (open) rows.push(make("tr", { class: "detail" }, make("td", { colspan: 6 }, runTable(row.benchmark, row.cell, board.metric))));
+  return rows;
+}
+
+function toggle(id) {
+  if (!board.open.delete(id)) board.open.add(id);
+  showBoard();
+  document.querySelector(`#row-${id} .method`).focus();
+}
+
+// The column of data sets is for several of them.
+const several = (what) => what !== "data" || new Set(DATA.benchmarks.map((b) => b.data)).size > 1;
+
+function boardHead() {
+  const metric = DATA.metrics[board.metric];
+  const cells = Object.entries(columns).filter(([name]) => several(name)).flatMap(([name, column]) => {
+    const ascending = name === "score" ? (metric.better === "lower") !== board.turned : !board.turned;
+    const sorted = board.sort === name ? (ascending ? "ascending" : "descending") : "none";
+    const title = name === "score" ? `${metric.title} (${unitOf(board.metric, DATA.benchmarks[0])})` : column.title;
+    const kind = name === "method" || name === "data" ? "" : name === "runs" ? "number optional" : "number";
+    const cell = make("th", { scope: "col", "aria-sort": sorted, class: kind, "data-column": name },
+      make("button", { type: "button", onclick: () => sortBy(name) }, title));
+    const drawn = make("th", { scope: "col", class: "interval" }, make("div", { class: "range", id: "range" }));
+    return name === "score" ? [cell, drawn] : [cell];
+  });
+  return make("tr", {}, ...cells);
+}
+
+function sortBy(name) {
+  board.turned = board.sort === name && !board.turned;
+  board.sort = name;
+  showBoard();
+  document.querySelector(`#board [data-column=${name}] button`).focus();
+}
+
+function bestOf(rows) {
+  const sign = DATA.metrics[board.metric].better === "higher" ? 1 : -1;
+  const best = new Map();
+  for (const row of rows) {
+    if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
+    const key = `${row.benchmark.data}/${row.cell.labels}`;
+    if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
+  }
+  return new Set(best.values());
+}
+
+function showBoard() {
+  const rows = shownRows();
+  const ends = rows.flatMap((row) => scoreOf(row).filter((value) => value !== null));
+  // A wide interval of few folds may pass what a score can be.
+  const most = DATA.metrics[board.metric].distance ? Infinity : 100;
+  const range = [Math.max(0, Math.min(...ends)), Math.min(most, Math.max(...ends))];
+  const best = bestOf(rows);
+  document.querySelector("#board thead").replaceChildren(boardHead());
+  document.querySelector("#board tbody").replaceChildren(...rows.flatMap((row) => boardRows(row, range, best.has(row))));
+  document.querySelector("#range").replaceChildren(...(rows.length ? range : []).map((end) => make("span", {}, number(end, 1))));
+  document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row has these labels and structure.";
+}
+
+function startBoard() {
+  const first = DATA.benchmarks[0];
+  const amounts = [...new Set(DATA.benchmarks.flatMap((b) => b.labels))];
+  const structures = DATA.benchmarks.length === 1 && first.structures.length > 1 ? first.structures : [];
+  const change = (key, read) => (event) => { board[key] = read(event.target.value); showBoard(); };
+  board.labels = amounts[0];
+  const data = [...new Set(DATA.benchmarks.map((b) => b.data))].map((name) => [name, name]);
+  const controls = [
+    choice("filter-data", "Data set", data.length > 1 ? [["all", "All"], ...data] : data, change("data", String)),
+    choice("filter-labels", "Labels", [...amounts.map((words) => [words, words]), ["all", "All"]], change("labels", String)),
+    choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
+    choice("filter-structure", "Structure", [[0, "Mean"], ...structures.map((name, i) => [i + 1, name])], change("structure", Number)),
+  ];
+  document.getElementById("leaderboard").append(
+    make("div", { class: "controls" }, ...controls.map((control) => control.label)),
+    make("div", { class: "scroll" }, make("table", { id: "board", "aria-label": "Leaderboard" }, make("thead"), make("tbody"))),
+    make("p", { class: "soft", role: "status" }, make("span", { id: "count" })),
+    make("ul", { class: "notes" },
+      make("li", {}, "Bars: 95 % interval of the mean over folds (Nadeau and Bengio's variance), from three folds on."),
+      make("li", {}, "Bold: best complete semi-supervised method with these labels. Gray: bounds; the upper one is always shown."),
+      make("li", {}, "A method's name opens its runs, with their identity and environment.")));
+  showBoard();
+}
+
+startBoard();

@@ -1,0 +1,192 @@
+"""The page in a real browser: it sorts, filters and steps, and asks nobody for anything."""
+
+import shutil
+
+import pytest
+from tests.test_report import make_results, write_run
+
+from semiseg.report.page import write_page
+from semiseg.report.summary import read_results
+from semiseg.report.tables import all_tables
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium; on Debian: apt-get install chromium")
+
+
+def write(results, path):
+    """The page without plots, which take their time."""
+    content = read_results(results)
+    write_page(content, all_tables(content), [], results, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    results = make_results(tmp_path_factory.mktemp("results"))
+    write_run(results, "hostile", 0.05, 0, 0.33, title="</script><script>alert(1)</script>")
+    return write(results, results / "index.html")
+
+
+@pytest.fixture(params=[{}, {"viewport": {"width": 360, "height": 700}, "color_scheme": "dark"}], ids=["wide", "phone"])
+def page(browser, file, request):
+    """The open page; at the end of every test, nothing may have gone wrong behind it."""
+    context = browser.new_context(**request.param)
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    yield page
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    context.close()
+
+
+def methods(page):
+    return [name.strip() for name in page.locator("#board .method").all_inner_texts()]
+
+
+def test_the_leaderboard_begins_with_the_best_and_turns_around(page):
+    assert methods(page)[:2] == ["Full", "Plain"]
+    assert page.locator("#board [data-column=score]").get_attribute("aria-sort") == "descending"
+    best_first = methods(page)
+    page.click("#board [data-column=score] button")
+    assert methods(page) == best_first[::-1]
+    page.click("#board [data-column=method] button")
+    assert methods(page) == sorted(methods(page), key=str.lower)
+
+
+def test_a_distance_is_sorted_the_other_way_round(page):
+    best_first = methods(page)
+    page.select_option("#filter-metric", label="HD95")  # every metric has the same value here
+    assert methods(page) == best_first[::-1]
+
+
+def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
+    page.select_option("#filter-labels", label="20 %")
+    assert set(page.locator("#board .row td.number:nth-child(2)").all_inner_texts()) == {"20 %", "100 %"}
+    shown = page.locator("#board .row").count()
+    page.select_option("#filter-labels", label="All")
+    assert page.locator("#board .row").count() > shown
+
+
+def test_a_row_opens_its_runs_and_marks_what_failed(page):
+    page.select_option("#filter-labels", label="20 %")
+    row = page.locator("#board .row", has_text="Ant")
+    assert "1 failed" in row.inner_text()
+    row.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    runs = page.get_by_role("table", name="Runs of Ant at 20 %")
+    assert "failed: loss is NaN <at> step 3" in runs.inner_text()
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+
+
+def test_a_table_is_copied_in_three_formats(page):
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    for form, start in (("LaTeX", "%"), ("Markdown", "### "), ("CSV", "Method,")):
+        page.locator("[data-table=main] .copy").get_by_text(form, exact=True).click()
+        assert page.evaluate("window.copied").startswith(start)
+
+
+def test_nothing_is_wider_than_the_screen(page):
+    page.locator("#board .method").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_reader_chooses_light_or_dark_once(page):
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert after != before
+    page.evaluate("delete document.documentElement.dataset.theme")
+    page.click("#theme")
+    assert page.locator("#theme").get_attribute("aria-label")
+
+
+def shown_case(page):
+    return page.locator("#case .case-name b").inner_text()
+
+
+def test_the_keyboard_steps_through_cases_and_stays_at_the_ends(page):
+    assert shown_case(page) == "a"
+    page.focus("#case")
+    for key, case in (("ArrowRight", "b"), ("ArrowRight", "b"), ("ArrowLeft", "a"), ("End", "b"), ("Home", "a")):
+        page.keyboard.press(key)
+        assert shown_case(page) == case
+    page.click("#next")
+    assert shown_case(page) == "b"
+
+
+def test_a_point_opens_its_case_by_mouse_and_by_keyboard(page):
+    page.locator("#scatter .point:not(.current)").dispatch_event("click")
+    assert shown_case(page) == "b"
+    page.focus("#scatter .current")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert shown_case(page) == "a"
+    assert page.evaluate("document.activeElement.dataset.case") == "0"
+
+
+def test_the_worst_case_of_both_methods_comes_first(browser, tmp_path):
+    for name, role, scores in (("plain", "lower", [0.9, 0.9, 0.8, 0.8]), ("ant", "semi", [0.2, 0.2, 0.95, 0.95])):
+        write_run(tmp_path, name, 0.05, 0, scores, role=role)
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    assert "a 1 of 2; Dice A 90.00, B 20.00 %" in page.locator("#case").inner_text()
+    page.select_option("#viewer-b", "0")
+    assert "b 1 of 2; Dice A 80.00, B 80.00 %" in page.locator("#case").inner_text()
+    page.close()
+
+
+def test_outlines_lie_around_the_pixels_of_their_masks(page):
+    path = page.locator("#case .outline.reference path").last.get_attribute("d")
+    around = {"M2 2H6", "M2 6H6", "M2 2V6", "M6 2V6", "M8 6H12", "M8 9H12", "M8 6V9", "M12 6V9"}
+    assert {"M" + part for part in path.split("M")[1:]} == around
+    page.locator(".layer.reference input").uncheck()
+    assert page.locator("#case .outline.reference").count() == 0
+    page.select_option("#viewer-structure", label="wall")
+    path = page.locator("#case .outline.b path").last.get_attribute("d")
+    assert {"M" + part for part in path.split("M")[1:]} == {"M3 2H7", "M3 6H7", "M3 2V6", "M7 2V6"}
+
+
+def test_a_page_without_pictures_says_what_makes_them(browser, tmp_path):
+    (write_run(tmp_path, "plain", 0.05, 0, 0.5, role="lower") / "examples.npz").unlink()
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    assert "“semiseg run” keeps them" in page.locator("#case").inner_text()
+    page.close()
+
+
+CONTRASTS = """() => {
+  const parse = (c) => c.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = parse(c).map(linear);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+    if ((parse(c)[3] ?? 1) > 0) return c; } return "rgb(255,255,255)"; };
+  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && !e.closest("script, svg")
+    && [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
+    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 80)]; }).filter(([ratio]) => ratio < 4.5); }"""
+
+
+def test_every_word_can_be_read_and_every_control_has_a_name(page):
+    assert page.evaluate(CONTRASTS) == []
+    page.click("#theme")
+    assert page.evaluate(CONTRASTS) == []
+    for control in page.locator("button, select, input").all():
+        assert (
+            control.get_attribute("aria-label")
+            or control.inner_text().strip()
+            or control.locator("xpath=..").inner_text()
+        )
