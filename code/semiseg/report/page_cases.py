@@ -22,7 +22,7 @@ Key = tuple[str, Labels]  # of a cell
 def case_data(results: Results, keys: list[Key]) -> dict[str, Any]:
     """Names and scores of all cases, by cell and metric in hundredths, and the pictures that runs have kept."""
     # Structures weigh the same, then seeds and repeats.
-    scores = results.cases.groupby(["method", "labels", "case", "fold", "seed"])[list(METRICS)].mean()
+    scores: Any = results.cases.groupby(["method", "labels", "case", "fold", "seed"])[list(METRICS)].mean()
     scores = scores.groupby(["method", "labels", "case"]).mean()
     cases = sorted(set(results.cases.case))
     by_cell = []

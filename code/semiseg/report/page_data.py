@@ -61,8 +61,8 @@ def _scores(results: Results) -> dict[tuple[Any, ...], list[list[list[float | No
     single = fold_scores(results.cases, ["class"])
     out: dict[tuple[Any, ...], list[list[list[float | None]]]] = {}
     for cell, folds in whole.groupby(["method", "labels"]):
-        out[tuple(cell)] = [_intervals(folds)]  # type: ignore[arg-type]
-    for (method, labels, _), folds in single.groupby(["method", "labels", "class"]):  # type: ignore[misc]
+        out[tuple(cell)] = [_intervals(folds)]
+    for (method, labels, _), folds in single.groupby(["method", "labels", "class"]):
         out[method, labels].append(_intervals(folds))
     return out
 
@@ -87,13 +87,13 @@ def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
         return shared.setdefault(told, len(shared))
 
     columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
-    means = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    means: Any = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
     rows: list[list[Any]] = []
     for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):
         environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
         scores = None
         if run.status == "finished":
-            scores = [round(SCALE[m] * float(means.at[run.key, m]), 2) for m in METRICS]  # type: ignore[index]
+            scores = [round(SCALE[m] * float(means.at[run.key, m]), 2) for m in METRICS]
         rows.append(
             [
                 titles.get(run.method, run.method),
