@@ -39,10 +39,11 @@ def _hundredths(value: float) -> int | None:
 
 def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[str]) -> dict[int, Any]:
     """Image, reference and the prediction of each cell (of the first seed, repeat and fold), by the place of a case."""
-    kept: dict[str, dict[int, tuple[np.ndarray, ...]]] = {}
+    images: dict[str, np.ndarray] = {}
+    kept: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for run in sorted(results.finished, key=lambda run: (run.seed, run.fold)):
-        for case, *arrays in _kept(run):
-            kept.setdefault(case, {}).setdefault(keys.index((run.method, run.labels)), tuple(arrays))
+        for case, reference, prediction in _masks(run, images):
+            kept.setdefault(case, {}).setdefault(keys.index((run.method, run.labels)), (reference, prediction))
     out: dict[int, Any] = {}
     masks = 0
     for case in worst:
@@ -50,25 +51,28 @@ def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[s
         if not found or masks + len(found) > MASKS:
             continue
         masks += len(found)
-        image, reference, _ = found[min(found)]
+        reference, _ = found[min(found)]
         out[cases.index(case)] = {
             "size": reference.shape[::-1],
-            "image": _jpeg(image),
+            "image": _jpeg(images[case]),
             "reference": _runs(reference),
-            "masks": {cell: _runs(found[cell][2]) for cell in sorted(found) if found[cell][2].shape == reference.shape},
+            "masks": {cell: _runs(found[cell][1]) for cell in sorted(found) if found[cell][1].shape == reference.shape},
         }
     return out
 
 
-def _kept(run: Run) -> list[tuple[Any, ...]]:
-    """Case, image (C, H, W), reference and prediction (H, W) of every picture beside a run, thinned out."""
+def _masks(run: Run, images: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Case, reference and prediction (H, W) of every picture beside a run, thinned out; adds to `images` what is new."""
     try:
         with np.load(run.folder / "examples.npz", allow_pickle=False) as file:
-            ids, *arrays = (file[name] for name in ("ids", "images", "labels", "predictions"))
+            ids, references, predictions = list(map(str, file["ids"])), file["labels"], file["predictions"]
+            step = ceil(max(references.shape[1:]) / PIXELS)
+            if not images.keys() >= set(ids):  # the same in every run, and by far the largest part of the file
+                new = dict(zip(ids, file["images"][..., ::step, ::step], strict=True))
+                images |= {case: image for case, image in new.items() if case not in images}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return []
-    step = ceil(max(arrays[1].shape[1:]) / PIXELS)
-    return list(zip(map(str, ids), *(array[..., ::step, ::step] for array in arrays), strict=True))
+    return list(zip(ids, references[:, ::step, ::step], predictions[:, ::step, ::step], strict=True))
 
 
 def _jpeg(image: np.ndarray) -> str:
