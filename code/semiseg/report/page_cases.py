@@ -62,7 +62,7 @@ def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[s
 
 
 def _masks(run: Run, images: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Case, reference and prediction (H, W) of every picture beside a run, thinned out; adds to `images` what is new."""
+    """Case, reference and prediction (H, W) of every picture of a run, thinned out; adds to `images` what is new."""
     try:
         with np.load(run.folder / "examples.npz", allow_pickle=False) as file:
             ids, references, predictions = list(map(str, file["ids"])), file["labels"], file["predictions"]
