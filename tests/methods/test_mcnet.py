@@ -1,0 +1,66 @@
+"""MC-Net+: the consistency, who gets a gradient, and that the decoders differ."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from semiseg.method import Progress, Task, predict
+from semiseg.methods.mcnet import MutualConsistency, mutual_consistency
+
+END = Progress(100, 100)
+
+
+def sharpened(p, temperature, sharpening):
+    power = p ** (1 / temperature)
+    rest = power.sum(1, keepdims=True) - power if sharpening == "classes" else (1 - p) ** (1 / temperature)
+    return power / (power + rest)
+
+
+@pytest.mark.parametrize("sharpening", ["complement", "classes"])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_every_prediction_is_compared_with_every_other_one_sharpened(classes, sharpening):
+    logits = torch.randn(3, 2, classes, 5, 5, generator=torch.Generator().manual_seed(0))
+    p = np.exp(logits.numpy().astype(float))
+    p /= p.sum(2, keepdims=True)
+    pairs = permutations(range(3), 2)
+    expected = np.mean([((p[i] - sharpened(p[j], 0.1, sharpening)) ** 2).mean() for i, j in pairs])
+    assert mutual_consistency(logits, 0.1, sharpening).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_classes_are_sharpened_alike_either_way():
+    logits = torch.randn(3, 2, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    first, second = (mutual_consistency(logits, 0.1, sharpening) for sharpening in ("complement", "classes"))
+    assert first.item() == pytest.approx(second.item(), rel=1e-4)
+
+
+def test_certain_predictions_have_a_finite_gradient():
+    logits = (80 * torch.eye(3)[None, :, :, None].expand(2, 3, 3, 2)[:, None].clone()).requires_grad_()
+    mutual_consistency(logits.flatten(1, 2).transpose(1, 2), 0.1, "complement").backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_labels_and_consistency_reach_every_decoder(task, batch):
+    for name in ("supervised", "consistency"):
+        method = MutualConsistency(task)
+        method.losses(batch, END)[name].backward()
+        for part in (method.segmenter.encoder, method.segmenter.decoder, *method.auxiliary):
+            assert any(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+def test_further_decoders_rest_in_prediction(task, batch):
+    method = MutualConsistency(task)
+    seen = []
+    method.auxiliary[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    (main,) = method.predictors().values()
+    assert predict(main, batch.images()).logits.isfinite().all()
+    assert not seen
+
+
+@pytest.mark.parametrize("network", ["unet_small", "nnunet_small", "swin_unet_small", "enet"])
+def test_the_decoders_stand_on_any_backbone(network):
+    method = MutualConsistency(Task(1, 3, (32, 32), network))
+    output = method.segmenter(torch.rand(2, 1, 32, 32))
+    for decoder in method.auxiliary:
+        assert decoder(output.encoder, (32, 32)).shape == (2, 3, 32, 32)
