@@ -111,11 +111,12 @@ class Bench:
     def measure(self, name: str) -> dict[str, Any]:
         """One row of the table."""
         trainer, partition = self.trainer(name)
+        stage = [*trainer.plan.stages][-1]  # of several, what a method is known by
         steps = itertools.count(TOTAL // 2 - 1)  # begins with a step at which all that is periodic happens
 
         def block() -> None:
             for _ in range(BLOCK):
-                trainer.step(Progress(next(steps), TOTAL))
+                trainer.step(Progress(next(steps), TOTAL, stage))
 
         block()
         with recorded_passes(trainer.method) as passes:
@@ -141,12 +142,12 @@ class Bench:
         return row
 
     def trainer(self, name: str) -> tuple[Trainer, Partition]:
-        """A trainer with one step behind it, which sets up all that the following steps need."""
+        """A trainer with a few steps behind it, which set up all that the following ones need."""
         method, settings = get_method(name), self.settings.training
         common = self.settings.model_dump(include={"dataset", "network", "weights"})
         spec = RunSpec(
             benchmark="speed", method=name, implementation=name, config={}, labels=0.2, fold=0, seed=0,
-            training=settings.model_copy(update={"steps": 1}), **common,
+            training=settings.model_copy(update={"steps": 8}), **common,
         )  # fmt: skip
         partition = partition_for(method, make_splits(self.dataset), spec, self.dataset)
         batches = settings.labeled_batch, settings.unlabeled_batch

@@ -408,7 +408,7 @@ def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
     }
     expected |= {
         f"tables/{n}.{s}"
-        for n in ("main", "differences", "differences_cases", "pairs", "ranking", "full", "classes", "papers")
+        for n in ("main", "differences", "differences_cases", "pairs", "ranking", "cost", "full", "classes", "papers")
         for s in ("md", "tex", "csv")
     }
     assert first.keys() == expected

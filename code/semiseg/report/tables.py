@@ -14,6 +14,7 @@ from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words
 from semiseg.metrics import TABLE
 from semiseg.report.comparison import case_difference_table, difference_table
+from semiseg.report.cost import cost_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.pairs import pair_table
@@ -48,6 +49,7 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
             chosen := results.predictors[(results.predictors.networks == 1) == alone]
         ):
             tables.append(table(results, chosen))
+    tables.append(cost_table(results))
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
     tables += [table for table in (ranking_table(results), published_table(results)) if table]

@@ -1,0 +1,48 @@
+"""The table of what a method costs: networks, time, throughput, memory, and how many runs shared the device."""
+
+from statistics import fmean
+from typing import Any
+
+from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.summary import Entry, Results
+from semiseg.report.wording import notes
+
+
+def cost_table(results: Results) -> Table:
+    """One row for each method, over all its finished runs."""
+    return Table(
+        "cost",
+        "What a run costs",
+        ["Method", "Networks", "Runs", "Seconds", "Images a second", "Memory (MB)", "At once"],
+        [_row(results, entry) for entry in results.entries],
+        [
+            *notes(results, [], spread=False),
+            "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
+            "all do. Seconds: of training, in all attempts; memory: the highest in a run.",
+            f"At once: how many runs shared the device, on which seconds depend; {ABSENT} where runs do not tell. "
+            "Compare methods where it is the same for both, and the machine, too.",
+        ],
+    )
+
+
+def _row(results: Results, entry: Entry) -> list[Cell]:
+    records = [run.record for run in results.finished if run.method == entry.name]
+    environments = [record.get("environment") or {} for record in records]
+    return [
+        entry.title,
+        ", ".join(sorted({str(record["method"].get("networks", ABSENT)) for record in records})),
+        len(records),
+        _mean(records, "seconds"),
+        _mean(records, "images_per_second"),
+        _mean(records, "peak_memory_mb"),
+        ", ".join(
+            sorted({str(e.get("concurrency", ABSENT)) for e in environments}, key=lambda n: (n == ABSENT, len(n), n))
+        ),
+    ]
+
+
+def _mean(records: list[dict[str, Any]], key: str) -> str:
+    """The mean of what runs recorded, and of how many where some did not."""
+    known = [float(record[key]) for record in records if record.get(key) is not None]
+    share = f" ({len(known)} of {len(records)})" if len(known) < len(records) else ""
+    return f"{fmean(known):.1f}{share}" if known else ABSENT
