@@ -530,7 +530,7 @@ def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert {"supervised", "mean_teacher", "mutual_exemplar"} <= set(methods)
-    assert set(methods["cps"]) == {"name", "title", "networks", "venue", "paper", "paper_title", "file"}
+    assert set(methods["cps"]) == {"name", "kind", "title", "networks", "venue", "paper", "paper_title", "file"}
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
     for listed in ("methods", "networks"):
         assert call(listed) == 0
