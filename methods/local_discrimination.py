@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from semiseg.losses import in_full_precision, rows
-from semiseg.method import Batch, Paper, Progress, Stage
+from semiseg.method import Batch, Paper, Progress, Stage, predict
 from semiseg.networks import EncoderDecoder
 from semiseg.networks.layers import BATCH_NORM, CONVOLUTION
 from semiseg.start import Start
@@ -56,19 +56,12 @@ class LocalDiscrimination(Start):
         task, config = self.task, self.config
         self.model: EncoderDecoder = self.network()
         self.model.head.requires_grad_(False)  # nothing here reads its classes
-        channels = self._width()
+        trial = predict(self.model, torch.zeros(1, task.channels, *task.size))
+        channels = trial.decoder[-1].shape[1]
         self.embedding = branch(task.dims, channels, config.dimensions)
         self.clustering = branch(task.dims, channels, config.clusters)
         for module in (self.model, self.embedding, self.clustering):
             self.optimize(module, partial(Adam, lr=config.rate))
-
-    def _width(self) -> int:
-        """Channels of the finest decoder features."""
-        training = self.model.training
-        with torch.no_grad():
-            width = self.model.eval()(torch.zeros(1, self.task.channels, *self.task.size)).decoder[-1].shape[1]
-        self.model.train(training)
-        return width
 
     def stages(self) -> Sequence[Stage]:
         share, first = self.config.patch_share, [self.model.encoder, self.model.decoder, self.embedding]
@@ -94,16 +87,14 @@ class LocalDiscrimination(Start):
     def read(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The losses of patches and mixtures; and vectors and features of every pixel in both views."""
         first, second = batch.images("strong"), batch.images("strong-2")
-        codes = [int(code) for code in torch.randint(8, (len(first),))]  # drawn by the host, which reads them
-        if first.shape[-1] != first.shape[-2]:
-            codes = [code & ~1 for code in codes]  # a quarter turn would not fit
-        one, other = first, first.roll(1, 0)  # partners for mixtures
+        moves = torch.rand(3, len(first), device=first.device) < 0.5
+        moves[0] &= first.shape[-1] == first.shape[-2]  # else a quarter turn would not fit
         share = 0.2 + 0.6 * torch.rand(len(first), *[1] * (first.ndim - 1), device=first.device)
-        images = torch.cat([first, turned(second, codes), share * one + (1 - share) * other])
+        images = torch.cat([first, turned(second, moves), share * first + (1 - share) * first.roll(1, 0)])
         features = self.model(images).decoder[-1]
         vectors = F.normalize(self.embedding(features).float(), dim=1)
         a, b, mixed = (self.patches(v) for v in vectors.chunk(3))
-        b = turned(b, codes, back=True)
+        b = turned(b, moves, back=True)
         with torch.no_grad():
             target = F.normalize(share * a + (1 - share) * a.roll(1, 0), dim=1)
         temperature, number = self.config.temperature, 2 * len(first)
@@ -131,18 +122,20 @@ def branch(dims: int, inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*first, convolution(outputs, outputs, 3, padding=1))
 
 
-def turned(images: Tensor, codes: Sequence[int], back: bool = False) -> Tensor:
-    """Turn every image in plane by code mod 4 quarters, and flip it if the code is above 3; or undo that."""
-    plane = (-2, -1)
-    results = []
-    for image, code in zip(images, codes, strict=True):
-        if back:
-            image = image.flip(-1) if code > 3 else image
-            results.append(image.rot90(-(code % 4), plane))
-        else:
-            image = image.rot90(code % 4, plane)
-            results.append(image.flip(-1) if code > 3 else image)
-    return torch.stack(results)
+def turned(images: Tensor, moves: Tensor, back: bool = False) -> Tensor:
+    """Exchange the axes in plane, and mirror one and the other: all turns and flips by which an image covers itself.
+
+    Args:
+        images: (batch, channels, *space).
+        moves: (3, batch), which of these three each image undergoes.
+        back: undo them.
+    """
+    ways = [lambda v: v.transpose(-1, -2), lambda v: v.flip(-1), lambda v: v.flip(-2)]
+    for way, chosen in reversed([*zip(ways, moves, strict=True)]) if back else zip(ways, moves, strict=True):
+        altered = way(images)
+        if altered.shape == images.shape:
+            images = torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), altered, images)
+    return images
 
 
 @in_full_precision

@@ -44,7 +44,7 @@ class Mona(Method):
     )
     views = ("plain", "moderate", "strong")
     space: ClassVar = {"pretraining": (0.2, 0.5), "unsupervised": (0.1, 1.0), "contrast": (0.01, 0.1)}
-    brief: ClassVar = {"pretraining": 0.5, "sure": 0.0, "equivariant_from": 0.0, "anchor_from": 0.0, "sure_key": 1.1}
+    brief: ClassVar = {"sure": 0.0, "equivariant_from": 0.0, "anchor_from": 0.0, "sure_key": 1.1}
 
     class Config(Method.Config):
         pretraining: float = Field(0.5, ge=0, le=1)  # fraction of the training, as 30,000 of 60,000 steps

@@ -43,12 +43,13 @@ def channel_dropout(features: Tensor, probability: float = 0.5) -> Tensor:
 
 def half_boxes(images: Tensor) -> Tensor:
     """True inside a box of half the area in plane, at least half as wide as the image; (batch, 1, *ones, h, w)."""
+
+    def inside(length: int, side: Tensor) -> Tensor:
+        place = (torch.arange(length, device=images.device) + 0.5) / length
+        start = torch.rand(len(images), 1, device=images.device) * (1 - side)
+        return (place >= start) & (place <= start + side)
+
+    across = 0.5 + 0.5 * torch.rand(len(images), 1, device=images.device)
     height, width = images.shape[-2:]
-    low, part = torch.rand(2, len(images), 1, device=images.device), torch.rand(len(images), 1, device=images.device)
-    across = 0.5 + 0.5 * part
-    sides = ((across, width, low[0]), (0.5 / across, height, low[1]))
-    x, y = (
-        ((torch.arange(n, device=images.device) + 0.5) / n - u * (1 - side)).sub(side / 2).abs() <= side / 2
-        for side, n, u in sides
-    )
-    return (y[:, :, None] & x[:, None]).view(len(images), *[1] * (images.ndim - 3), height, width)
+    box = inside(height, 0.5 / across)[:, :, None] & inside(width, across)[:, None]
+    return box.view(len(images), *[1] * (images.ndim - 3), height, width)

@@ -216,7 +216,11 @@ class BenchmarkSettings(Settings):
 
     def pretraining(self, name: str) -> Variant:
         """What the benchmark says of a start."""
-        return _variants(self.starts, f"benchmark {self.name}, starts", START_TRAINING).get(name, Variant(name, {}, {}))
+        starts = _variants(self.starts, f"benchmark {self.name}, starts", START_TRAINING)
+        variant = starts.get(name, Variant(name, {}, {}))
+        if variant.start:
+            raise UserError(f"benchmark {self.name}, starts: {name!r} begins at random; take its start out.")
+        return variant
 
     def training_of(self, name: str, variant: Variant) -> TrainingSettings:
         """How an entry is trained."""
@@ -233,7 +237,7 @@ def _variants(methods: Iterable[Entry], where: str, own: tuple[str, ...] = OWN_T
             if not re.match(NAME, name):
                 raise UserError(f"{where}: {name!r} cannot name a folder; use letters, digits, _ . -")
             if name in variants:
-                raise UserError(f"{where}: {name!r} is listed twice under methods; rename one.")
+                raise UserError(f"{where}: {name!r} is listed twice; rename one.")
             implementation, training = config.pop("method", name), config.pop("training", None) or {}
             start = config.pop("start", None)
             if not isinstance(start, str | None):
@@ -243,8 +247,7 @@ def _variants(methods: Iterable[Entry], where: str, own: tuple[str, ...] = OWN_T
             if not isinstance(training, dict) or (others := [str(k) for k in training if k not in own]):
                 what = f"not {', '.join(others)}" if isinstance(training, dict) else "as key: value"
                 raise UserError(
-                    f"{where}: the training of {name!r} may set {', '.join(own)}, {what}; "
-                    "all methods have the same steps, sizes and batches."
+                    f"{where}: the training of {name!r} may set {', '.join(own)}, {what}; all else is the benchmark's."
                 )
             variants[name] = Variant(implementation, config, dict(training), start)
     return variants

@@ -173,6 +173,11 @@ def test_a_start_that_fails_says_why_in_every_run(places):
     assert "no negative weights" in record["reason"]
 
 
+def test_a_start_of_a_start_is_refused_rather_than_ignored(places):
+    with pytest.raises(UserError, match="'copied' begins at random"):
+        specs(places, start="brightness")
+
+
 @pytest.mark.parametrize(("entry", "problem"), [
     ({"begun": {"method": "supervised", "start": "nothing"}}, "unknown start 'nothing'; there are: brightness"),
     ({"begun": {"method": "brightness"}}, "brightness is a start, no method"),

@@ -3,7 +3,6 @@
 import base64
 import io
 import zipfile
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from semiseg.metrics import METRICS
 from semiseg.report.page_data import SCALE
 from semiseg.report.summary import Results, Run
 
-PIXELS = 192  # of a picture's longer side at most
 MASKS = 3000  # predictions on a page at most, so that it stays small enough to mail and opens at once
 Key = tuple[str, Labels]  # of a cell
 
@@ -62,17 +60,16 @@ def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[s
 
 
 def _masks(run: Run, images: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Case, reference and prediction (H, W) of every picture of a run, thinned out; adds to `images` what is new."""
+    """Case, reference and prediction (H, W) of every picture of a run; adds to `images` what is new."""
     try:
         with np.load(run.folder / "examples.npz", allow_pickle=False) as file:
             ids, references, predictions = list(map(str, file["ids"])), file["labels"], file["predictions"]
-            step = ceil(max(references.shape[1:]) / PIXELS)
             if not images.keys() >= set(ids):  # the same in every run, and by far the largest part of the file
-                new = dict(zip(ids, file["images"][..., ::step, ::step], strict=True))
+                new = dict(zip(ids, file["images"], strict=True))
                 images |= {case: image for case, image in new.items() if case not in images}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return []
-    return list(zip(ids, references[:, ::step, ::step], predictions[:, ::step, ::step], strict=True))
+    return list(zip(ids, references, predictions, strict=True))
 
 
 def _jpeg(image: np.ndarray) -> str:
