@@ -38,7 +38,7 @@ class MutualConsistency(Method):
     paper = Paper(
         "Mutual consistency learning for semi-supervised medical image segmentation",
         "Wu, Ge, Zhang, Xu, Zhang, Xia and Cai",
-        "Medical Image Analysis 2022",
+        "MedIA 2022",
     )
     space: ClassVar = {"consistency": (0.1, 0.5, 1.0), "ramp_up": (0.4, 1.0), "temperature": (0.1, 0.5)}
 

@@ -159,7 +159,9 @@ class MethodContract(PluginContract):
     def check_training_lowers_the_supervised_loss(self) -> None:
         if not self.method.uses_labels:
             return
-        trainer = self.trainer("learning", self.spec(steps=30, config={}))
+        spec = self.spec(steps=30, config={})
+        training = spec.training.model_copy(update={"labeled_batch": 4})  # each of two networks may have half of it
+        trainer = self.trainer("learning", spec.model_copy(update={"training": training}))
         trainer.fit()
         supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve]
         assert all(supervised), (

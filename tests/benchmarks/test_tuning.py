@@ -249,7 +249,7 @@ def test_results_name_the_commit_of_the_tuned_file(with_tuned, tmp_path):
 def test_what_would_make_a_comparison_unequal_is_refused(training, word):
     message = refusal(lambda: expand(benchmark(methods=[{"bcp": {"training": training}}]), FOUND))
     assert word in message
-    assert "same steps, sizes and batches" in message
+    assert "all else is the benchmark's" in message
 
 
 def test_a_learning_rate_of_a_methods_own_is_validated():

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from semiseg.console.terminal import print_list, show_left_out
+from semiseg.console.terminal import print_json, print_lines, print_list, show_left_out
 from semiseg.data.discovery import recipes
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
@@ -30,7 +30,12 @@ def list_methods(methods_dir: Path | None, as_json: bool) -> None:
         for kind, plugins in (("method", found), ("start", found.starts))
         for name, method in plugins.items()
     ]
-    print_list(rows, as_json, ("name", "kind", "title", "networks", "venue"))
+    if as_json:
+        print_json(rows)
+    else:
+        for kind in dict.fromkeys(row["kind"] for row in rows):  # which names the first column
+            shown = [{kind: row["name"], **row} for row in rows if row["kind"] == kind]
+            print_lines(shown, (kind, "title", "networks", "venue"))
     show_left_out(found)
 
 

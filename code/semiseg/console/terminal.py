@@ -17,9 +17,14 @@ console = Console()
 def print_list(rows: list[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
     """Print rows of equal keys as JSON, or the main columns of them for people."""
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         print_lines(rows, columns)
+
+
+def print_json(rows: list[dict[str, Any]]) -> None:
+    """Print rows for a script."""
+    print(json.dumps(rows, indent=1))
 
 
 def print_lines(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
