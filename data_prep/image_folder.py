@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError, UserErrors
 
 SYSTEM = ("Thumbs.db", "desktop.ini")  # what Windows leaves in folders
+COMPARISONS = 1000  # of names; where more lack a partner, it is not one misspelling
 
 
 class ImageFolder(Recipe):
@@ -88,18 +90,19 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
             f"and their masks into {source / masks}."
         )
     groups, pairs = told_groups(source, images, found[images].keys() | found[masks].keys())
-    alone = [
-        {stem.casefold(): stem for stem in found[folder].keys() - found[other].keys()}
-        for folder, other in ((images, masks), (masks, images))
-    ]
-    namesakes = {alone[0][folded]: alone[1][folded] for folded in alone[0].keys() & alone[1].keys()}
+    alone = (found[images].keys() - found[masks].keys(), found[masks].keys() - found[images].keys())
+    namesakes = _namesakes(*map(sorted, alone))
     for stem in sorted((found[images].keys() | found[masks].keys()) - set(namesakes.values())):
         files = {folder: found[folder].get(stem, []) for folder in (images, masks)}
         problem = ""
         for folder, other in ((images, masks), (masks, images)):
             if stem in namesakes:
-                mask = found[masks][namesakes[stem]][0]
-                problem = f"{found[images][stem][0]}: its mask is called {mask.name}; name both alike, capitals count."
+                mask, same = found[masks][namesakes[stem]][0], stem.casefold() == namesakes[stem].casefold()
+                problem = f"{found[images][stem][0]}: " + (
+                    f"its mask is called {mask.name}; name both alike, capitals count."
+                    if same
+                    else f"has no mask of its name; if {mask.name} is it, name both alike, or else take both away."
+                )
             elif not files[folder]:
                 problem = (
                     f"{files[other][0]}: there is no {stem}{suffixes[0]} for it in {source / folder}; "
@@ -117,6 +120,17 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
         pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
     return pairs
+
+
+def _namesakes(images: list[str], masks: list[str]) -> dict[str, str]:
+    """The mask that each image without one may have: called alike but for capitals, or nearly so if there are few."""
+    folded = {mask.casefold(): mask for mask in masks}
+    found = {image: folded[image.casefold()] for image in images if image.casefold() in folded}
+    if len(images) * len(masks) <= COMPARISONS:
+        for image in (image for image in images if image not in found):
+            if close := get_close_matches(image, [mask for mask in masks if mask not in found.values()], n=1):
+                found[image] = close[0]
+    return found
 
 
 def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

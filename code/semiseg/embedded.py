@@ -13,8 +13,13 @@ def find_benchmark(asked: Path) -> Path:
     """A benchmark file, or the embedded one of that name, which needs no path."""
     if asked.is_file():
         return asked
-    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    known = embedded_benchmarks()
     if str(asked) not in known:
         names = ", ".join(known)
         raise UserError(f"{asked}: no such file; give the path of a benchmark file, or one of the names {names}.")
     return known[str(asked)]
+
+
+def embedded_benchmarks() -> dict[str, Path]:
+    """The benchmark files that come with semiseg, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}

@@ -526,6 +526,15 @@ def test_masks_for_new_volumes(root, capfd):
     assert np.allclose(mask.affine, affine)
 
 
+def test_help_cuts_no_line_of_a_narrow_terminal(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    assert call("--help") == 0
+    commands = capfd.readouterr().out.partition("Commands:")[2]
+    assert "new-benchmark" in commands
+    assert "..." not in commands
+
+
 def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}

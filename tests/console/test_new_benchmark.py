@@ -91,6 +91,10 @@ def test_earlier_work_is_not_replaced(capfd):
     Path("benchmarks/mine.yaml").write_text("my work")
     assert call("new-benchmark", "mine", "--data", "mine", "--device", "cpu") == 2
     assert "mine.yaml exists already" in capfd.readouterr().err
+    assert call("new-benchmark", "mine", "--data", "mien", "--device", "cpu") == 2
+    both = capfd.readouterr().err
+    assert "mine.yaml exists already" in both
+    assert "mien.h5: there is no such data set" in both
     assert Path("benchmarks/mine.yaml").read_text() == "my work"
     assert call("new-benchmark", "../mine", "--data", "mine", "--device", "cpu") == 2
     assert written("--out", "elsewhere.yaml", name="mine") == "my work"
@@ -214,6 +218,15 @@ def test_a_slow_machine_leaves_folds_out_and_says_so(monkeypatch):
     assert all_folds["folds"] == [0, 1, 2, 3, 4]
     assert yaml.safe_load(text)["folds"] == [0]
     assert "all take too long here" in text
+
+
+def test_hours_that_cannot_be_kept_are_not_passed_over(monkeypatch, capfd):
+    dataset()
+    monkeypatch.setattr(command, "time_run", lambda *_: (1.0, 0.1))
+    written("--hours", "0.5")
+    assert "Note: it does not fit 30 minutes: even one fold with 300 steps" in capfd.readouterr().out
+    written("--hours", "100", name="long")
+    assert "does not fit" not in capfd.readouterr().out
 
 
 def test_pictures_show_as_many_patients_as_possible():

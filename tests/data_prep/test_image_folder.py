@@ -188,6 +188,17 @@ def test_every_bad_file_is_reported_at_once(source: Path) -> None:
     assert "color mask" in found["colored.png"]
 
 
+def test_a_misspelt_mask_is_one_problem_not_two(source: Path) -> None:
+    for case in ("scan_01", "scan_02", "scan_03"):
+        save(source / "images" / f"{case}.png", GREY)
+        save(source / "masks" / f"{case}.png", MASK)
+    (source / "masks" / "scan_02.png").replace(source / "masks" / "scna_02.png")
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    (message,) = caught.value.messages
+    assert "scan_02.png: has no mask of its name; if scna_02.png is it, name both alike" in message
+
+
 def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -158,5 +158,5 @@ def test_an_optimizer_that_makes_no_sense_is_refused_when_the_method_is_built(bu
 
 
 def test_a_method_that_learns_nothing_is_refused_in_one_line():
-    with pytest.raises(UserError, match="Changed: nothing of what"):
+    with pytest.raises(UserError, match="Changed: nothing can learn"):
         Optimization(changed(lambda self: None), SETTINGS)

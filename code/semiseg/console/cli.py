@@ -56,7 +56,10 @@ def _semiseg(version: Version = False) -> None:
 
 @app.command()
 def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
-    """List every method, one per line; with --json also its paper and file."""
+    """List every method and start, one per line.
+
+    With --json also the paper and the file of each.
+    """
     from semiseg.console.lists import list_methods
 
     list_methods(methods_dir, as_json)
@@ -64,7 +67,10 @@ def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
 
 @app.command()
 def networks(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
-    """List every network, one per line: 2D or 3D, which weights it can start from; with --json also its file."""
+    """List every network, one per line.
+
+    With 2D or 3D, and the weights it can start from; with --json also its file.
+    """
     from semiseg.console.lists import list_networks
 
     list_networks(methods_dir, as_json)
@@ -72,7 +78,10 @@ def networks(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
 
 @app.command()
 def datasets(as_json: Json = False, data_dir: DataDir = Path("data")) -> None:
-    """List every data set, one per line: how to get it, its classes, its licence, and what is segmented."""
+    """List every data set, one per line.
+
+    With how to get it, its classes, its licence, and what is segmented.
+    """
     from semiseg.console.lists import list_datasets
 
     list_datasets(data_dir, as_json)
@@ -98,10 +107,14 @@ def prepare(
         ),
     ] = "",
 ) -> None:
-    """Turn a data set into the suite's format: downloaded where its owner allows it, or generated if it is embedded."""
-    from semiseg.console.preparing import prepare_dataset
+    """Turn a data set into the suite's format.
 
-    prepare_dataset(name, source, out, jobs, raw, threshold)
+    It is downloaded where its owner allows that, generated if it is embedded, or read from --source.
+    """
+    from semiseg.console.preparing import next_command, prepare_dataset
+
+    path = prepare_dataset(name, source, out, jobs, raw, threshold)
+    console.print(f"Next: {next_command(name, path)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -125,7 +138,7 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the runs that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
-    """Carry out what is left of a benchmark, then write its report."""
+    """Carry out what is left of a benchmark, and report it."""
     with console.status(LOADING):
         from semiseg.console.running import carry_out
     from semiseg.console.terminal import show_report
@@ -163,7 +176,10 @@ def new_benchmark(
     device: Device = "auto",
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """Show what a data set is like, and write a benchmark for it that fits this machine, with reasons."""
+    """Show a data set, and write a benchmark for it.
+
+    The benchmark fits this machine and says the reason for every value.
+    """
     with console.status(LOADING):
         from semiseg.console.new_benchmark import new_benchmark as write
 
@@ -195,7 +211,10 @@ def tune(
     keep_stale: KeepStale = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
-    """Choose every method's settings by equal trials on inner folds of training cases; writes tuned/NAME.yaml."""
+    """Choose every method's settings by equal trials.
+
+    Trials are tested on inner folds of the training cases; what is best is written to tuned/NAME.yaml.
+    """
     import shlex
 
     with console.status(LOADING):
@@ -289,14 +308,17 @@ def train(
 def status(
     results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
     methods: Annotated[str, typer.Option(help="Only these: a,b.")] = "",
-    labels: Annotated[str, typer.Option(help="Only these fractions: 5%,20%.")] = "",
+    labels: Annotated[str, typer.Option(help="Only these: 5%,20%, or 3 patients.")] = "",
     folds: Annotated[str, typer.Option(help="Only these folds: 0,1.")] = "",
     seeds: Annotated[str, typer.Option(help="Only these seeds: 0.")] = "",
     methods_dir: MethodsDir = None,
     data_dir: DataDir = Path("data"),
     splits: SplitsDir = None,
 ) -> None:
-    """Count finished, stale, running, failed and left runs, with the reasons, and the time that is left."""
+    """Count finished, stale, running, failed and left runs.
+
+    With the reasons, and the time that is left.
+    """
     with console.status(LOADING):
         from semiseg.console.standings import print_standings
     from semiseg.settings import load_benchmark
@@ -317,7 +339,7 @@ def report(
         str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
     ] = None,
 ) -> None:
-    """Rebuild tables, plots and page from the stored per-case numbers."""
+    """Rebuild tables, plots and page from stored numbers."""
     from semiseg.console.terminal import show_report
 
     with console.status("Writing tables, plots and page"):
@@ -369,7 +391,10 @@ def check_method(
     method: Annotated[str, typer.Argument(help="A file such as methods/cps.py, or a name; wherever it comes from.")],
     methods_dir: MethodsDir = None,
 ) -> None:
-    """Check a method against the plugin contract in 2D and 3D: one line for each check, in a minute or so."""
+    """Check a method against the plugin contract.
+
+    In 2D and 3D, one line for each check, in a minute or so.
+    """
     from semiseg.console.checking import check_method as check
 
     if failures := check(method, methods_dir):
@@ -382,7 +407,10 @@ def check_network(
     network: Annotated[str, typer.Argument(help="A file with ARCHITECTURES, or a name that `semiseg networks` lists.")],
     methods_dir: MethodsDir = None,
 ) -> None:
-    """Check a network, or all of a file, against what every method relies on: one line for each check, in seconds."""
+    """Check a network against what methods rely on.
+
+    Or all networks of a file; one line for each check, in seconds.
+    """
     from semiseg.console.checking import check_network as check
 
     if failures := check(network, methods_dir):

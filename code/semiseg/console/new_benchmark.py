@@ -18,7 +18,7 @@ from semiseg.console.terminal import console
 from semiseg.data.census import ClassCount, Outline, count_classes
 from semiseg.data.splits import FOLDS, Splits, make_splits
 from semiseg.data.store import Dataset
-from semiseg.errors import UserError
+from semiseg.errors import UserError, UserErrors
 from semiseg.executors.local import Local, Pool
 from semiseg.registry import find_methods
 from semiseg.report.sheet import draw_sheet
@@ -29,6 +29,7 @@ from semiseg.training.timing import time_run
 
 HOURS = {"cpu": 2.0, "cuda": 12.0}  # that a benchmark may take
 FEW_FOLDS = ([0, 1], [0])  # where all five take much longer
+SLACK = 1.25  # of the hours, which a measured step does not tell to the minute
 TINY = 64  # pixels of an object that a network sees, below which it sees little of it
 
 
@@ -36,9 +37,13 @@ def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, 
     """Show the data, measure the machine, write the file."""
     if not re.match(NAME, name):
         raise UserError(f"{name!r} cannot be the name of a benchmark; use letters, digits, _ . -")
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another name, or another file with --out.")
-    ensure_dataset(data, data_dir)
+    refused = [f"{out} exists already; choose another name, or another file with --out."] * out.exists()
+    try:
+        ensure_dataset(data, data_dir)
+    except UserError as error:
+        refused.append(str(error))
+    if refused:
+        raise UserErrors(refused)
     dataset = Dataset(data_dir / f"{data}.h5")
     outline, splits = Outline.of(dataset), make_splits(dataset)
     cases = track(dataset.records, "Counting classes", console=console, transient=True)
@@ -48,8 +53,9 @@ def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, 
     for line in [*describe(dataset, outline, counts), f"Pictures with outlines: {sheet}", ""]:
         print(line)
     draft = Draft(name, dataset, outline, splits, Local(device=device))
-    draft.fit(hours or HOURS[draft.local.device_type])
-    for line in warnings(draft, counts):
+    hours = hours or HOURS[draft.local.device_type]
+    draft.fit(hours)
+    for line in warnings(draft, counts, hours):
         print(f"Note: {line}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(draft.text(), encoding="utf-8")
@@ -86,6 +92,7 @@ class Draft:
     local: Local
     steps: int = 1
     folds: tuple[int, ...] = tuple(range(FOLDS))
+    hours: float = 0.0  # that it takes; measured by `fit`
     duration: str = "a time that was not measured yet"
 
     def __post_init__(self) -> None:
@@ -117,12 +124,12 @@ class Draft:
             runs = expand(self.settings(), found)
             per_step, beside = seconds(self.settings(), runs, found, pace, len(self.splits.folds[0].test))
             self.steps = budget(hours, per_step, beside, len(self.setup.size))
-            needed = (self.steps * per_step + beside) / 3600
-            if needed <= 1.25 * hours:
+            self.hours = (self.steps * per_step + beside) / 3600
+            if self.hours <= SLACK * hours:
                 break
         at_once = f", {pool.wanted} at a time" if pool.wanted > 1 else ""
         self.duration = (
-            f"about {_hours(needed)} on this machine, as busy as it was: {len(runs)} trainings{at_once}, "
+            f"about {_hours(self.hours)} on this machine, as busy as it was: {len(runs)} trainings{at_once}, "
             f"{1000 * step:.0f} ms for a step of {first.title}"
         )
 
@@ -163,9 +170,14 @@ class Draft:
         return "\n".join(lines) + "\n"
 
 
-def warnings(draft: Draft, counts: list[ClassCount]) -> Iterator[str]:
-    """What may make the benchmark say less than hoped."""
+def warnings(draft: Draft, counts: list[ClassCount], hours: float) -> Iterator[str]:
+    """What may make the benchmark say less than hoped, or take longer."""
     outline, size = draft.outline, draft.setup.size
+    if draft.hours > SLACK * hours:
+        yield (
+            f"it does not fit {_hours(hours)}: even one fold with {draft.steps} steps, below which little is learned, "
+            f"takes {_hours(draft.hours)}; take methods or labels out of the file, or give it more --hours."
+        )
     if (least := 0.05 * draft.training_cases) < 1:
         kept = ", ".join(f"{100 * fraction:g} %" for fraction in draft.labeled)
         yield f"5 % of {draft.training_cases} training cases are {least:.1f} cases, less than one; the file has {kept}."

@@ -1,5 +1,6 @@
 """Preparing data, with its progress on the terminal."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from semiseg.data.discovery import recipe, recipes
 from semiseg.data.masks import parse_thresholds
 from semiseg.data.prepare import prepare
 from semiseg.data.source import open_recipe
+from semiseg.embedded import embedded_benchmarks
+from semiseg.settings import load_benchmark
 
 
 def prepare_dataset(
     name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None, threshold: str = ""
-) -> None:
+) -> Path:
     """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
     bars: dict[str, TaskID] = {}
     with Progress(console=console, transient=True) as progress:
@@ -30,6 +33,17 @@ def prepare_dataset(
             chosen.divide_masks(parse_thresholds(threshold))
         path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
+    return path
+
+
+def next_command(name: str, path: Path) -> str:
+    """What comes after preparing: the benchmark that is called like the recipe, or one yet to be written."""
+    data, elsewhere = path.stem, [] if path.parent == Path("data") else ["--data-dir", str(path.parent)]
+    if name not in embedded_benchmarks():
+        return shlex.join(["semiseg", "new-benchmark", data, "--data", data, *elsewhere])
+    usual = load_benchmark(embedded_benchmarks()[name], {}).dataset
+    renamed = ["--set", f"dataset={data}", "--out", f"results/{data}"] if data != usual else []
+    return shlex.join(["semiseg", "run", name, *renamed, *elsewhere])
 
 
 def ensure_dataset(name: str, out: Path) -> None:

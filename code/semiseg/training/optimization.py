@@ -29,7 +29,7 @@ class Optimization:
                 optimizers.append(update.optimizer(learning))
         if not self.own:
             raise UserError(
-                f"{type(method).__name__}: nothing of what `build` sets can learn; let it require gradients."
+                f"{type(method).__name__}: nothing can learn; what `build` sets, or a stage `trains`, needs gradients."
             )
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
         self.power = settings.poly_power
