@@ -1,26 +1,38 @@
-"""What the README shows works."""
+"""What the README and the other pages show works."""
 
 import csv
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
+from semiseg.console.cli import app
 from semiseg.contract import MethodContract
 from semiseg.network_contract import NetworkContract
 from semiseg.registry import find_methods
 from semiseg.settings import load_benchmark
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-NETWORK, METHOD = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+}
+README = PAGES["README.md"]
+
+
+def shown(page):
+    """The Python code on a page, which must be one piece."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    return code
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugins")
-    (folder / "agreement.py").write_text(METHOD)
+    (folder / "agreement.py").write_text(shown("README.md"))
     return find_methods(folder)["agreement"]
 
 
@@ -30,8 +42,8 @@ def test_the_method_in_the_readme_passes_the_contract(example, check, tmp_path):
 
 
 @pytest.mark.parametrize("check", NetworkContract.checks())
-def test_the_network_in_the_readme_passes_the_contract(check, tmp_path):
-    (tmp_path / "my_networks.py").write_text(NETWORK)
+def test_the_network_on_its_page_passes_the_contract(check, tmp_path):
+    (tmp_path / "my_networks.py").write_text(shown("docs/networks.md"))
     find_methods(tmp_path)
     getattr(NetworkContract("wide_unet", 2), check)()
 
@@ -48,16 +60,44 @@ def committed(pattern):
 @pytest.mark.parametrize("path", committed("benchmarks/*.yaml"), ids=lambda p: p.stem)
 def test_every_benchmark_file_is_valid_and_listed(path):
     assert load_benchmark(path, {}).name == path.stem
-    assert f"`{path.name}`" in README
+    assert f"`{path.name}`" in PAGES["docs/running.md"]
 
 
-def test_nothing_is_left_to_fill_in():
-    assert not re.findall(r"<!--|MINUTES|TODO", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_left_to_fill_in(page):
+    assert not re.findall(r"<!--|MINUTES|TODO", PAGES[page])
 
 
-def test_every_linked_file_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def headings(page):
+    """The names by which the headings of a page are linked to."""
+    lines = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    for target, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", PAGES[page]):
+        linked = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+        assert linked.exists(), target
+        if heading:
+            assert heading in headings(linked.relative_to(ROOT).as_posix()), heading
+
+
+def commands_shown(page):
+    """The commands in a page's blocks of code, as a shell would split them, without comments."""
+    for block in re.findall(r"^```\n(.*?)```", PAGES[page], re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True) if line.startswith(("semiseg ", "./run_all.sh ")) else []
+            if words and words[0] == "semiseg":
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_shown_has_the_options_that_it_is_shown_with(page):
+    known = typer.main.get_command(app).commands
+    for name, *rest in commands_shown(page):
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= options, (name, rest)
 
 
 def test_no_method_file_is_longer_than_a_paper_algorithm_needs():
@@ -70,7 +110,7 @@ def committed_methods():
     return sorted(path.stem for path in committed("methods/*.py") if path.stem in find_methods())
 
 
-METHODS_PAGE = (ROOT / "methods" / "README.md").read_text().partition("## What public code")[0]
+METHODS_PAGE = PAGES["methods/README.md"].partition("## What public code")[0]
 
 
 @pytest.mark.parametrize("name", committed_methods())
@@ -103,4 +143,4 @@ def test_the_real_results_are_those_of_the_stored_runs(name):
             if (title, labels) in p:
                 bound = 100 * float(found["Supervised", labels]["dice"])
                 cells[-1] += f", {dice - bound:+.1f} (p {p[title, labels]})"
-        assert f"| {title} | {' | '.join(cells)} |" in README
+        assert f"| {title} | {' | '.join(cells)} |" in PAGES["results/README.md"]
