@@ -49,7 +49,7 @@ def main(
         for case in labeled:
             label = dataset.label(case)
             image = np.moveaxis(np.eye(classes, dtype=np.float32)[label], -1, 0)
-            found = predict_case(Perfect(), image, task, torch.device("cpu"), "float32")
+            (found,) = predict_case([Perfect()], image, task, torch.device("cpu"), "float32")
             rows = class_metrics(found, label, dataset.info.classes, dataset.records[case].spacing)
             means.append(100 * np.mean([row["dice"] for row in rows]))
         print(f"{side:4} × {side:<4} {min(means):5.1f} {np.mean(means):5.1f}")

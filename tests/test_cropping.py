@@ -31,7 +31,8 @@ class Oracle(nn.Module):
 
 
 def predicted(image, size, crop, network=None):
-    return predict_case(network or Oracle(), image, Task(1, 2, size, "none", crop=crop), CPU, "float32")
+    (mask,) = predict_case([network or Oracle()], image, Task(1, 2, size, "none", crop=crop), CPU, "float32")
+    return mask
 
 
 def mask(*space):

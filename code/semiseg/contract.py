@@ -181,7 +181,7 @@ class MethodContract(PluginContract):
         case = next(iter(self.dataset.records))
         for (name, one), (_, other) in zip(method.predictors().items(), loaded.predictors().items(), strict=True):
             image, task = self.dataset.image(case), method.task
-            first, second = (predict_case(p, image, task, CPU, "float32") for p in (one, other))
+            first, second = predict_case([one, other], image, task, CPU, "float32")
             assert first.shape == self.dataset.label(case).shape, f"{name} does not predict at the image's size"
             assert np.array_equal(first, second), f"{name} predicts something else once it is saved and loaded"
 

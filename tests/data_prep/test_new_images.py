@@ -198,9 +198,9 @@ def test_a_new_image_is_prepared_like_those_of_the_training_and_its_mask_fits_it
     (case,) = data.records
     seen = []
 
-    def predict_case(network: nn.Module, image: np.ndarray, *_: object) -> np.ndarray:
+    def predict_case(networks: list[nn.Module], image: np.ndarray, *_: object) -> list[np.ndarray]:
         seen.append(image)
-        return data.label(case).copy()
+        return [data.label(case).copy() for _ in networks]
 
     monkeypatch.setattr(prediction, "predict_case", predict_case)
     chosen = predictor(data)

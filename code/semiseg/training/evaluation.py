@@ -1,6 +1,6 @@
 """Whole-case prediction, and the per-case numbers of a finished method."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -36,25 +36,29 @@ def evaluate(
     method: Method, dataset: Dataset, cases: Iterable[str], device: torch.device, precision: str
 ) -> Evaluation:
     """Predict every case with every predictor of the method; the first predictor is the reported one."""
-    result = Evaluation()
+    result, predictors = Evaluation(), method.predictors()
+    distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
     for case in cases:
         record, image, label = dataset.records[case], dataset.image(case), dataset.label(case)
-        for index, (name, predictor) in enumerate(method.predictors().items()):
-            prediction = predict_case(predictor, image, method.task, device, precision)
-            rows = class_metrics(prediction, label, dataset.info.classes, record.spacing)
-            rows = [{"case": case, "group": record.group, **row} for row in rows]
+        masks = predict_case(distinct, image, method.task, device, precision)
+        scores = [class_metrics(mask, label, dataset.info.classes, record.spacing) for mask in masks]
+        for index, (name, predictor) in enumerate(predictors.items()):
+            place = distinct.index(predictor)
+            rows = [{"case": case, "group": record.group, **row} for row in scores[place]]
             if index:
                 networks = len(predictor) if isinstance(predictor, Ensemble) else 1
                 result.predictors += [{"predictor": name, "networks": networks, **row} for row in rows]
                 continue
             result.cases += rows
-            _add_example(result.examples, case, image, label, prediction)
+            _add_example(result.examples, case, image, label, masks[place])
     return result
 
 
 @torch.no_grad()
-def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torch.device, precision: str) -> np.ndarray:
-    """Class indices (*space) of a (channels, *space) image at its own resolution.
+def predict_case(
+    predictors: Sequence[nn.Module], image: np.ndarray, task: Task, device: torch.device, precision: str
+) -> list[np.ndarray]:
+    """What each predictor makes of a (channels, *space) image: class indices (*space) at its own resolution.
 
     2D: the image, or every slice of a volume, is resized to the training size and the probabilities are
     resized back. 3D, and 2D with windows that lie anywhere: sliding windows of the training size that overlap by half,
@@ -64,28 +68,44 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
     values = torch.tensor(image[seen], device=device)
     values = values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
-    def probabilities(batch: Tensor) -> Tensor:
+    def probabilities(batch: Tensor) -> tuple[Tensor, ...]:
         with autocast(precision, device, task.dims):
-            return predict(network, batch).logits.float().softmax(1)
+            return _probabilities(predictors, batch)
 
-    def slide(images: Tensor, at_once: int) -> Tensor:
+    def slide(images: Tensor, at_once: int) -> tuple[Tensor, ...]:
         predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
-        assert isinstance(predicted, Tensor)
-        return predicted
+        return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
 
-    labels = np.zeros(image.shape[1:], np.uint8)
     if task.dims == 3:
-        labels[seen] = slide(values[None], 4)[0].argmax(0).to(torch.uint8).cpu().numpy()
-        return labels
-    slices = values[None] if values.ndim == 3 else values.transpose(0, 1)
-    predicted = []
-    for chunk in slices.split(SLICES_AT_ONCE):
-        scaled = to_training(chunk, task.size, task.crop)
-        small = probabilities(scaled) if tuple(scaled.shape[2:]) == tuple(task.size) else slide(scaled, SLICES_AT_ONCE)
-        predicted.append(from_training(small, chunk.shape[2:], task.size, task.crop).argmax(1))
-    found = torch.cat(predicted).to(torch.uint8).cpu().numpy()
-    labels[seen] = found[0] if values.ndim == 3 else found
-    return labels
+        chunks = [[found[0].argmax(0) for found in slide(values[None], 4)]]
+    else:
+        slices = values[None] if values.ndim == 3 else values.transpose(0, 1)
+        chunks = []
+        for chunk in slices.split(SLICES_AT_ONCE):
+            scaled = to_training(chunk, task.size, task.crop)
+            whole = tuple(scaled.shape[2:]) == tuple(task.size)
+            small = probabilities(scaled) if whole else slide(scaled, SLICES_AT_ONCE)
+            chunks.append([from_training(p, chunk.shape[2:], task.size, task.crop).argmax(1) for p in small])
+    masks = []
+    for parts in zip(*chunks, strict=True):
+        mask = np.zeros(image.shape[1:], np.uint8)
+        mask[seen] = torch.cat(parts).to(torch.uint8).reshape(values.shape[1:]).cpu().numpy()
+        masks.append(mask)
+    return masks
+
+
+def _probabilities(predictors: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
+    """Each predictor's class probabilities; a network that is also part of an ensemble is asked once."""
+    known: dict[nn.Module, Tensor] = {}
+
+    def ask(predictor: nn.Module) -> Tensor:
+        if isinstance(predictor, Ensemble):
+            return torch.stack([ask(network) for network in predictor.networks]).mean(0)
+        if predictor not in known:
+            known[predictor] = predict(predictor, images).logits.float().softmax(1)
+        return known[predictor]
+
+    return tuple(ask(predictor).clone() for predictor in predictors)  # sliding windows weigh them in place
 
 
 def _add_example(

@@ -39,7 +39,8 @@ class Predictor:
         """Class indices (*space) of an image (channels, *space)."""
         if len(image) != self.task.channels:
             raise UserError(f"{path}: has {len(image)} channels, the run was trained with {self.task.channels}.")
-        return predict_case(self.network, image, self.task, self.device, self.precision)
+        (mask,) = predict_case([self.network], image, self.task, self.device, self.precision)
+        return mask
 
 
 def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> Predictor:
