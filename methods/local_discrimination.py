@@ -41,7 +41,7 @@ class LocalDiscrimination(Start):
     space: ClassVar = {"patches": (6, 8), "temperature": (0.1, 0.2)}
 
     class Config(Start.Config):
-        patches: int = Field(8, ge=1)  # along each axis of an image
+        patches: int = Field(8, ge=1)  # along each axis of an image; in 3D fewer, about as many in all
         dimensions: int = Field(32, ge=2)  # of a pixel's vector
         clusters: int = Field(16, ge=2)
         temperature: float = Field(0.1, gt=0)  # of patches
@@ -105,8 +105,9 @@ class LocalDiscrimination(Start):
         return losses, vectors[:number], features[:number]
 
     def patches(self, vectors: Tensor) -> Tensor:
-        """Mean unit vectors of (batch, D, *space) in a grid of patches; in 3D, of the slices' too."""
-        grid = [min(self.config.patches, side) for side in vectors.shape[2:]]
+        """Mean unit vectors of (batch, D, *space) in a grid of patches."""
+        along = round(self.config.patches ** (2 / self.task.dims))
+        grid = [min(along, side) for side in vectors.shape[2:]]
         pool = nn.AdaptiveAvgPool2d if self.task.dims == 2 else nn.AdaptiveAvgPool3d
         return F.normalize(pool(tuple(grid))(vectors), dim=1)
 
