@@ -535,6 +535,17 @@ def test_help_cuts_no_line_of_a_narrow_terminal(capfd, monkeypatch):
     assert "..." not in commands
 
 
+def test_threads_that_wait_leave_the_processor_to_others(tmp_path):
+    """OpenMP reads it when torch is loaded, in this process and in those that it starts."""
+    show = "import os, sys; from semiseg.console.cli import main; import atexit; atexit.register(lambda: print("
+    code = show + "os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)); main()"
+    for own in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | own
+        command = [sys.executable, "-c", code, "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.split()[-2:] == [own.get("OMP_WAIT_POLICY", "PASSIVE"), "False"]
+
+
 def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}

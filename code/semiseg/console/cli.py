@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that --help answers at once."""
 
+import os
 import re
 import signal
 import sys
@@ -462,6 +463,7 @@ def _pairs(pairs: list[str] | None, option: str) -> dict[str, Any]:
 def main() -> None:
     """Entry point: bad input ends in one line per problem and exit code 2."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end of time is like Ctrl-C
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not spin; read when torch loads
     try:
         app()
     except UserErrors as error:

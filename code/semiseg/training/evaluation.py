@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from semiseg.data.cropping import region
@@ -73,6 +72,8 @@ def predict_case(
             return _probabilities(predictors, batch)
 
     def slide(images: Tensor, at_once: int) -> tuple[Tensor, ...]:
+        from monai.inferers.utils import sliding_window_inference  # seconds of imports that whole images need not pay
+
         predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
         return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
 
