@@ -22,7 +22,7 @@ set_up() { # set_up REQUIREMENTS: once for each content of the files that say wh
         fail "Python 3.11 or newer is needed, as python3 or in the variable PYTHON."
     wanted=$(cat requirements*.txt pyproject.toml; "$python" --version; pwd)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
-    echo "Installing what $1 lists into $environment: once, for some minutes (README.md: how to spare GBs without a GPU) ..."
+    echo "Installing what $1 lists into $environment: once, for some minutes (docs/running.md: how to spare GBs without a GPU) ..."
     [ -x "$environment/bin/python" ] || "$python" -m venv "$environment" ||
         fail "no virtual environment could be made; install the venv module of $python."
     export PIP_DISABLE_PIP_VERSION_CHECK=1
