@@ -1,7 +1,8 @@
 """Networks that follow or summarize others: moving averages, frozen copies, means of several."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class MovingAverage(nn.Module):
         self.network = frozen_copy(network)
         self.decay, self.every = decay, every
         self.follow = [network]  # in a list, so that the followed network is not registered twice
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # one's own tensors and the followed ones, once they are in place
 
     def forward(self, images: Tensor) -> Output:
         return self.network(images)
@@ -40,12 +42,18 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def _keep(self, alpha: float) -> None:
         """Keep a share of one's own, and take the rest from the followed network."""
-        pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
-        floating = [(own, other) for own, other in pairs if own.is_floating_point()]
+        if not self._pairs:  # looking through all modules at every step would take longer than the arithmetic
+            self._pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
+        floating = [(own, other) for own, other in self._pairs if own.is_floating_point()]
         torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
-        for own, other in pairs:
+        for own, other in self._pairs:
             if not own.is_floating_point():
                 own.copy_(other)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moved elsewhere, buffers are other tensors."""
+        self._pairs = []
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def take_statistics(self, batches: Iterable[Tensor]) -> None:

@@ -45,6 +45,17 @@ def test_running_statistics_of_the_teacher_come_from_the_student_alone():
     torch.testing.assert_close(average.network.running_mean, 0.5 * before + 0.5 * network.running_mean)
 
 
+def test_an_average_that_moves_with_its_network_goes_on_following_it():
+    network = torch.nn.BatchNorm2d(2)
+    average = MovingAverage(network, decay=0.0)
+    average.update(0)
+    torch.nn.ModuleList([network, average]).double()  # buffers become other tensors
+    network(torch.rand(3, 2, 4, 4, dtype=torch.float64))
+    average.update(1)
+    assert torch.equal(average.network.running_mean, network.running_mean)
+    assert average.network.num_batches_tracked == 1
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_trained_teacher_predicts_with_the_statistics_of_its_own_weights(tmp_path, dims):
     spec = {"network": {2: "unet_small", 3: "vnet_small"}[dims]}
