@@ -1,9 +1,10 @@
 """Times the optimizer step of every method against the least it could cost, and against the customary loop.
 
-`over bare` is a step over nothing but the forward and backward passes that it makes: 1.0 means that nothing is
-wasted. `over customary` is Mean Teacher's step over the same step as the SSL4MIS family takes it: one HDF5 file
-per slice, SciPy transforms sample by sample in a data loader, float32, and a look at the loss after every step.
-Both are timed in turns with the step itself, so that whatever else the machine does weighs on all alike.
+`over bare` is a step over nothing but the forward and backward passes that it makes, of networks, heads and
+discriminators: 1.0 means that nothing is wasted. `over customary` is Mean Teacher's step over the same step as the
+SSL4MIS family takes it: one HDF5 file per slice, SciPy transforms sample by sample in a data loader, float32, and a
+look at the loss after every step. Both are timed in turns with the step itself, so that whatever else the machine does
+weighs on all alike.
 
     python benchmarks/speed.py --device cpu --methods mean_teacher,ua_mt --size 96,96 --json speed.json
 """
@@ -32,7 +33,7 @@ from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Dataset, write_dataset
 from semiseg.errors import UserError
-from semiseg.method import Method, Progress
+from semiseg.method import Method, MovingAverage, Progress
 from semiseg.networks import EncoderDecoder
 from semiseg.registry import find_methods, get_method
 from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
@@ -50,51 +51,78 @@ TOTAL, BLOCK = 30_000, 10
 
 
 class Pass(NamedTuple):
-    """One forward pass of a part of a network, to be repeated on its own."""
+    """One forward pass of a part of a method, to be repeated on its own."""
 
     part: nn.Module
-    input: Tensor | tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     evaluating: bool
+    learning: bool  # its own weights get a gradient
     trained: bool  # a backward pass follows
     images: int  # that the pass reads; 0 for features
 
 
+def parts(module: nn.Module) -> Iterator[nn.Module]:
+    """What learns and is called by itself: parts of networks, and heads and discriminators of a method."""
+    composed = isinstance(module, Method | MovingAverage | nn.ModuleList | nn.ModuleDict)
+    if composed or any(isinstance(inner, EncoderDecoder) for inner in module.modules()):
+        for child in module.children():
+            yield from parts(child)
+    elif any(True for _ in module.parameters()):
+        yield module
+
+
 @contextmanager
 def recorded_passes(method: Method) -> Iterator[list[Pass]]:
-    """Every pass through encoder, decoder or head of a network of the suite, whichever method makes it."""
+    """Every pass through a part, whichever method makes it."""
     passes: list[Pass] = []
+    encoders = [m.encoder for m in method.modules() if isinstance(m, EncoderDecoder)]
 
-    def record(part: nn.Module, inputs: tuple[Any], output: Any) -> None:
-        last = output if isinstance(output, Tensor) else output[-1]
-        given = inputs[0]
+    def record(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        trained = next(iter(tensors(output))).requires_grad
         # As in the step, gradients flow on to what came before; only the images need none.
-        kept = given.detach() if isinstance(given, Tensor) else tuple(f.detach() for f in given)
-        if last.requires_grad and part not in encoders:
-            for tensor in [kept] if isinstance(kept, Tensor) else kept:
-                tensor.requires_grad_()
-        passes.append(Pass(part, kept, not part.training, last.requires_grad, len(given) if part in encoders else 0))
+        flows = trained and part not in encoders
+        kept = tuple(detached(given, flows) for given in inputs)
+        learning = next(part.parameters()).requires_grad
+        images = len(inputs[0]) if part in encoders else 0
+        passes.append(Pass(part, kept, not part.training, learning, trained, images))
 
-    networks = [m for m in method.modules() if isinstance(m, EncoderDecoder)]
-    encoders = [n.encoder for n in networks]
-    parts = [part for n in networks for part in (n.encoder, n.decoder, n.head)]
-    hooks = [part.register_forward_hook(record) for part in parts]
+    hooks = [part.register_forward_hook(record) for part in dict.fromkeys(parts(method))]
     yield passes
     for hook in hooks:
         hook.remove()
 
 
+def tensors(value: Any) -> list[Tensor]:
+    """The floating-point tensors among what a part takes or returns."""
+    values = [value] if isinstance(value, Tensor) else value if isinstance(value, tuple | list) else []
+    return [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+def detached(given: Any, needs_gradient: bool) -> Any:
+    """An input as the beginning of a pass of its own."""
+    if isinstance(given, tuple | list):
+        return tuple(detached(one, needs_gradient) for one in given)
+    if not isinstance(given, Tensor):
+        return given
+    return given.detach().requires_grad_(needs_gradient and given.is_floating_point() and given.requires_grad)
+
+
 def repeat(passes: list[Pass], trainer: Trainer) -> None:
     """The bare cost: forward, and backward where there was one; no data, views, losses or updates."""
     dims = trainer.method.task.dims
-    for part, given, evaluating, trained, _ in passes:
+    for part, inputs, evaluating, learning, trained, _ in passes:
         if part.training is evaluating:
             part.train(not evaluating)
+        before = next(part.parameters()).requires_grad  # of a discriminator this changes within a step
+        if before is not learning:
+            part.requires_grad_(learning)
         with torch.set_grad_enabled(trained), autocast(trainer.settings.precision, trainer.device, dims):
-            output = part(given)
-        if trained:
-            outputs = [output] if isinstance(output, Tensor) else list(output)
+            outputs = [output for output in tensors(part(*inputs)) if output.requires_grad or not trained]
+        if trained and outputs:
             torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
             part.zero_grad()
+        if before is not learning:
+            part.requires_grad_(before)
 
 
 @dataclass

@@ -187,7 +187,7 @@ class _Attempt:
         self.lease.demand()
         weights = method.handed_on() if isinstance(method, Start) else method.state_dict()
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
-        metrics = {}
+        metrics, began = {}, time.perf_counter()
         if not isinstance(method, Start):
             result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
             self.lease.demand()
@@ -197,6 +197,7 @@ class _Attempt:
             "status": "finished",
             "warnings": [*self.notes, *method.concerns()],
             "seconds": round(trainer.seconds, 2),  # of training, in all attempts
+            "evaluation_seconds": round(time.perf_counter() - began, 2),
             "attempt_seconds": round(time.perf_counter() - self.began, 2),  # of this one, evaluation included
             "images_per_second": round(trainer.images_per_second, 1),
             "peak_memory_mb": peak_memory(self.device),
