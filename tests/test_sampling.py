@@ -220,11 +220,3 @@ def test_networks_with_parts_of_their_own_know_every_labeled_patient(tmp_path):
 
 def test_a_single_labeled_image_goes_to_every_part():
     assert disjoint_parts(1, 2, seed=0) == [[0], [0]]
-
-
-def test_the_device_holds_the_data_set_only_once(tmp_path):
-    dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
-    partition = make_splits(dataset).partition(0, 0.25, {name: name for name in dataset.records})
-    data = TrainingSet(dataset, partition, (16, 16), CPU, 0, 2, 2)
-    own = {t.untyped_storage().data_ptr() for t in (*data.images, *data.labels)}
-    assert own == {t.untyped_storage().data_ptr() for t in (data.stacked_images, data.stacked_labels)}

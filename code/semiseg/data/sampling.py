@@ -1,20 +1,21 @@
 """Training images on the device, and which of them make up the batch of a given step."""
 
 import random
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from semiseg.data.cropping import Crop, region
-from semiseg.data.scale import pad, to_training
+from semiseg.data.cache import item_cache
+from semiseg.data.cropping import Crop
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.seeding import derive_seed
 
-SHELF = 2**30  # bytes of items that a process keeps for its next run
+SHARE = 0.25  # of a GPU's free memory that a run's items may take
 
 
 class Stream:
@@ -38,44 +39,32 @@ class Stream:
         return [self._permutation(p // self.count)[p % self.count] for p in range(start, start + number)]
 
 
-class Shelf:
-    """Training items of one data set, size and crop, kept: the next run of a process need not read them again."""
+class Items(Sequence[Tensor]):
+    """Items of several cases, each case a tensor of its own (items, channels, *size), counted through."""
 
-    def __init__(self, size: tuple[int, ...], crop: Crop | None) -> None:
-        self.size, self.crop = size, crop
-        self.kept: dict[tuple[str, bool], list[Tensor]] = {}
-        self.bytes = 0
+    def __init__(self, cases: Sequence[Tensor]) -> None:
+        self.cases = cases
+        self.ends = list(accumulate(map(len, cases)))
 
-    def items(self, dataset: Dataset, case: str, is_label: bool) -> list[Tensor]:
-        """The items of a case; only what is asked for is ever read."""
-        if (case, is_label) in self.kept:
-            return self.kept[case, is_label]
-        array = dataset.label(case)[None] if is_label else dataset.image(case)
-        items = training_items(torch.from_numpy(array), self.size, is_label, self.crop)
-        size = sum(item.numel() * item.element_size() for item in items)
-        if self.bytes + size <= SHELF:
-            self.kept[case, is_label] = items
-            self.bytes += size
-        return items
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
 
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        case = bisect_right(self.ends, index)
+        return self.cases[case][index - self.ends[case]]
 
-@lru_cache(maxsize=1)
-def _shelf(path: Path, changed: int, size: tuple[int, ...], crop: Crop | None) -> Shelf:
-    return Shelf(size, crop)
-
-
-def training_items(array: Tensor, size: tuple[int, ...], is_label: bool, crop: Crop | None) -> list[Tensor]:
-    """Cut (channels, *space) into items: a padded volume, or resized slices."""
-    array = array[region(crop, array.shape)]
-    if len(size) == 3:
-        return [pad(array, size)]
-    slices = array[None] if array.ndim == 3 else array.transpose(0, 1)
-    return list(to_training(slices, size, crop, is_label))
+    def to(self, device: torch.device) -> "Items":
+        """A copy on a device."""
+        return Items([case.to(device) for case in self.cases])
 
 
 class TrainingSet:
-    """Labelled and unlabelled training images of one run, as uint8 (or float) tensors on the device.
+    """Labelled and unlabelled training images of one run, as uint8 (or float) tensors.
 
+    On a CPU they stay in the file that all runs of the machine map into memory. A GPU holds them if they fit, and else
+    gets the images of each step.
     The labels of unlabelled cases and everything about test cases are never read from the file.
     In 2D an item is an image, or a slice of a volume, resized to `size`; in 3D it is a volume from which a
     patch of `size` is cut at random. With a crop, only the centre of either is there, or patches are cut in 2D, too.
@@ -96,28 +85,20 @@ class TrainingSet:
         self.size, self.seed = tuple(size), seed
         self.cuts_patches = len(self.size) == 3 or (crop is not None and crop.at == "anywhere")
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
-        self.images: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        shelf = _shelf(dataset.path, dataset.path.stat().st_mtime_ns, self.size, crop)
-        for case in partition.labeled:
-            items = shelf.items(dataset, case, is_label=False)
-            self.images += [item.to(device) for item in items]
-            self.labels += [item.to(device) for item in shelf.items(dataset, case, is_label=True)]
-        labeled = len(self.images)
-        if self.unlabeled_batch:
-            for case in partition.unlabeled:
-                self.images += [item.to(device) for item in shelf.items(dataset, case, is_label=False)]
-        self.labeled_count, self.unlabeled_count = labeled, len(self.images) - labeled
-        self.parts = disjoint_parts(labeled, labeled_parts, seed) if labeled else []
+        where = dataset.path.resolve(), dataset.hash, self.size, crop
+        images, labels = item_cache(*where, "image"), item_cache(*where, "label")
+        hidden = partition.unlabeled if self.unlabeled_batch else ()
+        known = Items(labels.items(partition.labeled))
+        seen = Items(images.items((*partition.labeled, *hidden)))
+        self.labeled_count = len(known)
+        self.unlabeled_count = len(seen) - len(known)
+        self.device = device
+        self.resident = device.type != "cpu" and fits(device, (*seen.cases, *known.cases))
+        self.images, self.labels = (seen.to(device), known.to(device)) if self.resident else (seen, known)
+        self.parts = disjoint_parts(self.labeled_count, labeled_parts, seed) if self.labeled_count else []
         self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
-        if not self.cuts_patches:  # all items have one shape: a batch is one gather
-            self.stacked_images = torch.stack(self.images)
-            empty = self.stacked_images.new_empty((0, 1, *self.size), dtype=torch.uint8)  # without labelled images
-            self.stacked_labels = torch.stack(self.labels) if self.labels else empty
-            # Views of the stacks: the device must not hold the data set twice.
-            self.images, self.labels = list(self.stacked_images), list(self.stacked_labels)
 
     @property
     def batch_size(self) -> int:
@@ -139,28 +120,33 @@ class TrainingSet:
         labeled = len(items)
         start = step * self.unlabeled_batch
         items += [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
-        if not self.cuts_patches:
-            index = torch.tensor(items).to(self.stacked_images.device, non_blocking=True)
-            return self.stacked_images[index], self.stacked_labels[index[:labeled], 0].long()
         origin = random.Random(derive_seed(self.seed, "crop", step))
-        windows = [
-            [
-                slice(None),
-                *(
-                    self._window(origin, have, want)
-                    for have, want in zip(self.images[i].shape[1:], self.size, strict=True)
-                ),
-            ]
-            for i in items
-        ]
-        images = torch.stack([self.images[i][tuple(w)] for i, w in zip(items, windows, strict=True)])
-        labels = [self.labels[i][tuple(w)][0] for i, w in zip(items[:labeled], windows[:labeled], strict=True)]
-        return images, (torch.stack(labels) if labels else images.new_empty((0, *self.size))).long()
+        images = [self.images[i] for i in items]
+        labels = [self.labels[i] for i in items[:labeled]]
+        if self.cuts_patches:
+            windows = [self._window(origin, image.shape[1:]) for image in images]
+            images = [image[window] for image, window in zip(images, windows, strict=True)]
+            labels = [label[window] for label, window in zip(labels, windows[:labeled], strict=True)]
+        masks = self._together(labels)[:, 0] if labels else images[0].new_empty((0, *self.size))
+        return self._together(images), masks.to(self.device).long()
 
-    @staticmethod
-    def _window(origin: random.Random, have: int, want: int) -> slice:
-        start = origin.randint(0, have - want)
-        return slice(start, start + want)
+    def _together(self, items: list[Tensor]) -> Tensor:
+        """One tensor on the device, to which what lies elsewhere is copied without waiting for it."""
+        batch = torch.stack(items)
+        if batch.device.type == self.device.type:
+            return batch
+        return batch.pin_memory().to(self.device, non_blocking=True)
+
+    def _window(self, origin: random.Random, shape: Sequence[int]) -> tuple[slice, ...]:
+        """A patch of the training's size somewhere in an item."""
+        starts = [(origin.randint(0, have - want), want) for have, want in zip(shape, self.size, strict=True)]
+        return (slice(None), *(slice(start, start + want) for start, want in starts))
+
+
+def fits(device: torch.device, cases: Iterable[Tensor]) -> bool:
+    """Whether a GPU may hold all items: they take no more than a part of what is free, as runs share it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(case.numel() * case.element_size() for case in cases) <= SHARE * free
 
 
 def disjoint_parts(items: int, number: int, seed: int) -> list[list[int]]:
