@@ -219,3 +219,10 @@ def test_a_run_from_elsewhere_cannot_choose_a_path(key, value):
 def test_a_benchmark_cannot_read_data_from_elsewhere(written):
     with pytest.raises(UserError, match=r"dataset: '\.\./x' cannot be the name of a file; use a readable name"):
         load_benchmark(written("dataset: ../x\nmethods: [a]\n"), {})
+
+
+def test_one_entry_may_have_the_strong_augmentation(written):
+    text = "dataset: tiny\nmethods: [supervised, {strong: {method: supervised, training: {augmentation: strong}}}]"
+    settings = load_benchmark(written(text), {})
+    trainings = {name: settings.training_of(name, variant) for name, variant in settings.variants().items()}
+    assert {name: t.augmentation for name, t in trainings.items()} == {"supervised": "customary", "strong": "strong"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -169,6 +169,7 @@ class Method(nn.Module, ABC):
     uses_unlabeled: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True  # without, all training images are unlabelled ones
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
+    augmentation: ClassVar[Literal["customary", "strong"] | None] = None  # in place of the benchmark's
     divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
 

@@ -39,6 +39,7 @@ class TrainingSettings(Settings):
     size: tuple[int, ...] = (256, 256)  # (height, width), or (depth, height, width) to train in 3D
     crop: Crop | None = None  # what of an image is seen, before it gets that size; all of it by default
     turns: bool = True  # turn and flip by right angles; off where only direction tells classes apart
+    augmentation: Literal["customary", "strong"] = "customary"  # of all images, before their views; strong: nnU-Net's
     imaging: Literal["auto", "camera", "scan"] = "auto"  # decides how views alter images; auto: by the channels
     labeled_batch: int = Field(12, ge=1)
     unlabeled_batch: int = Field(12, ge=1)
@@ -59,7 +60,7 @@ class TrainingSettings(Settings):
         return self
 
 
-OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power")  # what may differ between methods
+OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power", "augmentation")  # may differ between methods
 START_TRAINING = (*OWN_TRAINING, "steps", "unlabeled_batch")  # what may differ in a pre-training
 
 

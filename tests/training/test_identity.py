@@ -19,7 +19,7 @@ from semiseg.source_code import without_comments
 from semiseg.training import run as runs
 from semiseg.training import trainer as trainers
 from semiseg.training.files import read_record
-from semiseg.training.identity import code_hash
+from semiseg.training.identity import code_hash, identify
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 
@@ -337,3 +337,34 @@ def test_the_number_of_networks_on_record_is_the_one_that_was_trained(places):
     """Settings may change it, and a table that compares costs by networks would be wrong."""
     run = spec(method="three", implementation="supervised", config={"networks": 3})
     assert execute(run, places, CPU)["method"]["networks"] == 3
+
+
+def stored_records():
+    """Of all runs whose results come with the project."""
+    files = sorted((Path(__file__).parents[2] / "results").glob("*/runs/*/*/*/*/run.json"))
+    return [record for file in files if "identity" in (record := json.loads(file.read_text(encoding="utf-8")))]
+
+
+def test_a_setting_that_came_later_makes_no_stored_run_stale():
+    records = stored_records()
+    assert len(records) > 10
+    assert any("augmentation" not in record["spec"]["training"] for record in records)
+    for record in records:
+        today = identify(RunSpec.model_validate(record["spec"]), None, None, None)
+        assert not [reason for reason in today.differences(record["identity"]) if "settings" in reason]
+        strong = {**record["spec"], "training": {**record["spec"]["training"], "augmentation": "strong"}}
+        assert (
+            "training.augmentation"
+            in identify(RunSpec.model_validate(strong), None, None, None).differences(record["identity"])[0]
+        )
+
+
+def test_a_setting_that_came_later_leaves_the_hash_of_a_start_as_it_was():
+    before = {**spec().model_dump(mode="json"), "training": TRAINING.model_dump(mode="json")}
+    del before["training"]["augmentation"]
+    today = identify(spec(), None, None, None)
+    assert "augmentation" not in today.settings["training"]
+    assert today.settings["training"].keys() == before["training"].keys() - {"log_every", "checkpoint_every"}
+    strong = spec(training=TRAINING.model_copy(update={"augmentation": "strong"}))
+    assert identify(strong, None, None, None).settings["training"]["augmentation"] == "strong"
+    assert "training.augmentation" in today.differences(identify(strong, None, None, None).record())[0]

@@ -126,11 +126,17 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         for key in OWN_TRAINING:
             values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)})
             if values:
-                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(f'{value:g}' for value in values)}")
+                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(map(setting, values))}")
     if own:
-        rates = ", ".join(f"{key.replace('_', ' ')} {common[key]:g}" for key in OWN_TRAINING if key in common)
+        told = [key for key in OWN_TRAINING if key in common and common[key] != "customary"]
+        rates = ", ".join(f"{key.replace('_', ' ')} {setting(common[key])}" for key in told)
         out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
     return out
+
+
+def setting(value: float | str) -> str:
+    """A value as a sentence has it."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def count_of_folds(folds: list[int]) -> str:

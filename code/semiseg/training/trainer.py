@@ -16,6 +16,7 @@ from semiseg.data.sampling import TrainingSet
 from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
+from semiseg.strong_augmentation import augment_strongly
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
@@ -25,6 +26,7 @@ from semiseg.training.stopping import Stop, never
 from semiseg.views import Imaging, likely_imaging, view, warp
 
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
+AUGMENTATIONS = {"customary": warp, "strong": augment_strongly}
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
 STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
@@ -65,6 +67,11 @@ class Trainer:
         """What recorded the images, which decides how views alter them."""
         chosen = self.settings.imaging
         return likely_imaging(self.method.task.channels) if chosen == "auto" else chosen
+
+    @property
+    def augment(self) -> Callable[[Tensor, Tensor, Generator, bool], tuple[Tensor, Tensor]]:
+        """What all images undergo before they are shown in views."""
+        return AUGMENTATIONS[self.method.augmentation or self.settings.augmentation]
 
     def fit(self) -> None:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
@@ -195,7 +202,7 @@ class Trainer:
         if not len(images):
             return dict.fromkeys(names, images), labels
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        images, labels = warp(images, labels, self.generator, self.settings.turns)
+        images, labels = self.augment(images, labels, self.generator, self.settings.turns)
         views = {}
         for name in names:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
