@@ -67,6 +67,7 @@ class Task:
     unlabeled_steps: int = 1  # steps per pass over the unlabelled images
     trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
     crop: Crop | None = None  # what of an image is seen, in training and in prediction
+    stride: tuple[int, ...] | None = None  # between the windows of a volume in prediction; None: they overlap by half
 
     @property
     def dims(self) -> int:

@@ -1,6 +1,6 @@
 """Whole-case prediction, and the per-case numbers of a finished method."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -38,11 +38,10 @@ def evaluate(
     """Predict every case with every predictor of the method; the first predictor is the reported one."""
     result = Evaluation()
     for case in cases:
-        record, image, label = dataset.records[case], dataset.image(case), dataset.label(case)
+        image, label = dataset.image(case), dataset.label(case)
         for index, (name, predictor) in enumerate(method.predictors().items()):
             prediction = predict_case(predictor, image, method.task, device, precision)
-            rows = class_metrics(prediction, label, dataset.info.classes, record.spacing)
-            rows = [{"case": case, "group": record.group, **row} for row in rows]
+            rows = _scores(dataset, case, prediction, label)
             if index:
                 networks = len(predictor) if isinstance(predictor, Ensemble) else 1
                 result.predictors += [{"predictor": name, "networks": networks, **row} for row in rows]
@@ -52,13 +51,39 @@ def evaluate(
     return result
 
 
+def evaluate_selected(
+    method: Method,
+    selected: dict[str, dict[str, Tensor]],
+    dataset: Dataset,
+    cases: Sequence[str],
+    device: torch.device,
+    precision: str,
+) -> list[dict[str, Any]]:
+    """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
+    network, rows = next(iter(method.predictors().values())), []
+    for rule, weights in selected.items():
+        network.load_state_dict(weights)
+        for case in cases:
+            prediction = predict_case(network, dataset.image(case), method.task, device, precision)
+            scores = _scores(dataset, case, prediction, dataset.label(case))
+            rows += [{"predictor": f"selected on {rule}", "networks": 1, **row} for row in scores]
+    return rows
+
+
+def _scores(dataset: Dataset, case: str, prediction: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
+    record = dataset.records[case]
+    rows = class_metrics(prediction, label, dataset.info.classes, record.spacing)
+    return [{"case": case, "group": record.group, **row} for row in rows]
+
+
 @torch.no_grad()
 def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torch.device, precision: str) -> np.ndarray:
     """Class indices (*space) of a (channels, *space) image at its own resolution.
 
     2D: the image, or every slice of a volume, is resized to the training size and the probabilities are
     resized back. 3D, and 2D with windows that lie anywhere: sliding windows of the training size that overlap by half,
-    weighted by a Gaussian. What a central window leaves out is background.
+    weighted by a Gaussian; with a `stride` of the task so many voxels apart and weighted alike. What a central window
+    leaves out is background.
     """
     seen = region(task.crop, image.shape)
     values = torch.tensor(image[seen], device=device)
@@ -69,7 +94,11 @@ def predict_case(network: nn.Module, image: np.ndarray, task: Task, device: torc
             return predict(network, batch).logits.float().softmax(1)
 
     def slide(images: Tensor, at_once: int) -> Tensor:
-        predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
+        if task.stride:  # half a voxel less than what overlaps, since MONAI rounds the distance down
+            overlap = [1 - (step + 0.5) / side for step, side in zip(task.stride, task.size, strict=True)]
+            predicted = sliding_window_inference(images, task.size, at_once, probabilities, overlap, mode="constant")
+        else:
+            predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
         assert isinstance(predicted, Tensor)
         return predicted
 

@@ -18,7 +18,7 @@ from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.source_code import method_code, without_comments
 
 WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
-LATER = ("augmentation",)  # settings younger than many results: a default is not recorded
+LATER = ("augmentation", "decay_every")  # settings younger than many results: a default is not recorded
 PARTS = {
     "data": "other data",
     "split": "another split",
@@ -92,6 +92,8 @@ def identify(
     """The identity of a run; without method, data or partition, as much of it as can be known."""
     settings = spec.model_dump(mode="json", exclude={**APART, "training": set(WATCHING)})
     defaults = {"training": TrainingSettings().model_dump(mode="json")}
+    if spec.protocol is None:
+        del settings["protocol"]
     for name in LATER:  # a start's hash stands in the records of the runs that began with it
         if settings["training"][name] == defaults["training"][name]:
             del settings["training"][name]
