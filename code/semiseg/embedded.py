@@ -13,7 +13,7 @@ def find_benchmark(asked: Path) -> Path:
     """A benchmark file, or the embedded one of that name, which needs no path."""
     if asked.is_file():
         return asked
-    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    known = {path.stem: path for pattern in ("*.yaml", "protocols/*.yaml") for path in sorted(FOLDER.glob(pattern))}
     if str(asked) not in known:
         names = ", ".join(known)
         raise UserError(f"{asked}: no such file; give the path of a benchmark file, or one of the names {names}.")

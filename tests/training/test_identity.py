@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import semiseg.methods
 from semiseg.contract import CPU, Interrupted, tiny_dataset
+from semiseg.data.protocol import Protocol
 from semiseg.data.splits import load_or_freeze
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec, TrainingSettings
@@ -360,11 +361,18 @@ def test_a_setting_that_came_later_makes_no_stored_run_stale():
 
 
 def test_a_setting_that_came_later_leaves_the_hash_of_a_start_as_it_was():
-    before = {**spec().model_dump(mode="json"), "training": TRAINING.model_dump(mode="json")}
-    del before["training"]["augmentation"]
     today = identify(spec(), None, None, None)
-    assert "augmentation" not in today.settings["training"]
-    assert today.settings["training"].keys() == before["training"].keys() - {"log_every", "checkpoint_every"}
-    strong = spec(training=TRAINING.model_copy(update={"augmentation": "strong"}))
-    assert identify(strong, None, None, None).settings["training"]["augmentation"] == "strong"
-    assert "training.augmentation" in today.differences(identify(strong, None, None, None).record())[0]
+    assert set(today.settings["training"]) == {
+        "steps", "size", "crop", "turns", "imaging", "labeled_batch", "unlabeled_batch", "learning_rate", "momentum",
+        "weight_decay", "poly_power", "precision",
+    }  # fmt: skip
+    assert "protocol" not in today.settings
+    for changes in ({"augmentation": "strong"}, {"decay_every": 2}):
+        other = identify(spec(training=TRAINING.model_copy(update=changes)), None, None, None)
+        (name,) = changes
+        assert other.settings["training"][name] == changes[name]
+        assert f"training.{name}" in today.differences(other.record())[0]
+        assert f"training.{name}" in other.differences(today.record())[0]
+    official = identify(spec(protocol=Protocol()), None, None, None)
+    assert "protocol" in today.differences(official.record())[0]
+    assert "protocol" in official.differences(today.record())[0]

@@ -208,3 +208,9 @@ def test_windows_lie_where_public_scripts_lay_them_and_count_alike(shape):
         count[window] += 1
     sure = np.abs(total / count - 0.5) > 1e-4
     assert np.array_equal(found[sure], (total / count > 0.5)[sure])
+
+
+@pytest.mark.parametrize("stride", [(4, 4), (1, 4, 4), (4, 32)])
+def test_a_stride_that_no_window_has_is_refused(places, stride):
+    record = execute(spec(SELECTED.model_copy(update={"stride": stride})), places, CPU)
+    assert "it is the distance of windows in 3D" in record["reason"]

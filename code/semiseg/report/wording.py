@@ -114,7 +114,9 @@ def protocol(results: Results) -> list[str]:
     out = [f"The fold is the data set's own: its lists {lists}. Scores are those of the last weights."]
     if own["selected_on"]:
         rules = "; ".join(own["selected_on"])
-        out.append(f"Weights of every {own['every']} steps were compared on the cases of: {rules} (secondary predictors).")
+        out.append(
+            f"Weights of every {own['every']} steps were compared on the cases of: {rules} (secondary predictors)."
+        )
     return out
 
 

@@ -100,10 +100,11 @@ def build_method(
         )
     config = validate(method.Config, spec.config, f"settings of method {spec.method}")
     stride = spec.protocol.stride if spec.protocol else None
-    if stride and len(stride) != len(training.size):
+    windows = [*zip(stride or (), training.size, strict=False)]
+    if stride and (len(stride) != 3 or len(training.size) != 3 or any(not 0 < step <= side for step, side in windows)):
         raise UserError(
             f"benchmark {spec.benchmark}: protocol.stride {list(stride)} does not go with training.size "
-            f"{list(training.size)}; it is [depth, height, width], of windows in 3D."
+            f"{list(training.size)}; it is the distance of windows in 3D, [depth, height, width], at most their size."
         )
     task = Task(
         dataset.channels,
