@@ -219,3 +219,29 @@ def test_a_run_from_elsewhere_cannot_choose_a_path(key, value):
 def test_a_benchmark_cannot_read_data_from_elsewhere(written):
     with pytest.raises(UserError, match=r"dataset: '\.\./x' cannot be the name of a file; use a readable name"):
         load_benchmark(written("dataset: ../x\nmethods: [a]\n"), {})
+
+
+def test_one_entry_may_have_the_strong_augmentation(written):
+    text = "dataset: tiny\nmethods: [supervised, {strong: {method: supervised, training: {augmentation: strong}}}]"
+    settings = load_benchmark(written(text), {})
+    trainings = {name: settings.training_of(name, variant) for name, variant in settings.variants().items()}
+    assert {name: t.augmentation for name, t in trainings.items()} == {"supervised": "customary", "strong": "strong"}
+
+
+PROTOCOL = "dataset: tiny\nprotocol: {validation: val, selected_on: [validation]}\n"
+
+
+def test_a_protocol_has_one_fold_and_methods_with_the_steps_that_were_published(written):
+    text = PROTOCOL + "methods: [supervised, {bcp: {training: {steps: 40, decay_every: 9}}}]\ntraining: {steps: 30}\n"
+    settings = load_benchmark(written(text), {})
+    assert settings.folds == (0,)
+    trainings = {name: settings.training_of(name, variant) for name, variant in settings.variants().items()}
+    assert {name: t.steps for name, t in trainings.items()} == {"supervised": 30, "bcp": 40}
+    with pytest.raises(UserError, match="all else is the benchmark's"):
+        load_benchmark(written(text.replace("protocol:", "# ")), {}).variants()
+
+
+@pytest.mark.parametrize("also", ["folds: [1]", "repeats: 3", "folds: [0, 1]"])
+def test_a_protocol_has_no_folds_of_its_own(written, also):
+    with pytest.raises(UserError, match="a protocol's lists make a single fold"):
+        load_benchmark(written(f"{PROTOCOL}methods: [a]\n{also}\n"), {})

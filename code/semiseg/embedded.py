@@ -22,4 +22,4 @@ def find_benchmark(asked: Path) -> Path:
 
 def embedded_benchmarks() -> dict[str, Path]:
     """The benchmark files that come with semiseg, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    return {path.stem: path for pattern in ("*.yaml", "protocols/*.yaml") for path in sorted(FOLDER.glob(pattern))}

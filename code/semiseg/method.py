@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -67,6 +67,7 @@ class Task:
     unlabeled_steps: int = 1  # steps per pass over the unlabelled images
     trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
     crop: Crop | None = None  # what of an image is seen, in training and in prediction
+    stride: tuple[int, ...] | None = None  # between the windows of a volume in prediction; None: they overlap by half
 
     @property
     def dims(self) -> int:
@@ -169,6 +170,7 @@ class Method(nn.Module, ABC):
     uses_unlabeled: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True  # without, all training images are unlabelled ones
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
+    augmentation: ClassVar[Literal["customary", "strong"] | None] = None  # in place of the benchmark's
     divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
     labeled_parts: ClassVar[int] = 1  # disjoint parts of the labelled set, each in its own share of every batch
 

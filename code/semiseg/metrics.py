@@ -132,6 +132,22 @@ def class_metrics(
     return rows
 
 
+def foreground_dice(prediction: np.ndarray, reference: np.ndarray, classes: int) -> float:
+    """The mean Dice of foreground classes, as in `class_metrics`, without its distances, which take longer.
+
+    Args:
+        prediction: (*space), class indices below `classes`.
+        reference: (*space), likewise.
+        classes: the background among them.
+    """
+    predicted, expected, common = (
+        np.bincount(x.ravel(), minlength=classes)[1:]
+        for x in (prediction, reference, reference[prediction == reference])
+    )
+    total = predicted + expected
+    return float(np.where(total, 2 * common / np.maximum(total, 1), 1.0).mean())
+
+
 def _crop_to_union(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both masks within the box that holds them; outside is background, as it is beyond the image's edge."""
     union, box = first | second, []

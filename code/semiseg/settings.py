@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from semiseg.data.cropping import Crop
+from semiseg.data.protocol import Protocol
 from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.history import last_commit
@@ -39,6 +40,7 @@ class TrainingSettings(Settings):
     size: tuple[int, ...] = (256, 256)  # (height, width), or (depth, height, width) to train in 3D
     crop: Crop | None = None  # what of an image is seen, before it gets that size; all of it by default
     turns: bool = True  # turn and flip by right angles; off where only direction tells classes apart
+    augmentation: Literal["customary", "strong"] = "customary"  # of all images, before their views; strong: nnU-Net's
     imaging: Literal["auto", "camera", "scan"] = "auto"  # decides how views alter images; auto: by the channels
     labeled_batch: int = Field(12, ge=1)
     unlabeled_batch: int = Field(12, ge=1)
@@ -46,6 +48,7 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     poly_power: float = Field(0.9, ge=0)
+    decay_every: int | None = Field(None, ge=1)  # a tenth of the rate after every so many steps, and no polynomial
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every: int = Field(50, ge=1)
     checkpoint_every: int = Field(500, ge=1)
@@ -59,7 +62,8 @@ class TrainingSettings(Settings):
         return self
 
 
-OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power")  # what may differ between methods
+OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power", "augmentation")  # may differ between methods
+PROTOCOL_TRAINING = (*OWN_TRAINING, "decay_every", "steps", "labeled_batch", "unlabeled_batch")  # likewise, published
 START_TRAINING = (*OWN_TRAINING, "steps", "unlabeled_batch")  # what may differ in a pre-training
 
 
@@ -103,6 +107,7 @@ class RunSpec(Settings):
     training: TrainingSettings
     inner: int | None = None  # tests on this inner fold of the fold's training cases, instead of on its test cases
     start: "StartSpec | None" = None  # the run whose network it starts from; by default its own random one
+    protocol: Protocol | None = None  # tests on the data set's own list; by default on a fold
 
     @property
     def repeat(self) -> int:
@@ -167,9 +172,10 @@ class BenchmarkSettings(Settings):
     starts: tuple[Entry, ...] = ()  # pre-trainings with settings of their own, which entries of `methods` name
     tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
     labels: Annotated[tuple[Amount, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
+    protocol: Protocol | None = None  # of published numbers: the data set's own lists make the only fold
     repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct] = Field(
-        default_factory=lambda known: tuple(range(FOLDS * known.get("repeats", 1)))
+        default_factory=lambda known: (0,) if known.get("protocol") else tuple(range(FOLDS * known.get("repeats", 1)))
     )
     inner_folds: Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Distinct] = ()  # none: folds are tested
     seeds: Annotated[tuple[int, ...], Field(min_length=1), Distinct] = (0,)
@@ -188,13 +194,20 @@ class BenchmarkSettings(Settings):
             )
         return folds
 
+    @model_validator(mode="after")
+    def _a_protocol_has_one_fold(self) -> "BenchmarkSettings":
+        if self.protocol and (self.repeats, self.folds) != (1, (0,)):
+            raise ValueError("a protocol's lists make a single fold, number 0; leave out folds and repeats")
+        return self
+
     def variants(self, also: Iterable[str] = ()) -> dict[str, Variant]:
         """Every entry of `methods` by name, and the methods in `also`, with what was tuned for these names.
 
         An entry is a name, or `name: {key: value, ...}`; with a key `method` it is a variant of that method, and with
         a key `training` its learning rate and the like are its own. What an entry says goes before what was tuned.
         """
-        variants = _variants(self.methods, f"benchmark {self.name}")
+        own = PROTOCOL_TRAINING if self.protocol else OWN_TRAINING
+        variants = _variants(self.methods, f"benchmark {self.name}", own)
         variants |= {name: Variant(name, {}, {}) for name in also if name not in variants}
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml") if self.tuned else {}
         for name in variants.keys() & tuned.keys():
@@ -212,7 +225,7 @@ class BenchmarkSettings(Settings):
         if self.tuned is None:
             return []
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml")
-        return [name for name in _variants(self.methods, self.name) if name not in tuned]
+        return [name for name in self.variants() if name not in tuned]
 
     def pretraining(self, name: str) -> Variant:
         """What the benchmark says of a start."""

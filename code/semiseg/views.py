@@ -142,7 +142,7 @@ def view(images: Tensor, name: str, generator: Generator, recorded_by: Imaging =
         jittered = jittered.clamp(1e-3, 1).pow(draw(-bound, bound).exp())
     images = sometimes(p.jitter, jittered, images)
     if p.blur:
-        images = sometimes(p.blurred, _blur(images, draw(0.1, p.blur / 3), p.blur), images)
+        images = sometimes(p.blurred, blur(images, draw(0.1, p.blur / 3), p.blur), images)
     if p.noise:
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + p.noise * noise
@@ -165,7 +165,7 @@ def _recolor(images: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor) -> T
     return torch.stack([luma + 0.956 * i + 0.619 * q, luma - 0.272 * i - 0.647 * q, luma - 1.106 * i + 1.703 * q], 1)
 
 
-def _blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
+def blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
     """In-plane Gaussian blur with one sigma per image, as one grouped convolution per axis."""
     planes = images.flatten(1, -3)
     count, depth = planes.shape[:2]

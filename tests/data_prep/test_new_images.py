@@ -131,6 +131,12 @@ def ua_mt_folder(raw):
     return hdf5(raw / "A/mri_norm2.h5", VOXELS, DRAWN), DRAWN, np.eye(4)
 
 
+def synapse(raw):
+    """Slices come first; new images are like the test volumes, since training cases come as slices."""
+    image, drawn = (array.transpose(2, 1, 0) for array in (VOXELS, DRAWN))
+    return hdf5(raw / "test_vol_h5/case0001.npy.h5", image, drawn), drawn, np.eye(4)
+
+
 def image_folder(raw):
     save(raw / "masks/a.png", LEFT)
     return save(raw / "images/a.png", GREY.astype(np.uint16) * 900), LEFT, None
@@ -178,7 +184,7 @@ def jsrt_scr_(raw):
 SOURCES = {
     kind.__name__.rstrip("_"): kind
     for kind in (nifti_folder, msd, acdc, brats2019, promise12, left_atrium, dicom_folder, ssl4mis_folder, ua_mt_folder,
-                 image_folder, drive, stare, montgomery, endovis17, jsrt_scr_)
+                 synapse, image_folder, drive, stare, montgomery, endovis17, jsrt_scr_)
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import semiseg.methods
 from semiseg.contract import CPU, Interrupted, tiny_dataset
+from semiseg.data.protocol import Protocol
 from semiseg.data.splits import load_or_freeze
 from semiseg.registry import get_method
 from semiseg.settings import RunSpec, TrainingSettings
@@ -19,7 +20,7 @@ from semiseg.source_code import without_comments
 from semiseg.training import run as runs
 from semiseg.training import trainer as trainers
 from semiseg.training.files import read_record
-from semiseg.training.identity import code_hash
+from semiseg.training.identity import code_hash, identify
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 
@@ -337,3 +338,41 @@ def test_the_number_of_networks_on_record_is_the_one_that_was_trained(places):
     """Settings may change it, and a table that compares costs by networks would be wrong."""
     run = spec(method="three", implementation="supervised", config={"networks": 3})
     assert execute(run, places, CPU)["method"]["networks"] == 3
+
+
+def stored_records():
+    """Of all runs whose results come with the project."""
+    files = sorted((Path(__file__).parents[2] / "results").glob("*/runs/*/*/*/*/run.json"))
+    return [record for file in files if "identity" in (record := json.loads(file.read_text(encoding="utf-8")))]
+
+
+def test_a_setting_that_came_later_makes_no_stored_run_stale():
+    records = stored_records()
+    assert len(records) > 10
+    assert any("augmentation" not in record["spec"]["training"] for record in records)
+    for record in records:
+        today = identify(RunSpec.model_validate(record["spec"]), None, None, None)
+        assert not [reason for reason in today.differences(record["identity"]) if "settings" in reason]
+        strong = {**record["spec"], "training": {**record["spec"]["training"], "augmentation": "strong"}}
+        assert (
+            "training.augmentation"
+            in identify(RunSpec.model_validate(strong), None, None, None).differences(record["identity"])[0]
+        )
+
+
+def test_a_setting_that_came_later_leaves_the_hash_of_a_start_as_it_was():
+    today = identify(spec(), None, None, None)
+    assert set(today.settings["training"]) == {
+        "steps", "size", "crop", "turns", "imaging", "labeled_batch", "unlabeled_batch", "learning_rate", "momentum",
+        "weight_decay", "poly_power", "precision",
+    }  # fmt: skip
+    assert "protocol" not in today.settings
+    for changes in ({"augmentation": "strong"}, {"decay_every": 2}):
+        other = identify(spec(training=TRAINING.model_copy(update=changes)), None, None, None)
+        (name,) = changes
+        assert other.settings["training"][name] == changes[name]
+        assert f"training.{name}" in today.differences(other.record())[0]
+        assert f"training.{name}" in other.differences(today.record())[0]
+    official = identify(spec(protocol=Protocol()), None, None, None)
+    assert "protocol" in today.differences(official.record())[0]
+    assert "protocol" in official.differences(today.record())[0]

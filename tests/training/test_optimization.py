@@ -160,3 +160,12 @@ def test_an_optimizer_that_makes_no_sense_is_refused_when_the_method_is_built(bu
 def test_a_method_that_learns_nothing_is_refused_in_one_line():
     with pytest.raises(UserError, match="Changed: nothing can learn"):
         Optimization(changed(lambda self: None), SETTINGS)
+
+
+def test_a_rate_may_fall_to_a_tenth_now_and_then_instead_of_along_a_polynomial(method):
+    optimization = Optimization(method.train(), SETTINGS.model_copy(update={"decay_every": 4}))
+    rates = []
+    for step in range(10):
+        optimization.schedule(Progress(step, 10))
+        rates.append(optimization.learning_rate)
+    assert rates == pytest.approx([0.5] * 4 + [0.05] * 4 + [0.005] * 2)

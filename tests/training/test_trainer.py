@@ -14,11 +14,14 @@ from semiseg.data.splits import make_splits
 from semiseg.method import Method, Paper, Progress, Task
 from semiseg.networks import Output
 from semiseg.registry import find_methods
+from semiseg.seeding import derive_seed
 from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings
+from semiseg.strong_augmentation import augment_strongly
 from semiseg.training.assembly import partition_for
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 from semiseg.training.trainer import Diverged, Stopped, Trainer
+from semiseg.views import warp
 
 SETTINGS = TrainingSettings(
     steps=8, size=(16, 16), labeled_batch=2, unlabeled_batch=2, learning_rate=0.1, precision="float32", log_every=2,
@@ -297,6 +300,23 @@ def test_a_benchmark_without_turns_trains_on_none(tmp_path):
     for part in ("labeled", "unlabeled"):
         views, _ = upright._views(part, 0, ramp, torch.zeros(0, 16, 16, dtype=torch.long))
         assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
+
+
+@pytest.mark.parametrize(("setting", "own", "expected"), [
+    ("customary", None, warp), ("strong", None, augment_strongly), ("customary", "strong", augment_strongly),
+])  # fmt: skip
+def test_a_benchmark_may_augment_strongly_and_a_method_always(tmp_path, setting, own, expected):
+    class Plain(Toy):
+        views = ("plain",)
+        augmentation = own
+
+    chosen = trainer(tmp_path / "run", SETTINGS.model_copy(update={"augmentation": setting}), method=Plain)
+    assert chosen.augment is expected
+    chosen.generator = torch.Generator()
+    images = torch.rand(4, 1, 16, 16)
+    views, _ = chosen._views("labeled", 0, images, torch.zeros(4, 16, 16, dtype=torch.long))
+    generator = torch.Generator().manual_seed(derive_seed(chosen.seed, "labeled", "geometry", 0))
+    assert torch.equal(views["plain"], expected(images, torch.zeros(4, 16, 16, dtype=torch.long), generator, True)[0])
 
 
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):

@@ -75,6 +75,7 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
                         network=settings.network, weights=settings.weights,
                         training=settings.training_of(name, variant),
                         start=_start(settings, found, variant.start, cell) if variant.start else None,
+                        protocol=settings.protocol,
                     ))  # fmt: skip
     return runs
 
@@ -87,7 +88,7 @@ def _start(settings: BenchmarkSettings, found: Methods, name: str, cell: dict[st
         benchmark=settings.name, dataset=settings.dataset, method=name, implementation=variant.implementation,
         config=validate(start.Config, variant.config, f"settings of start {name}").model_dump(mode="json"),
         labels=NONE, network=settings.network, weights=settings.weights,
-        training=settings.training_of(name, variant), **cell,
+        training=settings.training_of(name, variant), protocol=settings.protocol, **cell,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
         build_method(found.plugin(spec), spec, dataset)
     for labels in dict.fromkeys(spec.labels for spec in specs):
         _check_noun(labels, dataset)
-    splits = places.frozen_splits(dataset, repeats)
+    splits = places.splits_of(dataset, specs[0].protocol, repeats)
     for spec in specs:
         method = found[spec.implementation]
         partition = partition_for(method, splits, spec, dataset)

@@ -56,7 +56,7 @@ def strays(
     They are judged by what the benchmark now says of their method, or, if it does not name it, of all its runs: data,
     network, weights and training.
     """
-    common = {key: getattr(settings, key) for key in ("dataset", "network", "weights")}
+    common = {key: getattr(settings, key) for key in ("dataset", "network", "weights", "protocol")}
     known = {places.results / spec.folder: spec for spec in specs}
     same_method = {spec.method: spec for spec in known.values()}
 

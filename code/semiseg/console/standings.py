@@ -21,9 +21,9 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
     data: tuple[Dataset, Splits] | None = None
     if (places.data / f"{settings.dataset}.h5").exists():
         dataset = places.dataset(settings.dataset)
-        splits = places.known_splits(dataset)
+        splits = places.known_splits(dataset, settings.protocol)
         data = (dataset, splits) if splits else None
-    if data and data[1].repeats < settings.repeats:  # looking freezes nothing
+    if data and not settings.protocol and data[1].repeats < settings.repeats:  # looking freezes nothing
         data = None
         few = f"{frozen} holds fewer repeats than are asked for"
         console.print(f"Data and split are not compared: {few}.", highlight=False, soft_wrap=True)

@@ -107,7 +107,8 @@ def _differences(results: Results) -> list[str]:
         shared.setdefault("data", set()).add(data.get("hash"))
         shared.setdefault(split, set()).add(data.get("split_hash"))
         shared.setdefault("network", set()).add(spec.get("network"))
-        shared.setdefault("training steps", set()).add((spec.get("training") or {}).get("steps"))
+        if not spec.get("protocol"):  # published protocols give methods steps of their own
+            shared.setdefault("training steps", set()).add((spec.get("training") or {}).get("steps"))
     return [what for what, values in shared.items() if len(values) > 1]
 
 

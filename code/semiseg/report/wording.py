@@ -6,7 +6,7 @@ from math import isnan
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.summary import Entry, Results, fold_scores
-from semiseg.settings import OWN_TRAINING
+from semiseg.settings import OWN_TRAINING, PROTOCOL_TRAINING
 
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
@@ -81,6 +81,7 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
             if grouping
             else "groups unknown: images of one patient may lie on both sides of a split."
         ),
+        *protocol(results),
     ]
     incomplete = [
         f"{e.title} at {in_words(labels)}: {share}"
@@ -104,6 +105,21 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     return [*out, *headroom(results), *chosen, *circumstances(results)]
 
 
+def protocol(results: Results) -> list[str]:
+    """Which cases a published protocol gives, and how it would have chosen among the weights."""
+    spec = results.record["spec"]
+    if not (own := spec.get("protocol")):
+        return []
+    lists = ", ".join(f"{own[part]} ({part})" for part in ("train", "validation", "test") if own[part])
+    out = [f"The fold is the data set's own: its lists {lists}. Scores are those of the last weights."]
+    if own["selected_on"]:
+        rules = "; ".join(own["selected_on"])
+        out.append(
+            f"Weights of every {own['every']} steps were compared on the cases of: {rules} (secondary predictors)."
+        )
+    return out
+
+
 def choices(results: Results, entries: list[Entry]) -> list[str]:
     """Where the settings come from, if not all are the published ones with one learning rate for all methods."""
     out = []
@@ -123,14 +139,20 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     own = []
     for entry in entries:
         trainings = [run.record["spec"].get("training") or {} for run in results.finished if run.method == entry.name]
-        for key in OWN_TRAINING:
-            values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)})
+        for key in PROTOCOL_TRAINING if settings and settings.protocol else OWN_TRAINING:
+            values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)}, key=str)
             if values:
-                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(f'{value:g}' for value in values)}")
+                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(map(setting, values))}")
     if own:
-        rates = ", ".join(f"{key.replace('_', ' ')} {common[key]:g}" for key in OWN_TRAINING if key in common)
+        told = [key for key in OWN_TRAINING if key in common and common[key] != "customary"]
+        rates = ", ".join(f"{key.replace('_', ' ')} {setting(common[key])}" for key in told)
         out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
     return out
+
+
+def setting(value: float | str) -> str:
+    """A value as a sentence has it."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def count_of_folds(folds: list[int]) -> str:

@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
+from semiseg.data.protocol import OfficialPartition
 from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, Splits
 from semiseg.data.store import Dataset
@@ -13,7 +16,9 @@ from semiseg.method import Method, Task
 from semiseg.networks import weights_file
 from semiseg.registry import Methods
 from semiseg.settings import RunSpec, validate
+from semiseg.training.evaluation import predict_case
 from semiseg.training.identity import Identity, identify
+from semiseg.training.selection import Selection
 from semiseg.training.trainer import Trainer
 
 
@@ -59,7 +64,25 @@ def build_trainer(
         training.crop,
     )
     method = build_method(method_class, spec, dataset, data.unlabeled_steps, start)
-    return Trainer(method, data, training, spec.seed, device, folder)
+    selection = _selection(spec, method.task, dataset, partition, device)
+    return Trainer(method, data, training, spec.seed, device, folder, selection=selection)
+
+
+def _selection(
+    spec: RunSpec, task: Task, dataset: Dataset, partition: Partition, device: torch.device
+) -> Selection | None:
+    """The rules of the run's protocol, if it has any; a start, which has no scores, chooses nothing."""
+    protocol = spec.protocol
+    if not protocol or not protocol.selected_on or not isinstance(partition, OfficialPartition):
+        return None
+
+    def predict(network: nn.Module, case: str) -> tuple[np.ndarray, np.ndarray]:
+        image, reference = dataset.image(case), dataset.label(case)
+        (mask,) = predict_case([network], image, task, device, spec.training.precision)
+        return mask, reference
+
+    rules: dict[str, tuple[str, ...]] = {rule: partition.chooses(rule) for rule in protocol.selected_on}
+    return Selection(rules, protocol.every, predict, task.classes)
 
 
 def build_method(
@@ -77,6 +100,13 @@ def build_method(
             f"{dataset.info.name} holds 2D images; training.size should be [height, width], not {list(training.size)}."
         )
     config = validate(method.Config, spec.config, f"settings of method {spec.method}")
+    stride = spec.protocol.stride if spec.protocol else None
+    windows = [*zip(stride or (), training.size, strict=False)]
+    if stride and (len(stride) != 3 or len(training.size) != 3 or any(not 0 < step <= side for step, side in windows)):
+        raise UserError(
+            f"benchmark {spec.benchmark}: protocol.stride {list(stride)} does not go with training.size "
+            f"{list(training.size)}; it is the distance of windows in 3D, [depth, height, width], at most their size."
+        )
     task = Task(
         dataset.channels,
         len(dataset.info.classes),
@@ -87,5 +117,6 @@ def build_method(
         start,
         unlabeled_steps,
         crop=training.crop,
+        stride=stride,
     )
     return method(task, config)

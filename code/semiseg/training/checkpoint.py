@@ -26,10 +26,13 @@ class Checkpoint:
     noted: dict[str, float] = field(default_factory=dict)  # diagnostics, as they were last noted
     notes: list[str] = field(default_factory=list)  # what the user should know of the run
     micro_batches: int = 1
+    selection: list[dict[str, float]] = field(default_factory=list)  # the weights that rules have compared so far
 
     def save(self, folder: Path) -> None:
         """Replace the folder's checkpoint."""
-        known = {key: getattr(self, key) for key in ("identity", "curve", "noted", "notes", "micro_batches")}
+        known = {
+            key: getattr(self, key) for key in ("identity", "curve", "noted", "notes", "micro_batches", "selection")
+        }
         metadata = {"step": str(self.step), "seconds": str(self.seconds), "known": json.dumps(known)}
         save_tensors(folder / NAME, self.state, metadata)
 

@@ -38,19 +38,43 @@ def evaluate(
     result, predictors = Evaluation(), method.predictors()
     distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
     for case in cases:
-        record, image, label = dataset.records[case], dataset.image(case), dataset.label(case)
+        image, label = dataset.image(case), dataset.label(case)
         masks = predict_case(distinct, image, method.task, device, precision)
-        scores = [class_metrics(mask, label, dataset.info.classes, record.spacing) for mask in masks]
+        scores = [_scores(dataset, case, mask, label) for mask in masks]
         for index, (name, predictor) in enumerate(predictors.items()):
             place = distinct.index(predictor)
-            rows = [{"case": case, "group": record.group, **row} for row in scores[place]]
             if index:
                 networks = len(predictor) if isinstance(predictor, Ensemble) else 1
-                result.predictors += [{"predictor": name, "networks": networks, **row} for row in rows]
+                result.predictors += [{"predictor": name, "networks": networks, **row} for row in scores[place]]
                 continue
-            result.cases += rows
+            result.cases += scores[place]
             _add_example(result.examples, case, image, label, masks[place])
     return result
+
+
+def evaluate_selected(
+    method: Method,
+    selected: dict[str, dict[str, Tensor]],
+    dataset: Dataset,
+    cases: Sequence[str],
+    device: torch.device,
+    precision: str,
+) -> list[dict[str, Any]]:
+    """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
+    network, rows = next(iter(method.predictors().values())), []
+    for rule, weights in selected.items():
+        network.load_state_dict(weights)
+        for case in cases:
+            (mask,) = predict_case([network], dataset.image(case), method.task, device, precision)
+            scores = _scores(dataset, case, mask, dataset.label(case))
+            rows += [{"predictor": f"selected on {rule}", "networks": 1, **row} for row in scores]
+    return rows
+
+
+def _scores(dataset: Dataset, case: str, mask: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
+    record = dataset.records[case]
+    rows = class_metrics(mask, label, dataset.info.classes, record.spacing)
+    return [{"case": case, "group": record.group, **row} for row in rows]
 
 
 @torch.no_grad()
@@ -61,7 +85,8 @@ def predict_case(
 
     2D: the image, or every slice of a volume, is resized to the training size and the probabilities are
     resized back. 3D, and 2D with windows that lie anywhere: sliding windows of the training size that overlap by half,
-    weighted by a Gaussian. What a central window leaves out is background.
+    weighted by a Gaussian; with a `stride` of the task so many voxels apart and weighted alike. What a central window
+    leaves out is background.
     """
     seen = region(task.crop, image.shape)
     values = torch.tensor(image[seen], device=device)
@@ -74,7 +99,11 @@ def predict_case(
     def slide(images: Tensor, at_once: int) -> tuple[Tensor, ...]:
         from monai.inferers.utils import sliding_window_inference  # seconds of imports that whole images need not pay
 
-        predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
+        if task.stride:  # half a voxel less than what overlaps, since MONAI rounds the distance down
+            overlap = [1 - (step + 0.5) / side for step, side in zip(task.stride, task.size, strict=True)]
+            predicted = sliding_window_inference(images, task.size, at_once, probabilities, overlap, mode="constant")
+        else:
+            predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
         return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
 
     if task.dims == 3:

@@ -18,6 +18,7 @@ from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.source_code import method_code, without_comments
 
 WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
+LATER = ("augmentation", "decay_every")  # settings younger than many results: a default is not recorded
 PARTS = {
     "data": "other data",
     "split": "another split",
@@ -91,6 +92,11 @@ def identify(
     """The identity of a run; without method, data or partition, as much of it as can be known."""
     settings = spec.model_dump(mode="json", exclude={**APART, "training": set(WATCHING)})
     defaults = {"training": TrainingSettings().model_dump(mode="json")}
+    if spec.protocol is None:
+        del settings["protocol"]
+    for name in LATER:  # a start's hash stands in the records of the runs that began with it
+        if settings["training"][name] == defaults["training"][name]:
+            del settings["training"][name]
     if method is not None:
         for name, value in validate(method.Config, spec.config, f"settings of method {spec.method}"):
             if isinstance(value, Path):

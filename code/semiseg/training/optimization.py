@@ -32,7 +32,7 @@ class Optimization:
                 f"{type(method).__name__}: nothing can learn; what `build` sets, or a stage `trains`, needs gradients."
             )
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
-        self.power = settings.poly_power
+        self.power, self.decay_every = settings.poly_power, settings.decay_every
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -47,8 +47,11 @@ class Optimization:
     def schedule(self, progress: Progress) -> None:
         """Let all learning rates decay but those of adversaries."""
         groups = [group for optimizer in self.own for group in optimizer.param_groups]
+        share = (1 - progress.fraction) ** self.power
+        if self.decay_every:
+            share = 0.1 ** (progress.step // self.decay_every)
         for group, rate in zip(groups, self.rates, strict=True):
-            group["lr"] = rate * (1 - progress.fraction) ** self.power
+            group["lr"] = rate * share
 
     def step(self, parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
         """Descend along the gradient of the sum of the losses; returns them, without gradient.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from semiseg.data.protocol import Protocol, official_splits
 from semiseg.data.splits import Splits, load_frozen, load_or_freeze
 from semiseg.data.store import Dataset
 
@@ -29,8 +30,14 @@ class Places:
         """The frozen splits of a data set, with at least so many repeats; the first use freezes them."""
         return load_or_freeze(self.splits_file(dataset.info.name), dataset, repeats)
 
-    def known_splits(self, dataset: Dataset) -> Splits | None:
-        """What is frozen of a data set, which may be nothing."""
+    def splits_of(self, dataset: Dataset, protocol: Protocol | None, repeats: int = 1) -> Splits:
+        """The official split that a protocol names, or else the frozen ones."""
+        return official_splits(dataset, protocol) if protocol else self.frozen_splits(dataset, repeats)
+
+    def known_splits(self, dataset: Dataset, protocol: Protocol | None = None) -> Splits | None:
+        """The same, without freezing any; what is frozen of a data set may be nothing."""
+        if protocol:
+            return official_splits(dataset, protocol)
         return load_frozen(self.splits_file(dataset.info.name), dataset)
 
     def splits_file(self, name: str) -> Path:

@@ -57,8 +57,9 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
     method_class = _method(spec.implementation, run, methods_dir)
     training = spec.training
     task = Task(
-        data["channels"], len(data["classes"]), training.size, spec.network, spec.seed, trained=True, crop=training.crop
-    )
+        data["channels"], len(data["classes"]), training.size, spec.network, spec.seed, trained=True,
+        crop=training.crop, stride=spec.protocol.stride if spec.protocol else None,
+    )  # fmt: skip
     method = method_class(task, validate(method_class.Config, spec.config, str(run / "run.json")))
     try:
         method.load_state_dict(load_file(weights))

@@ -17,7 +17,8 @@ from semiseg.training.identity import file_hash
 
 SCORES = ("cases.csv", "predictors.csv")
 WEIGHTS = "model.safetensors"
-RESULTS = (*SCORES, "examples.npz", WEIGHTS, "traceback.txt")
+SELECTION = "selection.csv"  # what rules compared, step by step
+RESULTS = (*SCORES, SELECTION, "examples.npz", WEIGHTS, "traceback.txt")
 
 
 def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
 from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
-from semiseg.training.evaluation import evaluate
-from semiseg.training.files import read_record, save_tensors, write_json
+from semiseg.training.evaluation import evaluate, evaluate_selected
+from semiseg.training.files import read_record, save_tensors, write_json, write_rows
 from semiseg.training.identity import made
 from semiseg.training.lease import Held, Lease, Lost, bury, claim, holder
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.results import (
+    SELECTION,
     WEIGHTS,
     checksums,
     damage,
@@ -134,7 +135,7 @@ class _Attempt:
         """Find out what the run is, and begin its record; returns an earlier one that nothing may be added to."""
         spec, places = self.spec, self.places
         self.dataset = places.dataset(spec.dataset)
-        splits = places.frozen_splits(self.dataset, spec.repeat + 1)
+        splits = places.splits_of(self.dataset, spec.protocol, spec.repeat + 1)
         found = find_methods(places.methods_dir)
         self.method_class = found.plugin(spec)
         self.partition = partition_for(self.method_class, splits, spec, self.dataset)
@@ -189,9 +190,15 @@ class _Attempt:
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
         metrics, began = {}, time.perf_counter()
         if not isinstance(method, Start):
-            result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
+            where = self.dataset, self.partition.test, self.device, self.spec.training.precision
+            result = evaluate(method, *where)
+            if selection := trainer.selection:
+                result.predictors += evaluate_selected(method, selection.best, *where)
+                self.record["selection"] = selection.chosen()
             self.lease.demand()
             write_results(self.folder, result)
+            if selection:
+                write_rows(self.folder / SELECTION, selection.rows)
             metrics = mean_metrics(result.cases)
         self.record |= {
             "status": "finished",

@@ -3,28 +3,31 @@
 import csv
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
 from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
+from semiseg.strong_augmentation import augment_strongly
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
+from semiseg.training.selection import Selection
 from semiseg.training.stopping import Stop, never
 from semiseg.views import Imaging, likely_imaging, view, warp
 
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
+AUGMENTATIONS = {"customary": warp, "strong": augment_strongly}
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
 STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
@@ -57,6 +60,7 @@ class Trainer:
     micro_batches: int = 1  # parts of a batch that are learned from one after the other, to save memory
     report: Report = lambda step, steps, loss: None
     stop: Stop = never
+    selection: Selection | None = None  # rules that choose among the weights, and change nothing
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
 
@@ -65,6 +69,11 @@ class Trainer:
         """What recorded the images, which decides how views alter them."""
         chosen = self.settings.imaging
         return likely_imaging(self.method.task.channels) if chosen == "auto" else chosen
+
+    @property
+    def augment(self) -> Callable[[Tensor, Tensor, Generator, bool], tuple[Tensor, Tensor]]:
+        """What all images undergo before they are shown in views."""
+        return AUGMENTATIONS[self.method.augmentation or self.settings.augmentation]
 
     def fit(self) -> None:
         """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
@@ -77,6 +86,7 @@ class Trainer:
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
+        last_stage = self.plan.progress(total - 1).stage  # rules choose among its weights
         start = self._resume()
         if not start:
             self._forget_curves()
@@ -100,13 +110,17 @@ class Trainer:
                 self.report(number, total, loss)
                 if number % max(1, total // 4) == 0:
                     self._show(writer, step, batch)
+                every = self.selection.every if self.selection else 0
+                if every and progress.stage == last_stage and (number % every == 0 or number == total):
+                    self._consider(number)
                 stop, overdue = self.stop(), time.perf_counter() - saved_at > CHECKPOINT_SECONDS
                 if stop or overdue or number % settings.checkpoint_every == 0 or number == total:
                     self._save_checkpoint(number)
                     saved_at = time.perf_counter()
                 if stop and number < total:
                     raise Stopped(f"stopped after step {number}")
-        self._settle_averages(total)
+        predictors = self.method.predictors().values()
+        self._settle([n for p in predictors for n in (p.networks if isinstance(p, Ensemble) else [p])], total)
         self._save_curve()
         self.seconds = time.perf_counter() - self.began
         self.images_per_second = total * self.data.batch_size / self.seconds
@@ -152,15 +166,22 @@ class Trainer:
         self.method.after_step(progress)
         return losses, batch
 
-    def _settle_averages(self, total: int) -> None:
+    def _consider(self, step: int) -> None:
+        """Let the rules look at the reported network as it would be if the training ended here."""
+        assert self.selection is not None
+        network = next(iter(self.method.predictors().values()))
+        kept = {key: value.clone() for key, value in network.state_dict().items()}
+        self._settle([network], step)
+        self.selection.consider(step, network)
+        network.load_state_dict(kept)
+
+    def _settle(self, networks: Iterable[nn.Module], total: int) -> None:
         """Give every average that predicts the statistics of its own weights, on training images of the last steps.
 
         Other averages, of a projection head for instance, need not take images.
         """
         torch.manual_seed(derive_seed(self.seed, "statistics"))
         steps, name = range(max(0, total - STATISTICS_BATCHES), total), self.method.views[0]
-        predictors = self.method.predictors().values()
-        networks = [n for p in predictors for n in (p.networks if isinstance(p, Ensemble) else [p])]
         with self._autocast():
             for average in dict.fromkeys(n for n in networks if isinstance(n, MovingAverage)):
                 average.take_statistics(self.batch(step).images(name) for step in steps)
@@ -195,7 +216,7 @@ class Trainer:
         if not len(images):
             return dict.fromkeys(names, images), labels
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        images, labels = warp(images, labels, self.generator, self.settings.turns)
+        images, labels = self.augment(images, labels, self.generator, self.settings.turns)
         views = {}
         for name in names:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
@@ -249,11 +270,14 @@ class Trainer:
         self.guard()
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         state |= {f"optimizer.{k}": v for k, v in self.optimization.state_dict().items()}
+        if self.selection:
+            state |= {f"selected.{k}": v for k, v in self.selection.state_dict().items()}
         identity = self.identity.record() if self.identity else {}
         noted = {name: float(value) for name, value in self.method.noted.items()}
         seconds = time.perf_counter() - self.began
         Checkpoint(
             step, seconds, state, identity, self.curve, noted, self.notes, self.micro_batches,
+            self.selection.rows if self.selection else [],
         ).save(self.folder)  # fmt: skip
         self._save_curve()  # to look at meanwhile
 
@@ -272,6 +296,11 @@ class Trainer:
         if not self._load(checkpoint.state, checkpoint.step):
             self.notes.append(set_aside(self.folder, "the names or shapes of its weights no longer fit the method's"))
             return 0
+        if self.selection:
+            selected = {
+                k.removeprefix("selected."): v for k, v in checkpoint.state.items() if k.startswith("selected.")
+            }
+            self.selection.load(checkpoint.selection, selected)
         self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
         self.method.noted |= checkpoint.noted
         self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)

@@ -1,0 +1,96 @@
+"""ABD: who sees what, which patches are exchanged, and what that adds to cross teaching."""
+
+import numpy as np
+import pytest
+import torch
+
+from semiseg.displacement import patch_means
+from semiseg.losses import dice_loss, one_hot, supervised_loss
+from semiseg.method import Progress
+from semiseg.methods.abd import AdaptiveBidirectionalDisplacement, nearest
+
+
+@pytest.fixture
+def method(task):
+    return AdaptiveBidirectionalDisplacement(task).eval()
+
+
+def logits_of(task, seed):
+    return 3 * torch.randn(2, task.classes, *task.size, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_the_patch_comes_from_the_surest_ones_by_the_least_divergence():
+    own, other = 3 * torch.randn(2, 60, 16, 3, dtype=torch.float64)
+    certainty, place = torch.rand(60, 16), torch.randint(16, (60,))
+    chosen = nearest(own, place, other, certainty, 4)
+    for i in range(60):
+        p = softmax(own[i, place[i]].numpy())
+        surest = np.argsort(-certainty[i].numpy())[:4]
+        divergence = [(p * np.log(p / softmax(other[i, k].numpy()))).sum() for k in surest]
+        assert chosen[i] == surest[int(np.argmin(divergence))]
+
+
+def test_unlabelled_images_lose_the_patch_of_least_certainty(task, batch, method):
+    views = [batch.unlabeled("plain"), 1 - batch.unlabeled("plain")]
+    logits = [logits_of(task, 0), logits_of(task, 1)]
+    images = method.displaced_unlabeled(views, logits).chunk(2)
+    for own in (0, 1):
+        changed = patch_means((images[own] != views[own]).float(), 4)[..., 0]
+        certainty = patch_means(logits[own].softmax(1).amax(1, keepdim=True), 4)[..., 0]
+        assert torch.equal((changed > 0).nonzero()[:, 1], certainty.argmin(1))
+
+
+def test_labelled_images_get_the_patch_that_the_other_doubts_with_its_labels(task, batch, method):
+    method.config = method.Config(probability=1.0)
+    marked = [batch.labels[:, None].float(), batch.labels[:, None].float()]  # the images are their labels
+    logits = [logits_of(task, 0), logits_of(task, 1)]
+    images, labels = method.displaced_labeled(marked, logits, batch.labels)
+    assert torch.equal(images[:, 0].long(), labels)
+    for own, moved in enumerate(labels.chunk(2)):
+        changed = patch_means((moved != batch.labels)[:, None].float(), 4)[..., 0] > 0
+        certainty = patch_means(logits[own].softmax(1).amax(1, keepdim=True), 4)[..., 0]
+        assert torch.equal(changed.nonzero()[:, 1], certainty.argmax(1))
+    method.config = method.Config(probability=0.0)
+    images, labels = method.displaced_labeled(marked, logits, batch.labels)
+    assert torch.equal(images, torch.cat(marked))
+
+
+def test_each_network_sees_its_view_and_both_see_what_was_displaced(batch, method):
+    seen = {}
+    for name in ("first", "second"):
+        shown = seen.setdefault(name, [])
+        getattr(method, name).register_forward_pre_hook(lambda module, x, shown=shown: shown.append(x[0]))
+    method.losses(batch, Progress(0, 100))
+    assert torch.equal(seen["first"][0], batch.images("plain"))
+    assert torch.equal(seen["second"][0], batch.images("strong"))
+    assert torch.equal(seen["first"][1], seen["second"][1])
+    assert len(seen["first"][1]) == 2 * len(batch.images())
+
+
+def test_displaced_labelled_images_count_twice_and_end_after_two_thirds(task, batch, method):
+    seen = []
+    method.first.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
+    method.config = method.Config(probability=0.0)
+    losses = method.losses(batch, Progress(66, 100))
+    labels, images = torch.cat([batch.labels] * 2), seen[1]
+    count = len(labels)
+    first, second = method.first(images).logits, method.second(images).logits
+    expected = 2 * supervised_loss(first[:count], labels).item()
+    assert losses["supervised_displaced_1"].item() == pytest.approx(expected, rel=1e-4)
+    weight = 0.1 * Progress(66, 100).ramp_up()
+    other = one_hot(second[count:].argmax(1), task.classes)
+    expected = weight * dice_loss(first[count:].softmax(1), other).item()
+    assert losses["cross_displaced_1"].item() == pytest.approx(expected, rel=1e-4)
+    assert not [name for name in method.losses(batch, Progress(67, 100)) if name.startswith("supervised_displaced")]
+
+
+def test_no_gradient_passes_from_one_network_to_the_other(batch, method):
+    losses = method.losses(batch, Progress(99, 100))
+    (losses["cross_1"] + losses["cross_displaced_1"]).backward()
+    assert all(p.grad is None for p in method.second.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in method.first.parameters())

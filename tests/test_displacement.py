@@ -1,0 +1,48 @@
+"""Displacement: patches are where the grid says, and only what is chosen moves."""
+
+import numpy as np
+import pytest
+import torch
+
+from semiseg.displacement import displaced, grid, patch_means
+
+SPACES = {"even": (8, 12), "left_over": (9, 14), "short": (2, 8, 8), "volume": (8, 9, 8)}
+
+
+def corners(space, parts):
+    """First and last positions of every patch, in the order of their numbers."""
+    numbers = [min(parts, n) for n in space]
+    sides = [n // k for n, k in zip(space, numbers, strict=True)]
+    return [
+        tuple(slice(i * s, (i + 1) * s) for i, s in zip(index, sides, strict=True)) for index in np.ndindex(*numbers)
+    ]
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_means_are_taken_over_the_patches(space):
+    values = torch.rand(2, 3, *space)
+    means = patch_means(values, 4)
+    expected = [[values[i, :, *box].flatten(1).mean(1).numpy() for box in corners(space, 4)] for i in range(2)]
+    np.testing.assert_allclose(means.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_patch_moves_to_its_place_and_nothing_else_changes(space):
+    images, others = torch.rand(2, 3, 2, *space)
+    before = images.clone()
+    places, sources = torch.tensor([1, 0, 5]), torch.tensor([6, 2, 5])
+    chosen = torch.tensor([True, False, True])
+    result = displaced(images, places, others, sources, 4, chosen)
+    expected, boxes = before.clone(), corners(space, 4)
+    for i in (0, 2):
+        expected[i, :, *boxes[places[i]]] = others[i, :, *boxes[sources[i]]]
+    assert torch.equal(result, expected)
+    assert torch.equal(images, before)
+
+
+def test_labels_can_be_moved_as_well():
+    labels = torch.arange(16).view(1, 1, 4, 4)
+    moved = displaced(labels, torch.tensor([0]), labels, torch.tensor([15]), 4, torch.tensor([True]))
+    assert moved.dtype == torch.long
+    assert moved[0, 0, 0, 0] == 15
+    assert grid(labels, 4).shape == (1, 4, 4, 1, 1, 1)
