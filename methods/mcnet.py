@@ -30,8 +30,8 @@ class MutualConsistency(Method):
     training (LA: 1, over 6,000 of 15,000 steps, and half of the supervised loss). The code sharpens each of several
     classes against its complement, so that the result is no distribution (`sharpening: classes` is one); for two
     classes both are the same. It computes the cross-entropy and leaves it out of the loss; here the supervised loss is
-    the suite's, the mean over decoders of ½ (cross-entropy + Dice), and the consistency is a mean, too: a sum over
-    N (N − 1) pairs beside a sum over N decoders leaves a factor of N − 1, which is kept.
+    the suite's, ½ (cross-entropy + Dice). Both are sums, as there: over N decoders, each of which gets the full
+    gradient of its labels, and over the N (N − 1) pairs of them.
     """
 
     title = "MC-Net+"
@@ -58,9 +58,10 @@ class MutualConsistency(Method):
         output = self.segmenter(batch.images())
         size = batch.images().shape[2:]
         logits = [output.logits, *(decoder(output.encoder, size) for decoder in self.auxiliary)]
-        supervised = torch.stack([supervised_loss(batch.split(each)[0], batch.labels) for each in logits]).mean()
+        supervised = torch.stack([supervised_loss(batch.split(each)[0], batch.labels) for each in logits]).sum()
         distance = mutual_consistency(torch.stack(logits), self.config.temperature, self.config.sharpening)
-        weight = self.config.consistency * progress.ramp_up(self.config.ramp_up) * (len(logits) - 1)
+        pairs = len(logits) * (len(logits) - 1)
+        weight = self.config.consistency * progress.ramp_up(self.config.ramp_up) * pairs
         return {"supervised": supervised, "consistency": weight * distance}
 
     def predictors(self) -> dict[str, nn.Module]:

@@ -75,6 +75,26 @@ def test_a_search_space_without_the_default_or_with_what_is_no_setting_is_caught
         contract.check_the_search_space_holds_the_default_and_nothing_but_valid_settings()
 
 
+class Idle(Forgetful):
+    """Has a consistency that no weight feels, as a public implementation once had."""
+
+    views = ("weak", "strong")
+
+    def losses(self, batch, progress):
+        labeled, weak = batch.split(self.model(batch.images("weak")).logits)
+        with torch.no_grad():
+            strong = self.model(batch.unlabeled("strong")).logits
+        consistency = (strong - weak.detach()).square().mean()
+        return {"supervised": supervised_loss(labeled, batch.labels), "consistency": consistency}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_loss_without_a_gradient_is_caught_and_named(tmp_path, dims):
+    contract = MethodContract("idle", Idle, dims, tmp_path)
+    with pytest.raises(AssertionError, match=r"no gradient comes of consistency .* it teaches nothing"):
+        contract.check_losses_are_finite_and_every_parameter_gets_a_gradient()
+
+
 class Unnamed(Forgetful):
     """Calls its loss something else."""
 

@@ -116,6 +116,12 @@ class PluginContract:
                 bad = [k for k, loss in losses.items() if not (loss.ndim == 0 and loss.isfinite())]
                 assert not bad, f"no finite scalar at {percent} % of the {stage}: {', '.join(bad)}"
                 reached |= {n for p, n in names.items() if p.grad is not None and p.grad.any()}
+            last = trainer.losses(STEPS, Progress(100, 100, stage))
+            idle = ", ".join(name for name, loss in last.items() if not loss.requires_grad)
+            assert not idle, (
+                f"no gradient comes of {idle} at the end of the {stage}, so it teaches nothing: something is detached, "
+                "or computed under no_grad; what is only to be looked at goes to `note`"
+            )
         missed -= reached
         assert not missed, f"no gradient reaches {sorted(missed)}"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from semiseg.losses import supervised_loss
 from semiseg.method import Progress, Task, predict
 from semiseg.methods.mcnet import MutualConsistency, mutual_consistency
 
@@ -47,6 +48,25 @@ def test_labels_and_consistency_reach_every_decoder(task, batch):
         method.losses(batch, END)[name].backward()
         for part in (method.segmenter.encoder, method.segmenter.decoder, *method.auxiliary):
             assert any(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+def test_every_decoder_gets_the_whole_gradient_of_its_labels(task, batch):
+    method = MutualConsistency(task, MutualConsistency.Config(temperature=1.0)).eval()
+    method.losses(batch, END)["supervised"].backward()
+    together = [p.grad.clone() for p in method.segmenter.decoder.parameters()]
+    method.zero_grad()
+    supervised_loss(batch.split(method.segmenter(batch.images()).logits)[0], batch.labels).backward()
+    for whole, parameter in zip(together, method.segmenter.decoder.parameters(), strict=True):
+        torch.testing.assert_close(whole, parameter.grad)
+
+
+def test_the_consistency_counts_all_pairs_of_decoders(task, batch):
+    method = MutualConsistency(task, MutualConsistency.Config(consistency=0.5)).eval()
+    output = method.segmenter(batch.images())
+    size = batch.images().shape[2:]
+    logits = torch.stack([output.logits, *(decoder(output.encoder, size) for decoder in method.auxiliary)])
+    expected = 0.5 * 6 * mutual_consistency(logits, 0.1, "complement")
+    torch.testing.assert_close(method.losses(batch, END)["consistency"], expected)
 
 
 def test_further_decoders_rest_in_prediction(task, batch):

@@ -186,6 +186,10 @@ class Trainer:
             for average in dict.fromkeys(n for n in networks if isinstance(n, MovingAverage)):
                 average.take_statistics(self.batch(step).images(name) for step in steps)
 
+    def losses(self, step: int, progress: Progress) -> dict[str, Tensor]:
+        """What a step's batch would be learned from, with its graph."""
+        return next(self._losses(self.batch(step), progress))
+
     def _losses(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
         """The losses of each part of a batch, calculated when they are asked for."""
         for number in range(self.micro_batches):
