@@ -73,8 +73,10 @@ def test_an_installed_plugin_that_is_broken_costs_only_itself(monkeypatch):
 
 
 def test_an_unknown_name_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"unknown method 'absent'; there are: bcp, .*--methods-dir"):
+    with pytest.raises(UserError, match=r"unknown method 'absent'; there are: abd, .*--methods-dir"):
         get_method("absent")
+    with pytest.raises(UserError, match="unknown method 'mean_techer'; did you mean 'mean_teacher'"):
+        get_method("mean_techer")
 
 
 def test_a_method_is_found_by_its_file_in_the_suite_and_elsewhere(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import semiseg.benchmark_files
 from semiseg.errors import UserError
+from semiseg.names import did_you_mean
 
 FOLDER = Path(semiseg.benchmark_files.__path__[0])
 SPLITS = FOLDER / "splits"
@@ -16,7 +17,10 @@ def find_benchmark(asked: Path) -> Path:
     known = embedded_benchmarks()
     if str(asked) not in known:
         names = ", ".join(known)
-        raise UserError(f"{asked}: no such file; give the path of a benchmark file, or one of the names {names}.")
+        meant = did_you_mean(asked.stem, known)
+        raise UserError(
+            f"{asked}: no such file; {meant}give the path of a benchmark file, or one of the names {names}."
+        )
     return known[str(asked)]
 
 

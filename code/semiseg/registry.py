@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import semiseg.methods
 from semiseg.errors import UserError
 from semiseg.method import Method, Paper
+from semiseg.names import did_you_mean
 from semiseg.networks.catalog import NETWORKS, Offer, offered
 from semiseg.settings import RunSpec, StartSpec
 from semiseg.source_code import method_code, module_code
@@ -30,7 +31,8 @@ class Methods(dict[str, type[Method]]):
 
     def problem(self, name: str) -> str:
         """Why there is no method of this name."""
-        unknown = f"unknown method {name!r}; there are: {', '.join(self)}. Give a plugin's folder with --methods-dir."
+        there_are = f"{did_you_mean(name, self)}there are: {', '.join(self)}"
+        unknown = f"unknown method {name!r}; {there_are}. Give a plugin's folder with --methods-dir."
         if name in self.starts:
             unknown = f"{name} is a start, no method; write `method: supervised, start: {name}`, or another method."
         return self.broken.get(name, unknown)

@@ -318,13 +318,22 @@ def validate(model: type[BaseModel], content: Any, where: str, overrides: Collec
             key = ".".join(str(p) for p in detail["loc"] if not str(p).endswith("]"))
             if detail["type"] == "extra_forbidden":
                 known = _group(model, detail["loc"][:-1]).model_fields
-                meant = did_you_mean(str(detail["loc"][-1]), known)
+                meant = _in_a_group(model, key) or did_you_mean(str(detail["loc"][-1]), known)
                 problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
                 problem = f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": ")
             said = any(f"{key}.".startswith(f"{override}.") for override in overrides)
             problems.setdefault("--set" if said else where, []).append(problem)
         raise UserError(" ".join(f"{at}: {'; '.join(dict.fromkeys(of))}." for at, of in problems.items())) from error
+
+
+def _in_a_group(model: type[BaseModel], key: str) -> str:
+    """A question about a key of this name inside of a group of settings; empty if there is none."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
+            return f"did you mean '{name}.{key}'? "
+    return ""
 
 
 def _group(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

@@ -72,7 +72,7 @@ def test_a_record_names_every_hyper_parameter_even_those_left_at_their_default(p
 
 
 @pytest.mark.parametrize(("selection", "message"), [
-    (Selection(methods=("cps",)), "no methods cps"), (Selection(labels=(0.05,)), "no labels 0.05"),
+    (Selection(methods=("cps",)), "no methods cps"), (Selection(labels=(0.05,)), "no labels 5 %"),
     (Selection(folds=(4,)), "no folds 4"), (Selection(seeds=(7,)), "no seeds 7"),
 ])  # fmt: skip
 def test_a_selection_of_what_is_not_there_is_refused(places, selection, message):

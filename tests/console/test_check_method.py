@@ -1,5 +1,6 @@
 """`semiseg check-method`: every check in one line, whether the method is a file or a name, and why it fails."""
 
+import re
 import sys
 
 import pytest
@@ -47,7 +48,9 @@ def test_a_method_is_checked_wherever_it_comes_from(call, only, tmp_path, argume
     only(STATED)
     code, lines, err = call(*arguments)
     assert (code, err) == (0, "")
-    assert lines == [f"{dims}D  passed  paper and settings are stated" for dims in (2, 3)]
+    *checks, last = lines
+    assert checks == [f"{dims}D  passed  paper and settings are stated" for dims in (2, 3)]
+    assert re.fullmatch(r"(mine|ict) keeps the contract: 1 checks in 2D and in 3D\.", last)
 
 
 def test_a_failed_check_is_one_line_with_its_reason_and_the_others_go_on(call, only, tmp_path):

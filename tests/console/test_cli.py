@@ -27,6 +27,7 @@ from semiseg.contract import tiny_dataset
 from semiseg.embedded import find_benchmark
 from semiseg.executors import local
 from semiseg.settings import RunSpec, load_benchmark
+from semiseg.training import prediction
 from semiseg.training.lease import claim
 
 BENCHMARK = {
@@ -127,19 +128,23 @@ def test_malformed_yaml_is_refused(root, refused):
     (root / "quick.yaml").write_text("methods: [a\nlabels: {")
     assert "quick.yaml, line" in refused("run", "quick.yaml")
     assert "absent.yaml" in refused("run", "absent.yaml")
+    assert "did you mean 'kvasir_instrument'?" in refused("run", "benchmarks/kvasir_instument.yaml")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--set", "training.step=5"], "--set: unknown key 'training.step' (did you mean 'steps'? known: steps, size,"),
     (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (did you mean 'window'?"),
+    (["--set", "steps=5"], "--set: unknown key 'steps' (did you mean 'training.steps'?"),
     (["--set", "training.steps"], "key=value"),
     (["--set", "dataset.x=1"], "not a group"),
     (["--set", "training.steps=9"], "other settings (training.steps)"),
     (["--methods", "nothing"], "nothing"),
-    (["--labels", "0%"], "above 0"),
-    (["--labels", "50%"], "no labels 0.5"),
+    (["--methods", "supervisd"], "did you mean 'supervised'?"),
+    (["--set", "dataset=tinny"], "tinny.h5: there is no such data set; did you mean 'tiny'?"),
+    (["--labels", "0%"], "--labels 0%: a fraction of labels lies above 0"),
+    (["--labels", "50%"], "no labels 50 %"),
     (["--labels", "3 cases"], "no labels 3 cases"),
-    (["--folds", "a"], "--folds"),
+    (["--folds", "0-1"], "--folds 0-1: '0-1' is no whole number"),
     (["--folds", "3"], "no folds 3"),
     (["--seeds", "5"], "no seeds 5"),
     (["--jobs", "0"], "jobs"),
@@ -612,7 +617,50 @@ def test_an_interrupt_says_how_to_go_on(how, root, capfd, monkeypatch):
         assert call("run", "quick.yaml", "--out", "elsewhere", "--device", "cpu") == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "goes on from the last checkpoint" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert said.startswith("semiseg: stopping")  # at once, while checkpoints are written
+    assert "goes on from the last checkpoint" in said
+
+
+def test_a_method_that_is_gone_hides_no_run_of_another(root, capfd):
+    path = root / "results" / "quick" / "benchmark.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | {"methods": [*content["methods"], "agreement"]}))
+    assert call("status", "results/quick") == 0
+    out = capfd.readouterr().out
+    assert "Left out: agreement, not found (--methods-dir)." in out
+    assert re.search(r"finished +2", out)
+    path.write_text(yaml.safe_dump(content | {"methods": ["agreement"]}))
+    assert call("status", "results/quick") == 2
+
+
+def test_all_images_that_cannot_be_predicted_are_told_together_and_the_others_get_masks(root, capfd):
+    run = next((root / "results").rglob("run.json")).parent
+    (root / "frames").mkdir()
+    shades = np.random.default_rng(0).integers(0, 255, (24, 24, 3)).astype(np.uint8)
+    for name, pixels in (("colour", shades), ("grey", shades[..., 0]), ("other", shades)):
+        Image.fromarray(pixels).save(root / "frames" / f"{name}.png")
+    (root / "frames" / "text.png").write_text("no image")
+    assert call("predict", run, "frames", "--out", "masks", "--device", "cpu") == 2
+    out, err = capfd.readouterr()
+    assert [path.name for path in (root / "masks").iterdir()] == ["grey.png"]
+    assert out.startswith("1 masks in masks")
+    assert err.count("\n") == 2, err
+    assert "has 3 channels, and the run was trained on 1; convert it" in err
+    assert "(one of 2, like" in err
+    assert "text.png" in err
+
+
+def test_masks_that_show_nothing_are_counted(root, capfd, monkeypatch):
+    run = next((root / "results").rglob("run.json")).parent
+    Image.new("L", (24, 24)).save(root / "grey.png")
+    for shown, said in (
+        (0, "1 masks in masks, in 1 of which there is nothing but background"),
+        (1, "1 masks in masks"),
+    ):
+        monkeypatch.setattr(prediction, "predict_case", lambda *_, s=shown: [np.full((24, 24), s, np.uint8)])
+        assert call("predict", run, "grey.png", "--out", "masks", "--device", "cpu") == 0
+        assert capfd.readouterr().out.replace("\n", " ").strip() == said
 
 
 def test_the_version_is_told(capfd):

@@ -166,8 +166,8 @@ def outline(*size, spacing=None, cases=100):
 @pytest.mark.parametrize(
     ("about", "gpu", "network", "size"),
     [
-        (outline(480, 640), False, "unet_small", (80, 96)),
-        (outline(480, 640), True, "unet", (208, 288)),
+        (outline(480, 640), False, "unet_small", (80, 112)),
+        (outline(480, 640), True, "unet", (224, 304)),
         (outline(40, 50), True, "unet", (32, 48)),
         (outline(10, 256, 216, spacing=(10, 1.5, 1.5)), False, "unet_small", (96, 80)),
         (outline(36, 50, 35, spacing=(1, 1, 1)), False, "unet_3d_small", (32, 48, 32)),
@@ -257,4 +257,4 @@ def test_a_step_and_a_test_are_measured_without_a_trace_and_threads_stay(monkeyp
     assert 0 < test < 5
     assert threads == [7, timing.torch.get_num_threads()]
     assert set(read) <= set(partition.labeled), "hidden labels have no say in how many steps there are"
-    assert {path.name for path in Path().rglob("*")} == {"data", "tiny.h5"}
+    assert {path.name for path in Path().glob("**/*") if "cache" not in path.parts} == {"data", "tiny.h5"}

@@ -86,7 +86,7 @@ def test_a_mask_lies_on_the_grid_of_its_volume(tmp_path, size, orientation, spac
 
 def test_channels_must_be_those_of_the_training(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
-    with pytest.raises(UserError, match=r"color\.png: has 3 channels, the run was trained with 1"):
+    with pytest.raises(UserError, match=r"color\.png: has 3 channels, and the run was trained on 1; convert it"):
         write_mask(predictor(1), tmp_path / "color.png", tmp_path / "masks")
 
 
@@ -104,9 +104,9 @@ def test_only_images_of_the_right_kind_are_taken_from_a_folder(tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert [f.name for f in image_files(predictor(), tmp_path)] == ["a.jpg", "b.PNG"]
     assert [f.name for f in image_files(predictor(volumetric=True), tmp_path)] == ["c.nii.gz"]
-    for missing in (tmp_path / "absent", tmp_path / "notes.txt"):
-        with pytest.raises(UserError, match="holds no image"):
-            image_files(predictor(), missing)
+    for place, reason in ((tmp_path / "absent", "no such file or folder"), (tmp_path / "notes.txt", "holds no image")):
+        with pytest.raises(UserError, match=reason):
+            image_files(predictor(), place)
 
 
 def test_masks_never_replace_the_images(tmp_path):

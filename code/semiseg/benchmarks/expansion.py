@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from semiseg.errors import UserError
-from semiseg.labels import Labels
+from semiseg.labels import Labels, in_words
+from semiseg.names import did_you_mean
 from semiseg.registry import Methods
 from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
 
@@ -43,11 +44,12 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
     """Every run of a resolved benchmark, ordered so that complete columns of the table come first."""
 
     def chosen(kind: str, available: tuple[Any, ...], wanted: tuple[Any, ...]) -> tuple[Any, ...]:
-        missing = [str(w) for w in wanted if w not in available]
+        missing = [w for w in wanted if w not in available]
         if missing:
+            names, known = ([in_words(v) if kind == "labels" else str(v) for v in of] for of in (missing, available))
+            meant = did_you_mean(names[0], known) if kind == "methods" else ""
             raise UserError(
-                f"benchmark {settings.name} has no {kind} {', '.join(missing)}; "
-                f"it has {', '.join(map(str, available))}."
+                f"benchmark {settings.name} has no {kind} {', '.join(names)}; {meant}it has {', '.join(known)}."
             )
         return wanted or available
 

@@ -6,7 +6,9 @@ cases may not decide it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import product
+from math import log, prod
+from operator import le
 
 from semiseg.data.census import Outline
 from semiseg.data.splits import Splits
@@ -69,7 +71,16 @@ def set_up(outline: Outline, has_gpu: bool) -> Setup:
 def _within(shape: Sequence[int], most: int) -> tuple[int, ...]:
     """A size of about the same shape, not larger, with at most about so many pixels and sides that can be halved."""
     scale = min(1.0, (most / prod(shape)) ** (1 / len(shape)))
-    return tuple(max(MULTIPLE, int(scale * length / MULTIPLE + 1e-6) * MULTIPLE) for length in shape)
+    lengths = [max(1, int(scale * length / MULTIPLE + 1e-6)) for length in shape]
+    sizes = product(*([MULTIPLE * n, MULTIPLE * (n + 1)] for n in lengths))
+    down = tuple(MULTIPLE * n for n in lengths)
+    fitting = [s for s in sizes if prod(s) <= 1.05 * most and all(map(le, s, shape))] or [down]
+
+    def distortion(size: tuple[int, ...]) -> float:
+        scales = [log(want / have) for want, have in zip(size, shape, strict=True)]
+        return max(scales) - min(scales)
+
+    return min(fitting, key=lambda size: (round(distortion(size), 2), -prod(size)))
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -26,6 +26,9 @@ def check_method(which: str, methods_dir: Path | None = None) -> int:
         with TemporaryDirectory() as folder:
             contract = contract_of(method)(name, method, dims, Path(folder))
             failures += _check(contract, f"{dims}D", Path(inspect.getfile(method)))
+            number = len(contract.checks())
+    if not failures:
+        print(f"{name} keeps the contract: {number} checks in 2D and in 3D.")
     return failures
 
 

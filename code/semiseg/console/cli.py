@@ -4,7 +4,9 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -32,7 +34,9 @@ SplitsDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RerunStale = Annotated[bool, typer.Option("--rerun-stale", help="Repeat runs that were made otherwise than now.")]
 KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep such runs, marked in every table.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: training.steps=100.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting, training.steps=100; for several, repeat it.")
+]
 
 LOADING = "Loading PyTorch"
 
@@ -257,7 +261,7 @@ def train(
         Path, typer.Option(help="Benchmark, a file or a name, whose network and training are used.")
     ] = Path("quick"),
     labels: Annotated[str, typer.Option(help="How many of the training cases: 5%, 3 patients, 10 cases.")] = "5%",
-    fold: Annotated[int, typer.Option(help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
+    fold: Annotated[int, typer.Option(max=49, help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",
     methods_dir: MethodsDir = None,
@@ -303,6 +307,8 @@ def train(
     places = Places(out, data_dir, splits or data_dir / "splits", methods_dir)
     if carry_out(settings, places, Selection(), executor, _stale(rerun_stale, keep_stale)):
         raise typer.Exit(1)
+    for record in sorted(out.glob(f"runs/{method}/*/fold-{fold}/seed-{seed}/run.json")):
+        console.print(f"Run: {record.parent}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -363,14 +369,22 @@ def predict(
     """Write masks for new images with a finished run."""
     from rich.progress import track
 
+    from semiseg.data.problems import one_of_each_kind
     from semiseg.training.precision import choose_device
     from semiseg.training.prediction import image_files, load_predictor, write_mask
 
     predictor = load_predictor(run, choose_device(device), methods_dir)
+    empty, problems = 0, []
     files = image_files(predictor, images)
-    for path in track(files, "Predicting", console=console, transient=True):
-        write_mask(predictor, path, out)
-    console.print(f"{len(files)} masks in {out}", highlight=False)
+    for path in track(files, "Predicting", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            empty += not write_mask(predictor, path, out)
+        except UserError as error:
+            problems.append(str(error))
+    nothing = f", in {empty} of which there is nothing but background" if empty else ""
+    console.print(f"{len(files) - len(problems)} masks in {out}{nothing}", highlight=False)
+    if problems:
+        raise UserErrors(one_of_each_kind(problems))
 
 
 @app.command()
@@ -394,7 +408,7 @@ def check_method(
 ) -> None:
     """Check a method against the plugin contract.
 
-    In 2D and 3D, one line for each check, in a minute or so.
+    In 2D and 3D, one line for each check, in a minute or two.
     """
     from semiseg.console.checking import check_method as check
 
@@ -428,15 +442,24 @@ def _selection(methods: str, labels: str, folds: str, seeds: str) -> "Selection"
     from semiseg.benchmarks.expansion import Selection
     from semiseg.labels import read_labels
 
-    try:
-        return Selection(
-            tuple(_split(methods)),
-            tuple(read_labels(part) for part in _split(labels)),
-            tuple(int(f) for f in _split(folds)),
-            tuple(int(s) for s in _split(seeds)),
-        )
-    except ValueError as error:
-        raise UserError(f"--labels, --folds or --seeds: {error}.") from error
+    def read(option: str, kind: Callable[[str], Any], text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in _split(text))
+        except ValueError as error:
+            raise UserError(f"{option} {text}: {error}.") from error
+
+    return Selection(
+        tuple(_split(methods)),
+        read("--labels", read_labels, labels),
+        read("--folds", _whole, folds),
+        read("--seeds", _whole, seeds),
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(f"{text!r} is no whole number; write 0,1,2")
+    return int(text)
 
 
 def _stale(rerun: bool, keep: bool) -> Literal["refuse", "rerun", "keep"]:
@@ -460,9 +483,17 @@ def _pairs(pairs: list[str] | None, option: str) -> dict[str, Any]:
     return values
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Answer at once; what is at work may need a while to keep what it has done."""
+    print("semiseg: stopping ...", file=sys.stderr, flush=True)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: bad input ends in one line per problem and exit code 2."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end of time is like Ctrl-C
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's end of time is like Ctrl-C
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, _interrupt)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not spin; read when torch loads
     try:
         app()

@@ -7,6 +7,7 @@ from semiseg.data.discovery import recipes
 from semiseg.data.pairs import visible_files
 from semiseg.data.recipe import Recipe
 from semiseg.errors import UserError
+from semiseg.names import did_you_mean
 
 
 def missing(name: str, data: Path) -> UserError:
@@ -27,6 +28,9 @@ def missing(name: str, data: Path) -> UserError:
     ways = [
         f"{command(kind.name, Path('DIR', name), data)} for {kind.summary}" for kind in own if kind.takes_thresholds()
     ]
+    others = [*(other for other, kind in known.items() if kind not in own), *(file.stem for file in data.glob("*.h5"))]
+    if meant := did_you_mean(name, others):
+        return UserError(f"{path}: there is no such data set; {meant}`semiseg datasets` lists what is known.")
     return UserError(
         f"{path}: there is no such data set, and neither a recipe nor a folder is called so; `semiseg datasets` lists "
         f"what is known, and files of your own become one by {', by '.join(ways)}."

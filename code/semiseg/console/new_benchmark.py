@@ -46,7 +46,8 @@ def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, 
         raise UserErrors(refused)
     dataset = Dataset(data_dir / f"{data}.h5")
     outline, splits = Outline.of(dataset), make_splits(dataset)
-    cases = track(dataset.records, "Counting classes", console=console, transient=True)
+    quiet = not console.is_terminal
+    cases = track(dataset.records, "Counting classes", console=console, transient=True, disable=quiet)
     counts = count_classes(dataset, cases)
     sheet = data_dir / f"{data}.png"
     draw_sheet(dataset, sheet)

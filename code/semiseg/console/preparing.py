@@ -21,7 +21,7 @@ def prepare_dataset(
 ) -> Path:
     """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
     bars: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def show(what: str, done: int, total: int | None) -> None:
             if what not in bars:

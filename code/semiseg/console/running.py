@@ -110,6 +110,7 @@ def finish(
     if executor.dry_run:
         for spec in left:
             print(spec.folder)
+        print(f"{len(left)} of {len(runs)} runs", file=sys.stderr)
         for _ in executor.carry_out(left, places.absolute()):
             pass
         return End(settings, data, standings, changed=False)

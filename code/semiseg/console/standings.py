@@ -8,7 +8,8 @@ from semiseg.benchmarks.state import STATUSES, Standing, Status, strays, survey
 from semiseg.console.terminal import console, duration
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
-from semiseg.registry import find_methods
+from semiseg.errors import UserError
+from semiseg.registry import Methods, find_methods
 from semiseg.settings import BenchmarkSettings
 from semiseg.training.places import Places
 
@@ -16,6 +17,7 @@ from semiseg.training.places import Places
 def print_standings(settings: BenchmarkSettings, places: Places, selection: Selection) -> None:
     """Count the runs of a benchmark by how they stand, give reasons, and say how long the rest will take."""
     found = find_methods(places.methods_dir)
+    settings = _known(settings, found)
     specs = expand(settings, found, selection)
     frozen = places.splits_file(settings.dataset)
     data: tuple[Dataset, Splits] | None = None
@@ -40,6 +42,8 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
         seconds, workers = left
         who = f"{workers} at a time, as now" if workers else "if one runs at a time"
         console.print(f"{'time left':9} {duration(seconds)}, {who}", highlight=False)
+    if counts["left"] and selection == Selection():
+        console.print("All that benchmark.yaml asks for is counted; --methods, --labels, --folds, --seeds narrow it.")
     reasons: dict[tuple[Status, str], list[Standing]] = {}
     for run in [*runs, *strays(settings, expand(settings, found), places, found, data)]:
         if run.reason:
@@ -49,3 +53,15 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
         part = f" ({len(alike)} of {counts[kind]})" if len(alike) < counts[kind] else ""
         line = f"{kind}{part}: {alike[0].folder.relative_to(places.results)}{more}: {reason}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _known(settings: BenchmarkSettings, found: Methods) -> BenchmarkSettings:
+    """The settings without methods that are gone, which are named."""
+    variants = settings.variants()
+    gone = [name for name, variant in variants.items() if variant.implementation not in found]
+    if not gone:
+        return settings
+    if len(gone) == len(variants):
+        raise UserError(f"benchmark {settings.name}: {found.problem(variants[gone[0]].implementation)}")
+    console.print(f"Left out: {', '.join(gone)}, not found (--methods-dir).", highlight=False, soft_wrap=True)
+    return settings.model_copy(update={"methods": tuple(v.entry(n) for n, v in variants.items() if n not in gone)})

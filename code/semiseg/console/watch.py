@@ -142,7 +142,7 @@ class Bars:
         self.progress.console.print(line, highlight=False, soft_wrap=True)
 
     def show(self, done: int, total: int, left: float | None, held: Held) -> None:
-        detail = f"{duration(left)} left" if left is not None else "" if held else "starting"
+        detail = rest(left, held)
         self.progress.update(self.overall, completed=done, total=total, detail=detail)
         for folder in self.bars.keys() - held.keys():
             self.progress.remove_task(self.bars.pop(folder))
@@ -173,10 +173,16 @@ class Lines:
             return
         self.next = time.monotonic() + self.quiet
         self.quiet = min(2 * self.quiet, QUIET[1])
-        rest = f", {duration(left)} left" if left is not None else "" if held else ", starting"
-        self.say(f"{done} of {total} runs are done{rest}")
+        self.say(", ".join(filter(None, [f"{done} of {total} runs are done", rest(left, held)])))
         for spec, now in held.values():
             self.say(f"  {label(spec)}: {', '.join([f'step {now.step} of {spec.training.steps}', *pace(now)])}")
+
+
+def rest(left: float | None, held: Held) -> str:
+    """What is known of the time until all is done."""
+    if left is None:
+        return "" if held else "starting"
+    return f"{duration(left)} left" if left >= 1 else "nearly done"
 
 
 def pace(now: Holder) -> list[str]:

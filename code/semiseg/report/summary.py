@@ -117,7 +117,8 @@ def read_results(path: Path) -> Results:
         runs.append(run)
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
-        raise UserError(f"{path}: no finished run to report on; `semiseg status {path}` says why.")
+        why = f"`semiseg status {path}` says why" if runs else "give the folder of a benchmark's results (results/NAME)"
+        raise UserError(f"{path}: no finished run to report on; {why}.")
     if len({(run.record.get("spec") or {}).get("inner") is None for run in finished}) > 1:
         raise UserError(f"{path}: some runs were tested on inner folds and others on test cases; separate the folders.")
     unfinished = [run for run in runs if run.status != "finished"]

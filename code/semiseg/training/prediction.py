@@ -38,7 +38,8 @@ class Predictor:
     def __call__(self, image: np.ndarray, path: Path) -> np.ndarray:
         """Class indices (*space) of an image (channels, *space)."""
         if len(image) != self.task.channels:
-            raise UserError(f"{path}: has {len(image)} channels, the run was trained with {self.task.channels}.")
+            many = f"{len(image)} channel{'s' if len(image) > 1 else ''}"
+            raise UserError(f"{path}: has {many}, and the run was trained on {self.task.channels}; convert it.")
         (mask,) = predict_case([self.network], image, self.task, self.device, self.precision)
         return mask
 
@@ -95,6 +96,8 @@ def _recipe(name: str, run: Path) -> type[Recipe]:
 
 def image_files(predictor: Predictor, images: Path) -> list[Path]:
     """The images to segment: one, or all in a folder that the run can read."""
+    if not images.exists():
+        raise UserError(f"{images}: there is no such file or folder.")
     others = PICTURES if predictor.volumetric else VOLUMES
     files = [f for f in predictor.recipe.find_images(images) if not f.name.lower().endswith(others)]
     if not files:
@@ -114,8 +117,12 @@ def mask_name(predictor: Predictor, image: Path) -> str:
     return stem + (".nii.gz" if predictor.volumetric else ".png")
 
 
-def write_mask(predictor: Predictor, path: Path, out: Path) -> None:
-    """Segment one image: a picture to a PNG (two classes as 0 and 255), a volume to NIfTI on the same grid."""
+def write_mask(predictor: Predictor, path: Path, out: Path) -> bool:
+    """Segment one image: a picture to a PNG (two classes as 0 and 255), a volume to NIfTI on the same grid.
+
+    Returns:
+        Whether anything but background was found.
+    """
     target = out / mask_name(predictor, path)
     if target.resolve() == path.resolve():
         raise UserError(f"--out {out}: the mask would replace the image {path}; choose another folder.")
@@ -125,3 +132,4 @@ def write_mask(predictor: Predictor, path: Path, out: Path) -> None:
         mask *= 255
     out.mkdir(parents=True, exist_ok=True)
     original.save(mask, target)
+    return bool(mask.any())
