@@ -20,8 +20,9 @@ from semiseg.report import report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
+from semiseg.report.scores import main_table
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
-from semiseg.report.tables import all_tables, main_table
+from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]
 
