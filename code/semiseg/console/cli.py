@@ -145,7 +145,7 @@ def run(
     if dry_run:
         return
     if (results / "index.html").exists():
-        show_report(results, results)
+        show_report([results], results)
     if missing:
         are = "run is" if missing == 1 else "runs are"
         console.print(f"{missing} {are} not finished; `semiseg status {results}` says why.", style="red")
@@ -311,8 +311,10 @@ def status(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
+    results: Annotated[list[Path], typer.Argument(help="A folder such as results/quick, or several to rank over.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; beside the results by default, if it is one folder.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
     ] = None,
@@ -320,11 +322,20 @@ def report(
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.console.terminal import show_report
 
+    folders = list(dict.fromkeys(results))
+    if len(folders) > 1 and against:
+        raise UserError("--against takes a single folder of results; name one.")
+    if len(folders) > 1 and out is None:
+        raise UserError("--out is needed with several folders: say where their common report goes.")
     with console.status("Writing tables, plots and page"):
         from semiseg.report import report as write_report
+        from semiseg.report import report_several
 
-        write_report(results, out, against)
-    show_report(results, out or results)
+        if len(folders) > 1 and out:
+            report_several(folders, out)
+        else:
+            write_report(folders[0], out, against)
+    show_report(folders, out or folders[0])
 
 
 @app.command()

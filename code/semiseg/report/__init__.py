@@ -1,16 +1,18 @@
 """From per-case numbers to tables, plots and a page; needs no training and gives the same bytes each time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group
 
 from semiseg.report.page import write_page
 from semiseg.report.plots import write_plots
+from semiseg.report.several import write_several
 from semiseg.report.summary import read_results, summary_frame
 from semiseg.report.tables import all_tables, write_tables
 from semiseg.report.tables import terminal_table as _terminal_table
 
-__all__ = ["report", "terminal_table"]
+__all__ = ["report", "report_several", "terminal_table"]
 
 
 def report(results: Path, out: Path | None = None, against: str | None = None) -> Path:
@@ -27,6 +29,11 @@ def report(results: Path, out: Path | None = None, against: str | None = None) -
     plots = write_plots(content, out / "plots")
     write_page(content, tables, plots, out / "plots", out / "index.html")
     return out / "index.html"
+
+
+def report_several(results: Sequence[Path], out: Path) -> Path:
+    """Write to `out` one report on several benchmarks, with ranks over their data sets; returns the page."""
+    return write_several([read_results(folder) for folder in results], out)
 
 
 def terminal_table(results: Path) -> Group:

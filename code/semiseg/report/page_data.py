@@ -11,7 +11,7 @@ from semiseg.metrics import METRICS, TABLE
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
-from semiseg.report.wording import data_title, kept_because, share_of, unit_of_distances
+from semiseg.report.wording import data_title, kept_because, share_of, told_apart, unit_of_distances
 
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
 
@@ -27,10 +27,11 @@ def cell_keys(results: Results) -> list[tuple[str, Labels]]:
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
     """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
     metrics = [{"title": m.title, "better": m.better, "distance": m.distance} for m in TABLE.values()]
-    return {"metrics": metrics, "benchmarks": [_benchmark(results) for results in benchmarks]}
+    names = told_apart([data_title(results) for results in benchmarks], [results.path.name for results in benchmarks])
+    return {"metrics": metrics, "benchmarks": list(map(_benchmark, benchmarks, names))}
 
 
-def _benchmark(results: Results) -> dict[str, Any]:
+def _benchmark(results: Results, name: str) -> dict[str, Any]:
     titles = {entry.name: entry.title for entry in results.entries}
     roles = {entry.name: entry.role for entry in results.entries}
     scores = _scores(results)
@@ -46,7 +47,7 @@ def _benchmark(results: Results) -> dict[str, Any]:
         for method, labels in cell_keys(results)
     ]
     return {
-        "data": data_title(results),
+        "data": name,
         "unit": unit_of_distances(results),
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,

@@ -80,7 +80,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
         with matplotlib.rc_context(RC):
             figure = draw(results)
             if figure is not None:
-                _save(figure, folder / plot.name)
+                save_figure(figure, folder / plot.name)
             else:
                 _keep(plot, results.path / "plots", folder)
         if (folder / f"{plot.name}.png").exists():
@@ -239,7 +239,7 @@ def _label_ends(axes: Axes, height: float, ends: list[tuple[Entry, Look, float, 
     axes.set_ylim(low, high)
 
 
-def _save(figure: Figure, stem: Path) -> None:
+def save_figure(figure: Figure, stem: Path) -> None:
     """Both formats, without the date and the version that would make equal results differ."""
     FigureCanvasAgg(figure)
     figure.savefig(stem.with_suffix(".png"), dpi=DPI, metadata={"Software": None})

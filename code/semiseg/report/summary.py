@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import yaml
@@ -18,6 +19,7 @@ from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")
 Role = Literal["lower bound", "semi-supervised", "upper bound"]
+ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,15 @@ class Results:
     predictors: pd.DataFrame  # likewise, with the columns `predictor` and `networks` (how many it averages)
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
-    @property
+    @cached_property
+    def cells(self) -> dict[tuple[str, Labels], list[Run]]:
+        """Finished runs by method and amount of labels."""
+        out: dict[tuple[str, Labels], list[Run]] = {}
+        for run in self.finished:
+            out.setdefault((run.method, run.labels), []).append(run)
+        return out
+
+    @cached_property
     def amounts(self) -> list[Labels]:
         """How many labels there are with at least one finished run, the fewest cases first."""
         cases: dict[Labels, list[int]] = {}
@@ -292,10 +302,9 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
             Entry(run.method, described.get("title") or run.method, role, described.get("paper") or {}),
         )
     place = {name: index for index, name in enumerate(asked)}
-    roles: list[Role] = ["lower bound", "semi-supervised", "upper bound"]
     return sorted(
         entries.values(),
-        key=lambda e: (roles.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
+        key=lambda e: (ROLES.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
     )
 
 

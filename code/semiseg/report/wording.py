@@ -1,6 +1,7 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
 import re
+from collections.abc import Sequence
 from math import isnan
 
 from semiseg.data.splits import FOLDS
@@ -37,6 +38,11 @@ def data_name(results: Results) -> str:
 def data_title(results: Results) -> str:
     """The data set, and whether it is a made-up one."""
     return data_name(results) + (" (synthetic data)" if results.record["data"].get("synthetic") else "")
+
+
+def told_apart(titles: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Titles, with its own name behind each that several share."""
+    return [t if titles.count(t) == 1 else f"{t}, {name}" for t, name in zip(titles, names, strict=True)]
 
 
 def data_source(results: Results) -> list[str]:

@@ -91,7 +91,8 @@ function boardHead() {
   const cells = Object.entries(columns).filter(([name]) => several(name)).flatMap(([name, column]) => {
     const ascending = name === "score" ? (metric.better === "lower") !== board.turned : !board.turned;
     const sorted = board.sort === name ? (ascending ? "ascending" : "descending") : "none";
-    const title = name === "score" ? `${metric.title} (${unitOf(board.metric, DATA.benchmarks[0])})` : column.title;
+    const units = [...new Set(DATA.benchmarks.map((benchmark) => unitOf(board.metric, benchmark)))];
+    const title = name === "score" ? `${metric.title} (${units.join(" or ")})` : column.title;
     const kind = name === "method" || name === "data" ? "" : name === "runs" ? "number optional" : "number";
     const cell = make("th", { scope: "col", "aria-sort": sorted, class: kind, "data-column": name },
       make("button", { type: "button", onclick: () => sortBy(name) }, title));
