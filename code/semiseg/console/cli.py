@@ -316,7 +316,11 @@ def report(
         Path | None, typer.Option(help="Where to write; beside the results by default, if it is one folder.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
+        str | None,
+        typer.Option(
+            help="The method that others are compared with, the lower bound by default; "
+            "or an earlier folder of results: say what changed."
+        ),
     ] = None,
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from rich.console import Group
 
+from semiseg.errors import UserError
+from semiseg.report.changes import changes_table, earlier_results
 from semiseg.report.page import write_page
 from semiseg.report.plots import write_plots
 from semiseg.report.several import write_several
@@ -18,11 +20,17 @@ __all__ = ["report", "report_several", "terminal_table"]
 def report(results: Path, out: Path | None = None, against: str | None = None) -> Path:
     """Write summary.csv, tables/, plots/ and index.html to `out`, or into the results; returns the page.
 
-    Methods are compared with the method `against`, or with the lower bound.
+    Methods are compared with the method `against`, or with the lower bound. If `against` is an earlier folder of
+    results instead, a further table says what changed since then.
     """
-    out = out or results
     content = read_results(results)
-    tables = all_tables(content, against)
+    earlier = earlier_results(content, against)
+    if earlier and out is None:
+        raise UserError("--out is needed with an earlier folder: say where a report goes that is made from two.")
+    out = out or results
+    tables = all_tables(content, None if earlier else against)
+    if earlier:
+        tables.insert(1, changes_table(earlier, content))
     out.mkdir(parents=True, exist_ok=True)
     summary_frame(content).to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
     write_tables(tables, out / "tables")

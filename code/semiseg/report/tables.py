@@ -51,8 +51,8 @@ def reference_method(results: Results, against: str | None) -> Entry | None:
     names = {entry.name: entry for entry in results.entries if entry.role != "upper bound"}
     if against not in names:
         raise UserError(
-            f"--against {against}: no such method was trained with a share of the labels; "
-            f"there are {', '.join(names) or 'none'}."
+            f"--against {against}: no such method was trained with a share of the labels, and no such folder of "
+            f"earlier results exists; there are {', '.join(names) or 'no methods'}."
         )
     return names[against]
 
