@@ -98,7 +98,7 @@ def test_a_report_on_several_folders_needs_a_place_of_its_own(three, tmp_path):
     folders = [content.path for content in three]
     with pytest.raises(UserError, match="--out"):
         command(folders)
-    with pytest.raises(UserError, match="--against takes a single folder"):
+    with pytest.raises(UserError, match="--against and --add take a single folder"):
         command(folders, tmp_path / "x", against="a")
 
 

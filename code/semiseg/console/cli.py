@@ -322,13 +322,16 @@ def report(
             "or an earlier folder of results: say what changed."
         ),
     ] = None,
+    add: Annotated[
+        list[Path] | None, typer.Option(help="A cases.csv of your own, shown beside the runs and marked as theirs.")
+    ] = None,
 ) -> None:
     """Rebuild tables, plots and page from the stored per-case numbers."""
     from semiseg.console.terminal import show_report
 
     folders = list(dict.fromkeys(results))
-    if len(folders) > 1 and against:
-        raise UserError("--against takes a single folder of results; name one.")
+    if len(folders) > 1 and (against or add):
+        raise UserError("--against and --add take a single folder of results; name one.")
     if len(folders) > 1 and out is None:
         raise UserError("--out is needed with several folders: say where their common report goes.")
     with console.status("Writing tables, plots and page"):
@@ -338,7 +341,7 @@ def report(
         if len(folders) > 1 and out:
             report_several(folders, out)
         else:
-            write_report(folders[0], out, against)
+            write_report(folders[0], out, against, add or ())
     show_report(folders, out or folders[0])
 
 

@@ -13,20 +13,21 @@ from semiseg.report.several import write_several
 from semiseg.report.summary import read_results, summary_frame
 from semiseg.report.tables import all_tables, write_tables
 from semiseg.report.tables import terminal_table as _terminal_table
+from semiseg.report.theirs import add_theirs
 
 __all__ = ["report", "report_several", "terminal_table"]
 
 
-def report(results: Path, out: Path | None = None, against: str | None = None) -> Path:
+def report(results: Path, out: Path | None = None, against: str | None = None, add: Sequence[Path] = ()) -> Path:
     """Write summary.csv, tables/, plots/ and index.html to `out`, or into the results; returns the page.
 
     Methods are compared with the method `against`, or with the lower bound. If `against` is an earlier folder of
-    results instead, a further table says what changed since then.
+    results instead, a further table says what changed since then. `add` are files with somebody's own per-case numbers.
     """
-    content = read_results(results)
+    content = add_theirs(read_results(results), add)
     earlier = earlier_results(content, against)
-    if earlier and out is None:
-        raise UserError("--out is needed with an earlier folder: say where a report goes that is made from two.")
+    if (earlier or add) and out is None:
+        raise UserError("--out is needed: say where a report goes that is not made from one folder of results alone.")
     out = out or results
     tables = all_tables(content, None if earlier else against)
     if earlier:

@@ -14,7 +14,7 @@ def cost_table(results: Results) -> Table:
         "cost",
         "What a run costs",
         ["Method", "Networks", "Runs", "Seconds", "Images a second", "Memory (MB)", "At once"],
-        [_row(results, entry) for entry in results.entries],
+        [_row(results, entry) for entry in results.entries if entry.role != "theirs"],
         [
             *notes(results, [], spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "

@@ -74,9 +74,12 @@ def _intervals(folds: pd.DataFrame) -> list[list[float | None]]:
     for metric in METRICS:
         values = SCALE[metric] * folds[metric].to_numpy(dtype=float)
         found = corrected_t_test(values)
-        ends = [None if isnan(end) else round(end, 2) for end in (found.low, found.high)]
-        out.append([round(float(values.mean()), 2), *ends])
+        out.append([_rounded(value) for value in (float(values.mean()), found.low, found.high)])
     return out
+
+
+def _rounded(value: float) -> float | None:
+    return None if isnan(value) else round(value, 2)
 
 
 def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
         environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
         scores = None
         if run.status == "finished":
-            scores = [round(SCALE[m] * float(means.at[run.key, m]), 2) for m in METRICS]
+            scores = [_rounded(SCALE[m] * float(means.at[run.key, m])) for m in METRICS]
         rows.append(
             [
                 titles.get(run.method, run.method),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import isnan
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ def full_table(results: Results) -> Table:
                 in_words(labels),
                 e.title,
                 *(score_cell(results, scores, metric, e.name, labels) for metric in TABLE),
-                empty_predictions(results, e.name, labels),
+                ABSENT if (missed := empty_predictions(results, e.name, labels)) is None else missed,
             ]
             for e in entries
         ]
@@ -188,7 +189,7 @@ def score_cell(
 ) -> Cell:
     """The mean of a metric in a table, or that there is none; `rest` are further levels of `scores`."""
     found = lookup(scores, metric, method, labels, *rest)
-    if found is None:
+    if found is None or isnan(found[0]):
         return ABSENT
     scale = 1 if TABLE[metric].distance else 100
     partial, kept = bool(share_of(results, method, labels)), bool(kept_because(results, method, labels))

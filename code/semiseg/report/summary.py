@@ -18,7 +18,7 @@ from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")
-Role = Literal["lower bound", "semi-supervised", "upper bound"]
+Role = Literal["lower bound", "semi-supervised", "theirs", "upper bound"]
 ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
 
@@ -64,6 +64,11 @@ class Results:
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
     @cached_property
+    def own(self) -> list[Run]:
+        """Finished runs, without numbers that somebody gave."""
+        return [run for run in self.finished if "theirs" not in run.record]
+
+    @cached_property
     def cells(self) -> dict[tuple[str, Labels], list[Run]]:
         """Finished runs by method and amount of labels."""
         out: dict[tuple[str, Labels], list[Run]] = {}
@@ -102,7 +107,7 @@ class Results:
 
     def grid(self) -> tuple[list[int], list[int]]:
         """The folds (of all repeats) and the seeds that were asked for anywhere."""
-        runs = self.finished + self.unfinished
+        runs = self.own + self.unfinished
         return sorted({run.fold for run in runs}), sorted({run.seed for run in runs})
 
 
@@ -199,17 +204,12 @@ def summary_frame(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def empty_predictions(results: Results, method: str, labels: Labels) -> int:
-    """How many structures that are there were not predicted at all, over all runs."""
-    cases = results.cases
-    return int(
-        (
-            (cases.method == method)
-            & (cases.labels == labels)
-            & (cases.predicted_voxels == 0)
-            & (cases.reference_voxels > 0)
-        ).sum()
-    )
+def empty_predictions(results: Results, method: str, labels: Labels) -> int | None:
+    """How many structures that are there were not predicted at all, over all runs; None where nobody counted."""
+    cases = results.cases[(results.cases.method == method) & (results.cases.labels == labels)]
+    if cases.predicted_voxels.isna().any():
+        return None
+    return int(((cases.predicted_voxels == 0) & (cases.reference_voxels > 0)).sum())
 
 
 def _read_run(file: Path) -> Run:

@@ -106,6 +106,9 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if kept:
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
+    theirs = dict.fromkeys(run.record["theirs"] for run in results.finished if "theirs" in run.record)
+    if theirs:
+        out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
     chosen = choices(results, entries or results.entries)
     return [*out, *headroom(results), *chosen, *circumstances(results)]
 

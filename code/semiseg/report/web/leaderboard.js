@@ -72,7 +72,7 @@ function boardRows(row, range, best) {
     make("td", { class: "interval" }, interval(score, range, said)),
     make("td", { class: "number optional" }, row.finished === row.asked ? String(row.asked) : `${row.finished} of ${row.asked}`),
   ];
-  const rows = [make("tr", { class: row.cell.role === "semi-supervised" ? "row" : "row bound", id: `row-${row.id}` }, ...cells)];
+  const rows = [make("tr", { class: row.cell.role.endsWith("bound") ? "row bound" : "row", id: `row-${row.id}` }, ...cells)];
   if (open) rows.push(make("tr", { class: "detail" }, make("td", { colspan: 6 }, runTable(row.benchmark, row.cell, board.metric))));
   return rows;
 }
