@@ -91,13 +91,14 @@ def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
         return shared.setdefault(told, len(shared))
 
     columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
-    means: Any = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    means = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    by_run: dict[Any, Any] = dict(zip(means.index, means.to_numpy(), strict=True))
     rows: list[list[Any]] = []
     for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):
         environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
         scores = None
         if run.status == "finished":
-            scores = [_rounded(SCALE[m] * float(means.at[run.key, m])) for m in METRICS]
+            scores = [_rounded(SCALE[m] * float(mean)) for m, mean in zip(METRICS, by_run[run.key], strict=True)]
         rows.append(
             [
                 titles.get(run.method, run.method),

@@ -21,7 +21,7 @@ def pair_differences(results: Results, labels: Labels) -> Pairs:
     """
     cases = results.cases[results.cases.labels == labels]
     runs = cases.groupby([*KEY, "class"]).dice.mean().groupby(["fold", "seed", "method"]).mean().unstack("method")
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     found: Pairs = {}
     for method, other in combinations(_compared(results, labels), 2):
         both = (runs[method.name] - runs[other.name]).dropna()

@@ -12,7 +12,7 @@ from semiseg.report.wording import budget, count_of_folds, data_title
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was compared, how, and on what machine."""
     data = results.record["data"]
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     records = [run.record for run in results.own]
     environments = [record.get("environment") or {} for record in records]
     hours = sum(record.get("seconds") or 0 for record in records) / 3600
@@ -39,7 +39,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 def not_started(results: Results) -> list[tuple[str, Labels, int, int]]:
     """The keys of runs that are missing among those of the same method and labels."""
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     runs = results.own + results.unfinished
     known = {run.key for run in runs}
     cells = dict.fromkeys((run.method, run.labels) for run in runs)

@@ -55,7 +55,7 @@ def average_ranks(contents: list[Results]) -> Ranks:
 
 def complete(results: Results, labels: Labels) -> list[str]:
     """Methods but upper bounds with a finished run in every fold and seed of the grid."""
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     return [
         entry.name
         for entry in results.entries

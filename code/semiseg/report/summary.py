@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 import yaml
+from pandas.api.types import is_numeric_dtype
 
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
@@ -88,7 +89,7 @@ class Results:
 
     def amounts_of(self, method: str) -> list[Labels]:
         """The same of one method."""
-        own = {run.labels for run in self.finished if run.method == method}
+        own = {labels for name, labels in self.cells if name == method}
         return [labels for labels in self.amounts if labels in own]
 
     @property
@@ -105,6 +106,7 @@ class Results:
         """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
         return next((entry for entry in self.entries if entry.role == role), None)
 
+    @cached_property
     def grid(self) -> tuple[list[int], list[int]]:
         """The folds (of all repeats) and the seeds that were asked for anywhere."""
         runs = self.own + self.unfinished
@@ -180,8 +182,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
     rows = []
     for entry in results.entries:
         for labels in results.amounts:
-            runs = [run for run in results.finished if (run.method, run.labels) == (entry.name, labels)]
-            if not runs:
+            if not (runs := results.cells.get((entry.name, labels))):
                 continue
             row: dict[str, Any] = {
                 "method": entry.name,
@@ -258,7 +259,8 @@ def _read_scores(file: Path, needed: list[str]) -> pd.DataFrame:
     if frame.empty and file.name == "cases.csv":
         raise ValueError(f"{file.name} holds no case")
     for column in METRICS:
-        frame[column] = pd.to_numeric(frame[column])
+        if not is_numeric_dtype(frame[column]):
+            frame[column] = pd.to_numeric(frame[column])
     if frame[[*METRICS]].isna().any(axis=None):
         raise ValueError(f"{file.name} holds scores that are no numbers")
     return frame

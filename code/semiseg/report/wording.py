@@ -75,7 +75,7 @@ def budget(results: Results) -> str:
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
     """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     deviation = "; mean ± standard deviation over the folds" if len(folds) > 1 else "; a single fold, hence no ±"
     seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
@@ -168,7 +168,7 @@ def headroom(results: Results) -> list[str]:
 
 def kept_because(results: Results, method: str, labels: Labels) -> str:
     """In what some run of a cell was made otherwise than it would be now, and was kept; empty if there is none."""
-    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    runs = results.cells.get((method, labels), [])
     reasons = dict.fromkeys(str(kept["because"]) for run in runs if (kept := run.record.get("kept")))
     return "; ".join(reasons)
 
@@ -190,8 +190,8 @@ def circumstances(results: Results) -> list[str]:
 
 def share_of(results: Results, method: str, labels: Labels) -> str:
     """How much of a cell is there, such as "2 of 5 folds"; empty when all of it, or none."""
-    folds, seeds = results.grid()
-    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    folds, seeds = results.grid
+    runs = results.cells.get((method, labels), [])
     if not runs or len(runs) >= len(folds) * len(seeds):
         return ""
     there = len({run.fold for run in runs})
