@@ -404,7 +404,7 @@ def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
     expected = {"index.html", "summary.csv"}
     expected |= {
         f"plots/{n}.{s}"
-        for n in ("label_efficiency", "case_dice", "training_curves", "overlays")
+        for n in ("label_efficiency", "quality_cost", "case_dice", "training_curves", "overlays")
         for s in ("png", "pdf")
     }
     expected |= {
@@ -428,7 +428,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
     assert "default-src 'none'" in page, "the browser keeps the page to itself"
-    assert page.count('src="data:image/png;base64,') == page.count("src=") == 4
+    assert page.count('src="data:image/png;base64,') == page.count("src=") == 5
     assert page.count('href="#') == page.count("href=")
     assert "@import" not in page
     assert "url(" not in page

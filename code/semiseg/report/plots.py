@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
+from semiseg.report.quality_cost import quality_cost
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import Entry, Results, fold_statistics, lookup
 from semiseg.report.wording import data_title, share_or_number
@@ -47,6 +48,16 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 f"{' Gray line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
+        ),
+        (
+            Plot(
+                "quality_cost",
+                "Quality against cost",
+                "Dice against seconds of training, with those of a pre-training that a run starts from: means over "
+                "runs. Gray steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
+                "machine and as many of them shared it (tables/cost).",
+            ),
+            quality_cost,
         ),
         (
             Plot(

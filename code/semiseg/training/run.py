@@ -26,6 +26,7 @@ from semiseg.training.precision import with_precision
 from semiseg.training.results import (
     WEIGHTS,
     checksums,
+    count_parameters,
     damage,
     describe_data,
     describe_method,
@@ -189,6 +190,7 @@ class _Attempt:
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
         metrics = {}
         if not isinstance(method, Start):
+            self.record["method"]["parameters"] = count_parameters(method)
             result = evaluate(method, self.dataset, self.partition.test, self.device, self.spec.training.precision)
             self.lease.demand()
             write_results(self.folder, result)
