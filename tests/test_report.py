@@ -311,6 +311,16 @@ def test_every_table_says_what_was_measured(results):
             assert ("standard deviation over the folds" in said) == ("±" in markdown(table))
 
 
+def test_every_table_says_of_which_data_split_code_and_precision_it_is(results):
+    retell(results, hash="d" * 64, split_hash="s" * 64)
+    retell(results, part="spec", training={"steps": 7, "precision": "float32"})
+    folder = next(results.glob("runs/zebra/labels-05/fold-1/*"))
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"git_commit": "f" * 40 + "-modified"}))
+    said = f"Data {'d' * 12}; split {'s' * 12}; code abc, {'f' * 12} (modified); precision float32."
+    assert [t.name for t in all_tables(read_results(results)) if said not in t.notes] == ["papers"]
+
+
 def test_every_table_says_whether_there_is_room_for_a_difference(results):
     """The upper bound has 95 in both folds; of the lower bound's fractions the smaller one counts."""
     said = "Headroom: 5.00 points from Plain at 5 % to Full"

@@ -1,14 +1,16 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isnan
+from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.summary import Entry, Results, fold_scores
 from semiseg.settings import OWN_TRAINING
 
+SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
 CIRCUMSTANCES = {
@@ -110,7 +112,36 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     if theirs:
         out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
     chosen = choices(results, entries or results.entries)
-    return [*out, *headroom(results), *chosen, *circumstances(results)]
+    return [*out, *headroom(results), *chosen, identities(results), *circumstances(results)]
+
+
+def identities(results: Results) -> str:
+    """Hashes of data and split, commit and precision of the runs behind a table; of many, a few and how many more."""
+    records = [run.record for run in results.own]
+    data = [record["data"] for record in records]
+    precision = _some((record["spec"].get("training") or {}).get("precision") for record in records)
+    precision = precision.replace("auto", "left to the machine")  # runs since then record what it chose
+    return (
+        f"Data {_some(_short(d.get('hash')) for d in data)}; split {_some(_short(d.get('split_hash')) for d in data)}; "
+        f"code {_some(_commit(record) for record in records)}; precision {precision}."
+    )
+
+
+def _commit(record: dict[str, Any]) -> str:
+    """The commit of the code, or the engine's hash where it was none."""
+    commit, _, modified = str(record.get("git_commit") or "").partition("-")
+    engine = (record.get("environment") or {}).get("engine")
+    return f"{_short(commit)}{' (modified)' if modified else ''}" if commit else f"engine {_short(engine)}"
+
+
+def _short(value: Any) -> str:
+    return str(value or "unknown")[:SHOWN]
+
+
+def _some(values: Iterable[Any]) -> str:
+    distinct = sorted({str(value or "unknown") for value in values})
+    more = f" and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
+    return ", ".join(distinct[:LISTED]) + more
 
 
 def choices(results: Results, entries: list[Entry]) -> list[str]:
