@@ -1,8 +1,11 @@
 """Cost beside quality: means over the runs, and whether they had the device to themselves."""
 
-from tests.test_report import write_run
+from math import isnan
+
+from tests.test_report import retell, write_run
 
 from semiseg.report.cost import cost_table
+from semiseg.report.quality_cost import frontier, quality_cost, seconds
 from semiseg.report.summary import read_results
 
 
@@ -17,4 +20,31 @@ def test_cost_is_a_mean_over_runs_which_say_whether_they_shared_the_device(tmp_p
         ["Plain", "1", 2, "11.5", "10.0", "1.0", "1, 2"],
         ["Ant", "1", 2, "7.5", "–", "300.0 (1 of 2)", "–"],
     ]
-    assert len(table.columns) == 7
+    assert len(table.columns) == 7, "parameters that no run counted have no columns"
+
+
+def test_parameters_that_are_trained_and_those_at_test_time_are_told_apart(tmp_path):
+    counted = {"trained": 2_345_678, "predicting": 1_200_000}
+    write_run(tmp_path, "ant", 0.05, 0, 0.6)
+    retell(tmp_path, part="method", parameters=counted)
+    write_run(tmp_path, "old", 0.05, 0, 0.6)
+    table = cost_table(read_results(tmp_path))
+    assert table.columns[2:4] == ["Parameters trained (million)", "Parameters at test time (million)"]
+    assert [row[:4] for row in table.rows] == [["Ant", "1", "2.35", "1.20"], ["Old", "1", "–", "–"]]
+
+
+def test_what_a_run_starts_from_counts_among_its_seconds(tmp_path):
+    write_run(tmp_path, "ant", 0.05, 0, 0.6, seconds=10, start={"seconds": 5})
+    write_run(tmp_path, "ant", 0.05, 1, 0.6, seconds=11)
+    write_run(tmp_path, "ant", 0.05, 2, 0.6, seconds=None)
+    assert seconds(read_results(tmp_path).finished) == 13
+    assert isnan(seconds([]))
+
+
+def test_the_frontier_is_what_nothing_cheaper_equals():
+    assert frontier([(3, 0.9), (1, 0.5), (2, 0.5), (4, 0.8), (1, 0.4)]) == [(1, 0.5), (3, 0.9)]
+
+
+def test_no_recorded_seconds_make_no_plot(tmp_path):
+    write_run(tmp_path, "ant", 0.05, 0, 0.6, seconds=None)
+    assert quality_cost(read_results(tmp_path)) is None

@@ -11,6 +11,7 @@ from tests.test_report import write_run
 from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.plots import case_dice, label_efficiency
+from semiseg.report.quality_cost import quality_cost
 from semiseg.report.style import RC
 from semiseg.report.summary import read_results
 
@@ -53,7 +54,7 @@ def contrast(color, other):
     return (np.maximum(one, two) + 0.05) / (np.minimum(one, two) + 0.05)
 
 
-@pytest.mark.parametrize("draw", [label_efficiency, case_dice, training_curves, overlays])
+@pytest.mark.parametrize("draw", [label_efficiency, quality_cost, case_dice, training_curves, overlays])
 @pytest.mark.parametrize(("methods", "fractions"), [(1, (0.05, 0.2)), (5, (0.05, 0.2)), (3, (0.05,))])
 def test_every_word_in_a_plot_can_be_read(tmp_path, draw, methods, fractions):
     """Its color has WCAG's contrast to what the plot has in its place when all words are left out."""

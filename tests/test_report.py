@@ -20,8 +20,9 @@ from semiseg.report import report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
+from semiseg.report.scores import main_table
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
-from semiseg.report.tables import all_tables, main_table
+from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]
 
@@ -310,6 +311,16 @@ def test_every_table_says_what_was_measured(results):
             assert ("standard deviation over the folds" in said) == ("±" in markdown(table))
 
 
+def test_every_table_says_of_which_data_split_code_and_precision_it_is(results):
+    retell(results, hash="d" * 64, split_hash="s" * 64)
+    retell(results, part="spec", training={"steps": 7, "precision": "float32"})
+    folder = next(results.glob("runs/zebra/labels-05/fold-1/*"))
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"git_commit": "f" * 40 + "-modified"}))
+    said = f"Data {'d' * 12}; split {'s' * 12}; code abc, {'f' * 12} (modified); precision float32."
+    assert [t.name for t in all_tables(read_results(results)) if said not in t.notes] == ["papers"]
+
+
 def test_every_table_says_whether_there_is_room_for_a_difference(results):
     """The upper bound has 95 in both folds; of the lower bound's fractions the smaller one counts."""
     said = "Headroom: 5.00 points from Plain at 5 % to Full"
@@ -403,7 +414,7 @@ def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):
     expected = {"index.html", "summary.csv"}
     expected |= {
         f"plots/{n}.{s}"
-        for n in ("label_efficiency", "case_dice", "training_curves", "overlays")
+        for n in ("label_efficiency", "quality_cost", "case_dice", "training_curves", "overlays")
         for s in ("png", "pdf")
     }
     expected |= {
@@ -427,7 +438,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
     assert "default-src 'none'" in page, "the browser keeps the page to itself"
-    assert page.count('src="data:image/png;base64,') == page.count("src=") == 4
+    assert page.count('src="data:image/png;base64,') == page.count("src=") == 5
     assert page.count('href="#') == page.count("href=")
     assert "@import" not in page
     assert "url(" not in page

@@ -93,6 +93,7 @@ def _imports(text: str, package: str) -> Iterator[str]:
             yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
 
 
+@functools.cache  # a thousand runs share a few modules
 def without_comments(text: str) -> str:
     """The lines of a module that do something: no comments, docstrings, blank lines, or `space` of a method.
 

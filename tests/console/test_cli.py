@@ -270,6 +270,8 @@ def test_results_have_the_layout_that_scripts_rely_on(root):
               "metrics", "identity", "checksums"}  # fmt: skip
     assert wanted <= set(record)
     assert {"hash", "split_hash"} <= set(record["data"])
+    parameters = record["method"]["parameters"]
+    assert parameters["trained"] == parameters["predicting"] > 0, "of a single network that has no teacher"
 
 
 OTHERWISE = ["--set", "training.steps=3", "--device", "cpu"]

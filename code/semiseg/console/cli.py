@@ -163,7 +163,7 @@ def run(
     if dry_run:
         return
     if (results / "index.html").exists():
-        show_report(results, results)
+        show_report([results], results)
     if missing:
         are = "run is" if missing == 1 else "runs are"
         console.print(f"{missing} {are} not finished; `semiseg status {results}` says why.", style="red")
@@ -340,20 +340,38 @@ def status(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder such as results/quick.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; beside the results by default.")] = None,
+    results: Annotated[list[Path], typer.Argument(help="A folder such as results/quick, or several to rank over.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; beside the results by default, if it is one folder.")
+    ] = None,
     against: Annotated[
-        str | None, typer.Option(help="The method that others are compared with; the lower bound by default.")
+        str | None,
+        typer.Option(
+            help="The method that others are compared with, the lower bound by default; "
+            "or an earlier folder of results: say what changed."
+        ),
+    ] = None,
+    add: Annotated[
+        list[Path] | None, typer.Option(help="A cases.csv of your own, shown beside the runs and marked as theirs.")
     ] = None,
 ) -> None:
     """Rebuild tables, plots and page from stored numbers."""
     from semiseg.console.terminal import show_report
 
+    folders = list(dict.fromkeys(results))
+    if len(folders) > 1 and (against or add):
+        raise UserError("--against and --add take a single folder of results; name one.")
+    if len(folders) > 1 and out is None:
+        raise UserError("--out is needed with several folders: say where their common report goes.")
     with console.status("Writing tables, plots and page"):
         from semiseg.report import report as write_report
+        from semiseg.report import report_several
 
-        write_report(results, out, against)
-    show_report(results, out or results)
+        if len(folders) > 1 and out:
+            report_several(folders, out)
+        else:
+            write_report(folders[0], out, against, add or ())
+    show_report(folders, out or folders[0])
 
 
 @app.command()

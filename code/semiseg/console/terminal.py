@@ -51,9 +51,10 @@ def show_left_out(found: "Methods") -> None:
         print(f"semiseg: left out: {reason}", file=sys.stderr)
 
 
-def show_report(results: Path, page: Path) -> None:
-    """Print the comparison table and where the page is."""
+def show_report(results: Sequence[Path], page: Path) -> None:
+    """Print the comparison table of each folder and where the page is."""
     from semiseg.report import terminal_table  # draws with matplotlib, too slow for --help
 
-    console.print(terminal_table(results))
+    for folder in results:
+        console.print(terminal_table(folder))
     console.print(f"Page: {page / 'index.html'}", highlight=False, soft_wrap=True)

@@ -7,14 +7,20 @@ from semiseg.report.formats import ABSENT, Cell, Table
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import notes
 
+PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json counts them, and in words
+
 
 def cost_table(results: Results) -> Table:
     """One row for each method, over all its finished runs."""
+    entries = [entry for entry in results.entries if entry.role != "theirs"]
+    runs = {entry.name: [run.record for run in results.own if run.method == entry.name] for entry in entries}
+    counted = any(_parameters(record) for records in runs.values() for record in records)
+    columns = {key: f"Parameters {what} (million)" for key, what in PARAMETERS.items() if counted}
     return Table(
         "cost",
         "What a run costs",
-        ["Method", "Networks", "Runs", "Seconds", "Images a second", "Memory (MB)", "At once"],
-        [_row(results, entry) for entry in results.entries],
+        ["Method", "Networks", *columns.values(), "Runs", "Seconds", "Images a second", "Memory (MB)", "At once"],
+        [_row(entry, runs[entry.name], list(columns)) for entry in entries],
         [
             *notes(results, [], spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
@@ -25,12 +31,12 @@ def cost_table(results: Results) -> Table:
     )
 
 
-def _row(results: Results, entry: Entry) -> list[Cell]:
-    records = [run.record for run in results.finished if run.method == entry.name]
+def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str]) -> list[Cell]:
     environments = [record.get("environment") or {} for record in records]
     return [
         entry.title,
         ", ".join(sorted({str(record["method"].get("networks", ABSENT)) for record in records})),
+        *(_millions(records, key) for key in counts),
         len(records),
         _mean(records, "seconds"),
         _mean(records, "images_per_second"),
@@ -39,6 +45,17 @@ def _row(results: Results, entry: Entry) -> list[Cell]:
             sorted({str(e.get("concurrency", ABSENT)) for e in environments}, key=lambda n: (n == ABSENT, len(n), n))
         ),
     ]
+
+
+def _parameters(record: dict[str, Any]) -> dict[str, int]:
+    """How many a run has counted; older ones did not."""
+    return record["method"].get("parameters") or {}
+
+
+def _millions(records: list[dict[str, Any]], key: str) -> str:
+    """How many parameters; those of one method differ where its runs differ in a setting."""
+    counts = sorted({_parameters(record)[key] for record in records if key in _parameters(record)})
+    return ", ".join(f"{count / 1e6:.2f}" for count in counts) or ABSENT
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> str:

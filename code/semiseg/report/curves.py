@@ -4,7 +4,6 @@ from math import ceil
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semiseg.labels import Labels, in_words
@@ -63,7 +62,10 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
     rows = sum(ceil(len(shown) / PER_ROW) for shown in blocks.values())
     width, height = LEFT + PANEL[0] * PER_ROW, TITLE + rows * PANEL[1] + len(blocks) * (HEADING + STEPS)
     figure, style, top = Figure(figsize=(width, height)), looks(results.entries), height - TITLE
-    first: Axes | None = None
+    limits = _limits(
+        [losses[entry.name, own] for shown in blocks.values() for entry, own in shown]
+        + [losses[reference.name, labels] for labels in blocks if (reference.name, labels) in losses]
+    )
     for labels, shown in blocks.items():
         heading = f"{in_words(labels)} labeled; gray: {reference.title}"
         figure.text(LEFT / width, (top - 0.1) / height, heading, va="top", fontweight="bold", fontsize=8)
@@ -72,12 +74,9 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             row, column = divmod(place, PER_ROW)
             corner = (LEFT + column * PANEL[0], top - (row + 1) * PANEL[1])
             size = (PANEL[0] - 0.15, PANEL[1] - 0.28)  # the rest is for the method's name and space between panels
-            axes = figure.add_axes(
-                (corner[0] / width, corner[1] / height, size[0] / width, size[1] / height), sharex=first, sharey=first
-            )
-            if first is None:  # the others share its scale
-                axes.set_yscale("log")
-                first = axes
+            axes = figure.add_axes((corner[0] / width, corner[1] / height, size[0] / width, size[1] / height))
+            axes.set_yscale("log")
+            axes.set(xlim=limits[0], ylim=limits[1])  # matplotlib's sharing takes quadratic time
             if (behind := losses.get((reference.name, labels))) is not None:
                 axes.plot(behind.index, behind, color=GRAY, linewidth=2.4, alpha=0.4)
             loss = losses[entry.name, own]
@@ -94,6 +93,15 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         top -= ceil(len(shown) / PER_ROW) * PANEL[1] + STEPS
     figure.suptitle(data_title(results), x=0.01, y=1 - 0.06 / height, ha="left")
     return figure
+
+
+def _limits(lines: list[pd.Series]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of step and loss that suit all lines."""
+    axes = Figure().add_subplot()
+    axes.set_yscale("log")
+    for line in lines:
+        axes.plot(line.index, line)
+    return axes.get_xlim(), axes.get_ylim()
 
 
 def _amounts(losses: Losses) -> set[Labels]:

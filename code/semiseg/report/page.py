@@ -2,8 +2,10 @@
 
 import base64
 import json
+from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from semiseg.report.formats import Table, comma_separated, html, markdown
 from semiseg.report.latex import latex
@@ -18,6 +20,7 @@ SCREEN_DPI = 104  # at which plots are shown, so that their text matches the pag
 WEB = Path(__file__).with_name("web")
 # In the order in which they need each other; plain scripts share their names.
 SCRIPTS = ("dom", "theme", "copy", "runs", "leaderboard", "outlines", "scatter", "cases")
+BOARD = "<noscript><p>Sorting and filtering need JavaScript; the tables below do not.</p></noscript>"
 # The browser itself refuses whatever would leave the page.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -25,13 +28,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 def write_page(results: Results, tables: list[Table], plots: list[Plot], pictures: Path, path: Path) -> None:
     """Write the page to `path`; `pictures` is the folder of the plots' PNG files."""
     name = str(results.record["spec"].get("benchmark") or results.path.name)
-    data = page_data([results]) | {"tables": {table.name: _copies(table) for table in tables}}
-    data["benchmarks"][0] |= case_data(results, cell_keys(results))
     apart = {name: "".join(_table(t) for t in tables if t.name == name) for name in ("papers", "published")}
     missing, warnings = left_out(results), run_warnings(results)
     described = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts(results))
     sections = {
-        "Leaderboard": "<noscript><p>Sorting and filtering need JavaScript; the tables below do not.</p></noscript>",
+        "Leaderboard": BOARD,
         "Cases": "",
         "Tables": "".join(_table(table) for table in tables if table.name not in apart),
         "Plots": "".join(_figure(plot, pictures) for plot in plots),
@@ -42,14 +43,51 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
         f"<pre>semiseg report results/{escape(results.path.name)}</pre>",
     }
+    badge = " <span class=badge>synthetic data</span>" if results.record["data"].get("synthetic") else ""
+    lead = f"Benchmark “{name}”: semi-supervised segmentation, {count_of_folds(results.grid[0])}, {budget(results)}"
+    title, heading = f"{name}: {data_title(results)}", f"{escape(data_name(results))}{badge}"
+    _write(path, title, heading, lead, sections, _data([results], tables))
+
+
+def write_joint_page(
+    contents: list[Results], tables: list[Table], plots: list[Plot], pictures: Path, path: Path
+) -> None:
+    """Write the page on several benchmarks to `path`; each benchmark's own page has the rest."""
+    names = [results.path.name for results in contents]
+    missing = [(results.path.name, left_out(results)) for results in contents]
+    sections = {
+        "Leaderboard": BOARD,
+        "Cases": "",
+        "Tables": "".join(map(_table, tables)),
+        "Plots": "".join(_figure(plot, pictures) for plot in plots) or "<p>None: there is nothing to rank.</p>",
+        "Left out": "".join(
+            html(replace(table, title=f"{name}: {table.title[0].lower()}{table.title[1:]}"))
+            for name, table in missing
+            if table.rows
+        )
+        or "<p>Nothing: every run is finished.</p>",
+        "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
+        f"<pre>semiseg report {escape(' '.join(f'results/{name}' for name in names))} --out FOLDER</pre>",
+    }
+    _write(path, ", ".join(names), "Several benchmarks", ", ".join(names), sections, _data(contents, tables))
+
+
+def _data(contents: list[Results], tables: list[Table]) -> dict[str, Any]:
+    """What the scripts read."""
+    data = page_data(contents) | {"tables": {table.name: _copies(table) for table in tables}}
+    for results, benchmark in zip(contents, data["benchmarks"], strict=True):
+        benchmark |= case_data(results, cell_keys(results))
+    return data
+
+
+def _write(path: Path, title: str, heading: str, lead: str, sections: dict[str, str], data: dict[str, Any]) -> None:
+    """The document around the sections; `heading` is HTML, and so are the sections by their titles."""
     ids = {title: title.lower().replace(" ", "-") for title in sections}
     links = "".join(f'<a href="#{ids[title]}">{title}</a>' for title in sections)
     body = "\n".join(
         f'<section id="{ids[title]}" aria-label="{title}"><h2>{title}</h2>\n{content}</section>'
         for title, content in sections.items()
     )
-    badge = " <span class=badge>synthetic data</span>" if results.record["data"].get("synthetic") else ""
-    lead = f"Benchmark “{name}”: semi-supervised segmentation, {count_of_folds(results.grid()[0])}, {budget(results)}"
     path.write_text(
         f"""<!doctype html>
 <html lang="en">
@@ -57,13 +95,13 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(name)}: {escape(data_title(results))}</title>
+<title>{escape(title)}</title>
 <style>
 {_web("page.css")}</style>
 </head>
 <body>
 <header>
-<h1>{escape(data_name(results))}{badge}</h1>
+<h1>{heading}</h1>
 <p class=lead>{escape(lead)}</p>
 <nav aria-label="Sections">{links}</nav>
 </header>

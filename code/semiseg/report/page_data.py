@@ -11,7 +11,7 @@ from semiseg.metrics import METRICS, TABLE
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
-from semiseg.report.wording import data_title, kept_because, share_of, unit_of_distances
+from semiseg.report.wording import data_title, kept_because, share_of, told_apart, unit_of_distances
 
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
 
@@ -27,10 +27,11 @@ def cell_keys(results: Results) -> list[tuple[str, Labels]]:
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
     """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
     metrics = [{"title": m.title, "better": m.better, "distance": m.distance} for m in TABLE.values()]
-    return {"metrics": metrics, "benchmarks": [_benchmark(results) for results in benchmarks]}
+    names = told_apart([data_title(results) for results in benchmarks], [results.path.name for results in benchmarks])
+    return {"metrics": metrics, "benchmarks": list(map(_benchmark, benchmarks, names))}
 
 
-def _benchmark(results: Results) -> dict[str, Any]:
+def _benchmark(results: Results, name: str) -> dict[str, Any]:
     titles = {entry.name: entry.title for entry in results.entries}
     roles = {entry.name: entry.role for entry in results.entries}
     scores = _scores(results)
@@ -46,7 +47,7 @@ def _benchmark(results: Results) -> dict[str, Any]:
         for method, labels in cell_keys(results)
     ]
     return {
-        "data": data_title(results),
+        "data": name,
         "unit": unit_of_distances(results),
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
@@ -73,9 +74,12 @@ def _intervals(folds: pd.DataFrame) -> list[list[float | None]]:
     for metric in METRICS:
         values = SCALE[metric] * folds[metric].to_numpy(dtype=float)
         found = corrected_t_test(values)
-        ends = [None if isnan(end) else round(end, 2) for end in (found.low, found.high)]
-        out.append([round(float(values.mean()), 2), *ends])
+        out.append([_rounded(value) for value in (float(values.mean()), found.low, found.high)])
     return out
+
+
+def _rounded(value: float) -> float | None:
+    return None if isnan(value) else round(value, 2)
 
 
 def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
@@ -87,13 +91,14 @@ def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
         return shared.setdefault(told, len(shared))
 
     columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
-    means: Any = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    means = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    by_run: dict[Any, Any] = dict(zip(means.index, means.to_numpy(), strict=True))
     rows: list[list[Any]] = []
     for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):
         environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
         scores = None
         if run.status == "finished":
-            scores = [round(SCALE[m] * float(means.at[run.key, m]), 2) for m in METRICS]
+            scores = [_rounded(SCALE[m] * float(mean)) for m, mean in zip(METRICS, by_run[run.key], strict=True)]
         rows.append(
             [
                 titles.get(run.method, run.method),

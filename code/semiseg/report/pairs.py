@@ -6,11 +6,11 @@ from math import isnan
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.ranks import no_diagram
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, corrected_t_test, holm
 from semiseg.report.summary import KEY, Entry, Results
 from semiseg.report.wording import kept_because, notes, share_or_number
 
-DIAGRAM = 10  # data sets that a critical-difference diagram needs: it ranks methods over data sets, not over folds
 Pairs = dict[tuple[str, str], Difference]  # by a method and the one it is compared with
 
 
@@ -21,7 +21,7 @@ def pair_differences(results: Results, labels: Labels) -> Pairs:
     """
     cases = results.cases[results.cases.labels == labels]
     runs = cases.groupby([*KEY, "class"]).dice.mean().groupby(["fold", "seed", "method"]).mean().unstack("method")
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     found: Pairs = {}
     for method, other in combinations(_compared(results, labels), 2):
         both = (runs[method.name] - runs[other.name]).dropna()
@@ -73,7 +73,7 @@ def pair_table(results: Results) -> Table | None:
             "Below the diagonal: probabilities in percent, by the same t, that the row's method is worse / equivalent "
             f"(within {margin}) / better than the column's.",
             *([f"No p and no probability below {ENOUGH} folds."] if few else []),
-            f"No critical-difference diagram: it ranks methods over data sets, takes about {DIAGRAM}, and here is one.",
+            no_diagram(1),
         ],
         rules,
         text_columns=2,

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
+from semiseg.report.quality_cost import quality_cost
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import Entry, Results, fold_statistics, lookup
 from semiseg.report.wording import data_title, share_or_number
@@ -50,6 +51,16 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
         ),
         (
             Plot(
+                "quality_cost",
+                "Quality against cost",
+                "Dice against seconds of training, with those of a pre-training that a run starts from: means over "
+                "runs. Gray steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
+                "machine and as many of them shared it (tables/cost).",
+            ),
+            quality_cost,
+        ),
+        (
+            Plot(
                 "case_dice",
                 "Dice of every test case",
                 "One dot per test case (mean over classes and trainings); boxes span the quartiles, whiskers 1.5 "
@@ -80,7 +91,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
         with matplotlib.rc_context(RC):
             figure = draw(results)
             if figure is not None:
-                _save(figure, folder / plot.name)
+                save_figure(figure, folder / plot.name)
             else:
                 _keep(plot, results.path / "plots", folder)
         if (folder / f"{plot.name}.png").exists():
@@ -239,7 +250,7 @@ def _label_ends(axes: Axes, height: float, ends: list[tuple[Entry, Look, float, 
     axes.set_ylim(low, high)
 
 
-def _save(figure: Figure, stem: Path) -> None:
+def save_figure(figure: Figure, stem: Path) -> None:
     """Both formats, without the date and the version that would make equal results differ."""
     FigureCanvasAgg(figure)
     figure.savefig(stem.with_suffix(".png"), dpi=DPI, metadata={"Software": None})

@@ -12,8 +12,8 @@ from semiseg.report.wording import budget, count_of_folds, data_title
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was compared, how, and on what machine."""
     data = results.record["data"]
-    folds, seeds = results.grid()
-    records = [run.record for run in results.finished]
+    folds, seeds = results.grid
+    records = [run.record for run in results.own]
     environments = [record.get("environment") or {} for record in records]
     hours = sum(record.get("seconds") or 0 for record in records) / 3600
     grouping = f"split by {data['grouping']}" if data.get("grouping") else "groups unknown"
@@ -39,8 +39,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 def not_started(results: Results) -> list[tuple[str, Labels, int, int]]:
     """The keys of runs that are missing among those of the same method and labels."""
-    folds, seeds = results.grid()
-    runs = results.finished + results.unfinished
+    folds, seeds = results.grid
+    runs = results.own + results.unfinished
     known = {run.key for run in runs}
     cells = dict.fromkeys((run.method, run.labels) for run in runs)
     return [(*cell, f, s) for cell in cells for f in folds for s in seeds if (*cell, f, s) not in known]
@@ -101,7 +101,7 @@ def run_warnings(results: Results) -> Table:
 def _differences(results: Results) -> list[str]:
     """What all runs must share, and do not."""
     shared: dict[str, set[Any]] = {}
-    for run in results.finished:
+    for run in results.own:
         spec, data = run.record["spec"], run.record["data"]
         split = f"split at {in_words(run.labels)}, fold {run.fold}"
         shared.setdefault("data", set()).add(data.get("hash"))

@@ -107,7 +107,7 @@ def _compare(
     """The differences in `score`, one for each method and what is paired, and what `test` says of them."""
     methods = [e.name for e in results.entries if e.role != "upper bound" and e != reference]
     bounds = {e.name for e in results.entries if e.role == "lower bound"}
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     found: list[Difference] = []
     for labels in results.amounts:
         trained = {

@@ -75,7 +75,7 @@ def looks(entries: Sequence[Entry]) -> dict[str, Look]:
     """A look per method: bounds are gray, the others differ in color first, in marker and dash after."""
     out, index = {}, 0
     for entry in entries:
-        if entry.role != "semi-supervised":
+        if entry.role in ("lower bound", "upper bound"):
             out[entry.name] = Look(GRAY, "o", DASHES[1] if entry.role == "lower bound" else DASHES[0])
             continue
         turn = index // len(COLORS)

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import yaml
+from pandas.api.types import is_numeric_dtype
 
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
@@ -17,7 +19,8 @@ from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")
-Role = Literal["lower bound", "semi-supervised", "upper bound"]
+Role = Literal["lower bound", "semi-supervised", "theirs", "upper bound"]
+ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,20 @@ class Results:
     predictors: pd.DataFrame  # likewise, with the columns `predictor` and `networks` (how many it averages)
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
 
-    @property
+    @cached_property
+    def own(self) -> list[Run]:
+        """Finished runs, without numbers that somebody gave."""
+        return [run for run in self.finished if "theirs" not in run.record]
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, Labels], list[Run]]:
+        """Finished runs by method and amount of labels."""
+        out: dict[tuple[str, Labels], list[Run]] = {}
+        for run in self.finished:
+            out.setdefault((run.method, run.labels), []).append(run)
+        return out
+
+    @cached_property
     def amounts(self) -> list[Labels]:
         """How many labels there are with at least one finished run, the fewest cases first."""
         cases: dict[Labels, list[int]] = {}
@@ -73,7 +89,7 @@ class Results:
 
     def amounts_of(self, method: str) -> list[Labels]:
         """The same of one method."""
-        own = {run.labels for run in self.finished if run.method == method}
+        own = {labels for name, labels in self.cells if name == method}
         return [labels for labels in self.amounts if labels in own]
 
     @property
@@ -90,9 +106,10 @@ class Results:
         """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
         return next((entry for entry in self.entries if entry.role == role), None)
 
+    @cached_property
     def grid(self) -> tuple[list[int], list[int]]:
         """The folds (of all repeats) and the seeds that were asked for anywhere."""
-        runs = self.finished + self.unfinished
+        runs = self.own + self.unfinished
         return sorted({run.fold for run in runs}), sorted({run.seed for run in runs})
 
 
@@ -166,8 +183,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
     rows = []
     for entry in results.entries:
         for labels in results.amounts:
-            runs = [run for run in results.finished if (run.method, run.labels) == (entry.name, labels)]
-            if not runs:
+            if not (runs := results.cells.get((entry.name, labels))):
                 continue
             row: dict[str, Any] = {
                 "method": entry.name,
@@ -190,17 +206,12 @@ def summary_frame(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def empty_predictions(results: Results, method: str, labels: Labels) -> int:
-    """How many structures that are there were not predicted at all, over all runs."""
-    cases = results.cases
-    return int(
-        (
-            (cases.method == method)
-            & (cases.labels == labels)
-            & (cases.predicted_voxels == 0)
-            & (cases.reference_voxels > 0)
-        ).sum()
-    )
+def empty_predictions(results: Results, method: str, labels: Labels) -> int | None:
+    """How many structures that are there were not predicted at all, over all runs; None where nobody counted."""
+    cases = results.cases[(results.cases.method == method) & (results.cases.labels == labels)]
+    if cases.predicted_voxels.isna().any():
+        return None
+    return int(((cases.predicted_voxels == 0) & (cases.reference_voxels > 0)).sum())
 
 
 def _read_run(file: Path) -> Run:
@@ -249,7 +260,8 @@ def _read_scores(file: Path, needed: list[str]) -> pd.DataFrame:
     if frame.empty and file.name == "cases.csv":
         raise ValueError(f"{file.name} holds no case")
     for column in METRICS:
-        frame[column] = pd.to_numeric(frame[column])
+        if not is_numeric_dtype(frame[column]):
+            frame[column] = pd.to_numeric(frame[column])
     if frame[[*METRICS]].isna().any(axis=None):
         raise ValueError(f"{file.name} holds scores that are no numbers")
     return frame
@@ -293,10 +305,9 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
             Entry(run.method, described.get("title") or run.method, role, described.get("paper") or {}),
         )
     place = {name: index for index, name in enumerate(asked)}
-    roles: list[Role] = ["lower bound", "semi-supervised", "upper bound"]
     return sorted(
         entries.values(),
-        key=lambda e: (roles.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
+        key=lambda e: (ROLES.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
     )
 
 

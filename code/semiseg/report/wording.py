@@ -1,13 +1,16 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
 import re
+from collections.abc import Iterable, Sequence
 from math import isnan
+from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.summary import Entry, Results, fold_scores
 from semiseg.settings import OWN_TRAINING, PROTOCOL_TRAINING
 
+SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
 CIRCUMSTANCES = {
@@ -37,6 +40,11 @@ def data_name(results: Results) -> str:
 def data_title(results: Results) -> str:
     """The data set, and whether it is a made-up one."""
     return data_name(results) + (" (synthetic data)" if results.record["data"].get("synthetic") else "")
+
+
+def told_apart(titles: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Titles, with its own name behind each that several share."""
+    return [t if titles.count(t) == 1 else f"{t}, {name}" for t, name in zip(titles, names, strict=True)]
 
 
 def data_source(results: Results) -> list[str]:
@@ -69,7 +77,7 @@ def budget(results: Results) -> str:
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
     """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
-    folds, seeds = results.grid()
+    folds, seeds = results.grid
     deviation = "; mean ± standard deviation over the folds" if len(folds) > 1 else "; a single fold, hence no ±"
     seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
@@ -101,8 +109,40 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if kept:
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
+    theirs = dict.fromkeys(run.record["theirs"] for run in results.finished if "theirs" in run.record)
+    if theirs:
+        out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
     chosen = choices(results, entries or results.entries)
-    return [*out, *headroom(results), *chosen, *circumstances(results)]
+    return [*out, *headroom(results), *chosen, identities(results), *circumstances(results)]
+
+
+def identities(results: Results) -> str:
+    """Hashes of data and split, commit and precision of the runs behind a table; of many, a few and how many more."""
+    records = [run.record for run in results.own]
+    data = [record["data"] for record in records]
+    precision = _some((record["spec"].get("training") or {}).get("precision") for record in records)
+    precision = precision.replace("auto", "left to the machine")  # runs since then record what it chose
+    return (
+        f"Data {_some(_short(d.get('hash')) for d in data)}; split {_some(_short(d.get('split_hash')) for d in data)}; "
+        f"code {_some(_commit(record) for record in records)}; precision {precision}."
+    )
+
+
+def _commit(record: dict[str, Any]) -> str:
+    """The commit of the code, or the engine's hash where it was none."""
+    commit, _, modified = str(record.get("git_commit") or "").partition("-")
+    engine = (record.get("environment") or {}).get("engine")
+    return f"{_short(commit)}{' (modified)' if modified else ''}" if commit else f"engine {_short(engine)}"
+
+
+def _short(value: Any) -> str:
+    return str(value or "unknown")[:SHOWN]
+
+
+def _some(values: Iterable[Any]) -> str:
+    distinct = sorted({str(value or "unknown") for value in values})
+    more = f" and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
+    return ", ".join(distinct[:LISTED]) + more
 
 
 def protocol(results: Results) -> list[str]:
@@ -181,7 +221,7 @@ def headroom(results: Results) -> list[str]:
 
 def kept_because(results: Results, method: str, labels: Labels) -> str:
     """In what some run of a cell was made otherwise than it would be now, and was kept; empty if there is none."""
-    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    runs = results.cells.get((method, labels), [])
     reasons = dict.fromkeys(str(kept["because"]) for run in runs if (kept := run.record.get("kept")))
     return "; ".join(reasons)
 
@@ -203,8 +243,8 @@ def circumstances(results: Results) -> list[str]:
 
 def share_of(results: Results, method: str, labels: Labels) -> str:
     """How much of a cell is there, such as "2 of 5 folds"; empty when all of it, or none."""
-    folds, seeds = results.grid()
-    runs = [run for run in results.finished if (run.method, run.labels) == (method, labels)]
+    folds, seeds = results.grid
+    runs = results.cells.get((method, labels), [])
     if not runs or len(runs) >= len(folds) * len(seeds):
         return ""
     there = len({run.fold for run in runs})

@@ -34,6 +34,15 @@ def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
     }
 
 
+def count_parameters(method: Method) -> dict[str, int]:
+    """How many are trained, those of adversaries included, and how many the reported network predicts with."""
+    reported = next(iter(method.predictors().values()))
+    return {
+        "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "predicting": sum(p.numel() for p in reported.parameters()),
+    }
+
+
 def write_results(folder: Path, result: Evaluation) -> None:
     """Write per-case numbers and example predictions."""
     write_rows(folder / "cases.csv", result.cases)

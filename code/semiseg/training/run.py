@@ -27,6 +27,7 @@ from semiseg.training.results import (
     SELECTION,
     WEIGHTS,
     checksums,
+    count_parameters,
     damage,
     describe_data,
     describe_method,
@@ -190,6 +191,7 @@ class _Attempt:
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
         metrics, began = {}, time.perf_counter()
         if not isinstance(method, Start):
+            self.record["method"]["parameters"] = count_parameters(method)
             where = self.dataset, self.partition.test, self.device, self.spec.training.precision
             result = evaluate(method, *where)
             if selection := trainer.selection:

@@ -72,7 +72,7 @@ function boardRows(row, range, best) {
     make("td", { class: "interval" }, interval(score, range, said)),
     make("td", { class: "number optional" }, row.finished === row.asked ? String(row.asked) : `${row.finished} of ${row.asked}`),
   ];
-  const rows = [make("tr", { class: row.cell.role === "semi-supervised" ? "row" : "row bound", id: `row-${row.id}` }, ...cells)];
+  const rows = [make("tr", { class: row.cell.role.endsWith("bound") ? "row bound" : "row", id: `row-${row.id}` }, ...cells)];
   if (open) rows.push(make("tr", { class: "detail" }, make("td", { colspan: 6 }, runTable(row.benchmark, row.cell, board.metric))));
   return rows;
 }
@@ -91,7 +91,8 @@ function boardHead() {
   const cells = Object.entries(columns).filter(([name]) => several(name)).flatMap(([name, column]) => {
     const ascending = name === "score" ? (metric.better === "lower") !== board.turned : !board.turned;
     const sorted = board.sort === name ? (ascending ? "ascending" : "descending") : "none";
-    const title = name === "score" ? `${metric.title} (${unitOf(board.metric, DATA.benchmarks[0])})` : column.title;
+    const units = [...new Set(DATA.benchmarks.map((benchmark) => unitOf(board.metric, benchmark)))];
+    const title = name === "score" ? `${metric.title} (${units.join(" or ")})` : column.title;
     const kind = name === "method" || name === "data" ? "" : name === "runs" ? "number optional" : "number";
     const cell = make("th", { scope: "col", "aria-sort": sorted, class: kind, "data-column": name },
       make("button", { type: "button", onclick: () => sortBy(name) }, title));

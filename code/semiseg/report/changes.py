@@ -1,0 +1,94 @@
+"""What changed between two folders of results: the same runs then and now."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from semiseg.labels import Labels, in_words
+from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.summary import KEY, Results, Run, read_results
+from semiseg.report.wording import kept_because, notes, share_of
+
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # of run.json, beside its settings
+    "data": lambda record: record["data"].get("hash"),
+    "split": lambda record: record["data"].get("split_hash"),
+    "code": lambda record: (record.get("identity") or {}).get("code"),
+    "commit": lambda record: record.get("git_commit"),
+}
+
+
+def earlier_results(results: Results, against: str | None) -> Results | None:
+    """The results in the folder `against`, unless that is the name of a method (a folder of that name is ./NAME)."""
+    if against is None or against in {entry.name for entry in results.entries} or not Path(against).is_dir():
+        return None
+    return read_results(Path(against))
+
+
+def changes_table(earlier: Results, results: Results) -> Table:
+    """Dice of every method then and now, over the runs (fold and seed) that both folders have finished."""
+    titles = {entry.name: entry.title for content in (earlier, results) for entry in content.entries}
+    dice = [content.cases.groupby([*KEY, "class"]).dice.mean().groupby(KEY).mean() for content in (earlier, results)]
+    rows: list[list[Cell]] = []
+    rules: set[int] = set()
+    for labels in [*results.amounts, *(amount for amount in earlier.amounts if amount not in results.amounts)]:
+        rules |= {len(rows)} - {0}
+        rows += [
+            [in_words(labels), title, *_compared(earlier, results, dice, method, labels)]
+            for method, title in titles.items()
+            if (method, labels) in earlier.cells or (method, labels) in results.cells
+        ]
+    return Table(
+        "changes",
+        f"What changed since {earlier.path.name}",
+        ["Labels", "Method", "Differs in", "Before", "Now", "Difference", "Runs compared", "The same", "New", "Gone"],
+        rows,
+        [
+            f"Dice (%) of the same folds and seeds in {earlier.path.name} (before) and {results.path.name} (now): "
+            "means over the runs that both have. The same: runs with the same Dice to six digits. New and gone: runs "
+            "that only one of them has; they are in no mean.",
+            "Differs in: what some of the compared runs record differently; older runs do not record all of it.",
+            *notes(results, results.entries, spread=False),
+        ],
+        rules,
+        text_columns=3,
+        heading=0,
+    )
+
+
+def _compared(earlier: Results, results: Results, dice: list[Any], method: str, labels: Labels) -> list[Cell]:
+    before, now = (
+        {(run.fold, run.seed): run for run in content.cells.get((method, labels), [])} for content in (earlier, results)
+    )
+    both = sorted(before.keys() & now.keys())
+    counts: list[Cell] = [len(now.keys() - before.keys()), len(before.keys() - now.keys())]
+    if not both:
+        return [ABSENT, ABSENT, ABSENT, ABSENT, 0, 0, *counts]
+    then, today = ([float(scores[method, labels, *key]) for key in both] for scores in dice)
+    mean_then, mean_now = sum(then) / len(both), sum(today) / len(both)
+    marks = f"{'†' * bool(share_of(results, method, labels))}{'‡' * bool(kept_because(results, method, labels))}"
+    differing = dict.fromkeys(what for key in both for what in _differing(before[key], now[key]))
+    return [
+        ", ".join(differing) or "nothing recorded",
+        f"{100 * mean_then:.2f}",
+        f"{100 * mean_now:.2f}{marks}",
+        f"{100 * (mean_now - mean_then):+.2f}",
+        len(both),
+        sum(round(a, 6) == round(b, 6) for a, b in zip(then, today, strict=True)),
+        *counts,
+    ]
+
+
+def _differing(before: Run, now: Run) -> list[str]:
+    """What both runs record, and record differently."""
+    then, today = before.record, now.record
+    found = [what for what, of in PARTS.items() if of(then) and of(today) and of(then) != of(today)]
+    flat_then, flat_today = _settings(then), _settings(today)
+    known = flat_then.keys() & flat_today.keys()
+    return [*found, *sorted(key for key in known if flat_then[key] != flat_today[key])]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run was asked, one level deep."""
+    spec = record["spec"]
+    flat = {key: spec[key] for key in ("network", "weights", "implementation") if key in spec}
+    return flat | (spec.get("config") or {}) | (spec.get("training") or {})

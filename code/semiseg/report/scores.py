@@ -1,0 +1,218 @@
+"""The tables of scores: Dice, every metric, every class; other networks and means of several."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import isnan
+
+import pandas as pd
+
+from semiseg.labels import Labels, in_words
+from semiseg.metrics import TABLE
+from semiseg.report.formats import ABSENT, Cell, Score, Table
+from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
+from semiseg.report.wording import kept_because, notes, share_of, share_or_number, unit_of_distances
+
+
+def main_table(results: Results) -> Table:
+    """Dice per method and amount of labels."""
+    scores = fold_statistics(results.cases)
+    rows: list[list[Cell]] = [
+        [e.title, *(score_cell(results, scores, "dice", e.name, labels) for labels in results.amounts)]
+        for e in results.entries
+    ]
+    for column in range(1, len(results.amounts) + 1):
+        mark_best(rows, column, [e.role == "semi-supervised" for e in results.entries], "higher")
+    columns = ["Method", *map(in_words, results.amounts)]
+    return Table(
+        "main",
+        f"Dice (%) by {share_or_number(results)} of labeled training cases",
+        columns,
+        rows,
+        notes(results),
+        role_changes(results.entries),
+    )
+
+
+def full_table(results: Results) -> Table:
+    """Every metric, one block of rows per amount of labels."""
+    scores = fold_statistics(results.cases)
+    unit = unit_of_distances(results)
+    rows: list[list[Cell]] = []
+    rules: set[int] = set()
+    for labels in results.amounts:
+        entries = [e for e in results.entries if (e.name, labels) in scores.index]
+        block: list[list[Cell]] = [
+            [
+                in_words(labels),
+                e.title,
+                *(score_cell(results, scores, metric, e.name, labels) for metric in TABLE),
+                ABSENT if (missed := empty_predictions(results, e.name, labels)) is None else missed,
+            ]
+            for e in entries
+        ]
+        for column, metric in enumerate(TABLE.values(), start=2):
+            mark_best(block, column, [e.role == "semi-supervised" for e in entries], metric.better)
+        rules |= {len(rows)} - {0}
+        rows += block
+    columns = [
+        f"{m.title} {'↑' if m.better == 'higher' else '↓'} ({unit if m.distance else '%'})" for m in TABLE.values()
+    ]
+    return Table(
+        "full",
+        "All metrics",
+        ["Labels", "Method", *columns, "Missed ↓"],
+        rows,
+        [
+            *notes(results),
+            "HD95: 95th percentile of both directions' surface distances, pooled; HD95 max: the larger of the "
+            "two directed percentiles; ASD: directed, prediction to reference; NSD: surface Dice at a tolerance "
+            f"of 1 ({unit}).",
+            "Missed: structures that were not predicted at all, over all runs. Each scores 0, and its distances "
+            "are the image diagonal.",
+        ],
+        rules,
+        text_columns=2,
+        heading=0,
+    )
+
+
+def class_table(results: Results) -> Table:
+    """Dice of each foreground class."""
+    scores = fold_statistics(results.cases, by=["class"])
+    overall = fold_statistics(results.cases)
+    rows: list[list[Cell]] = []
+    rules: set[int] = set()
+    for labels in results.amounts:
+        entries = [e for e in results.entries if (e.name, labels) in overall.index]
+        block: list[list[Cell]] = [
+            [
+                in_words(labels),
+                e.title,
+                *(
+                    score_cell(results, scores, "dice", e.name, labels, index)
+                    for index in range(1, len(results.classes) + 1)
+                ),
+                score_cell(results, overall, "dice", e.name, labels),
+            ]
+            for e in entries
+        ]
+        for column in range(2, len(results.classes) + 3):
+            mark_best(block, column, [e.role == "semi-supervised" for e in entries], "higher")
+        rules |= {len(rows)} - {0}
+        rows += block
+    return Table(
+        "classes",
+        "Dice (%) per class",
+        ["Labels", "Method", *results.classes, "Mean"],
+        rows,
+        notes(results),
+        rules,
+        text_columns=2,
+        heading=0,
+    )
+
+
+def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of the other single networks that a method could have predicted with, below the one it reports."""
+    primary = fold_statistics(results.cases)
+    others = fold_statistics(predictors, by=["predictor"])
+    with_others = set(predictors.method)
+    entries = [entry for entry in results.entries if entry.name in with_others]
+    rows: list[list[Cell]] = []
+    rules: set[int] = set()
+    for entry in entries:
+        names = list(dict.fromkeys(predictors.predictor[predictors.method == entry.name]))
+        rules |= {len(rows)} - {0}
+        rows.append(
+            [
+                entry.title,
+                "reported",
+                *(score_cell(results, primary, "dice", entry.name, labels) for labels in results.amounts),
+            ]
+        )
+        rows += [
+            [
+                "",
+                name,
+                *(score_cell(results, others, "dice", entry.name, labels, name) for labels in results.amounts),
+            ]
+            for name in names
+        ]
+    return Table(
+        "predictors",
+        "Dice (%) of secondary predictors",
+        ["Method", "Predictor", *map(in_words, results.amounts)],
+        rows,
+        notes(results, entries),
+        rules,
+        text_columns=2,
+    )
+
+
+def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
+    """Dice of means of several networks, those of as many together, the lower bound's first."""
+    scores = fold_statistics(predictors, by=["networks", "predictor"])
+    by_name = {entry.name: entry for entry in results.entries}
+    places = {name: place for place, name in enumerate(by_name)}
+    known = predictors[["networks", "method", "predictor"]].drop_duplicates().itertuples(index=False, name=None)
+    kinds = sorted(known, key=lambda kind: (kind[0], places[kind[1]]))
+    rows: list[list[Cell]] = [
+        [
+            str(networks),
+            by_name[method].title,
+            name,
+            *(score_cell(results, scores, "dice", method, labels, networks, name) for labels in results.amounts),
+        ]
+        for networks, method, name in kinds
+    ]
+    bound = results.bound("lower bound")
+    alone = sorted({n for n, *_ in kinds} - {n for n, method, _ in kinds if by_name[method].role == "lower bound"})
+    missing = [f"No mean of {n} networks of {bound.title} was made, with which these compare." for n in alone if bound]
+    return Table(
+        "ensembles",
+        "Dice (%) of means of several networks",
+        ["Networks", "Method", "Predictor", *map(in_words, results.amounts)],
+        rows,
+        [
+            *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
+            "Means of class probabilities. No method reports one: a mean of networks gains from their number alone.",
+            *missing,
+        ],
+        {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
+        text_columns=3,
+        heading=0,
+    )
+
+
+def score_cell(
+    results: Results, scores: pd.DataFrame, metric: str, method: str, labels: Labels, *rest: str | int
+) -> Cell:
+    """The mean of a metric in a table, or that there is none; `rest` are further levels of `scores`."""
+    found = lookup(scores, metric, method, labels, *rest)
+    if found is None or isnan(found[0]):
+        return ABSENT
+    scale = 1 if TABLE[metric].distance else 100
+    partial, kept = bool(share_of(results, method, labels)), bool(kept_because(results, method, labels))
+    return Score(found[0] * scale, found[1] * scale, partial=partial, kept=kept)
+
+
+def mark_best(rows: list[list[Cell]], column: int, eligible: list[bool], better: str) -> None:
+    """Mark the best mean of a column, and those that print the same.
+
+    Cells with missing folds do not compete: the folds they lack may be the hard ones.
+    """
+    pick: Callable[[list[float]], float] = max if better == "higher" else min
+    printed = {
+        i: round(cell.mean, 2)
+        for i, row in enumerate(rows)
+        if eligible[i] and isinstance(cell := row[column], Score) and not cell.partial
+    }
+    for index, mean in printed.items():
+        cell = rows[index][column]
+        if isinstance(cell, Score) and mean == pick(list(printed.values())):
+            rows[index][column] = replace(cell, best=True)
+
+
+def role_changes(entries: list[Entry]) -> set[int]:
+    """Rows before which a line sets bounds apart."""
+    return {i for i in range(1, len(entries)) if entries[i].role != entries[i - 1].role}

@@ -1,0 +1,133 @@
+"""One report on several benchmarks: Dice of all of them side by side, average ranks, and a page."""
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from semiseg.errors import UserError
+from semiseg.labels import in_words
+from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.page import write_joint_page
+from semiseg.report.plots import Plot, save_figure
+from semiseg.report.rank_plots import critical_difference_diagram, rank_plot
+from semiseg.report.ranks import DIAGRAM, Ranks, average_ranks, critical_difference, data_set, friedman, no_diagram
+from semiseg.report.scores import mark_best, role_changes, score_cell
+from semiseg.report.style import RC
+from semiseg.report.summary import ROLES, Entry, Results, fold_statistics, summary_frame
+from semiseg.report.tables import write_tables
+from semiseg.report.wording import data_title, notes, told_apart
+
+
+def write_several(contents: list[Results], out: Path) -> Path:
+    """Write summary.csv, tables/, plots/ and index.html on all of them to `out`; returns the page."""
+    names = [results.path.name for results in contents]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{', '.join(twice)}: several folders have this name; rename one, tables tell them by it.")
+    entries = all_entries(contents)
+    ranks = average_ranks(contents)
+    tables = [combined_table(contents, entries), ranks_table(contents, entries, ranks)]
+    out.mkdir(parents=True, exist_ok=True)
+    frames = [summary_frame(results) for results in contents]
+    summary = pd.concat(frames, keys=names, names=["benchmark"]).reset_index("benchmark")
+    summary.to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
+    write_tables(tables, out / "tables")
+    plots = _draw(contents, entries, ranks, out / "plots")
+    write_joint_page(contents, tables, plots, out / "plots", out / "index.html")
+    return out / "index.html"
+
+
+def all_entries(contents: list[Results]) -> list[Entry]:
+    """Every method once, bounds around the others; it is the same one where it has the same name."""
+    found: dict[str, Entry] = {}
+    for results in contents:
+        for entry in results.entries:
+            found.setdefault(entry.name, entry)
+    return sorted(found.values(), key=lambda entry: ROLES.index(entry.role))
+
+
+def combined_table(contents: list[Results], entries: list[Entry]) -> Table:
+    """Dice of every method in every benchmark at every amount of labels."""
+    columns = [(results, labels, fold_statistics(results.cases)) for results in contents for labels in results.amounts]
+    rows: list[list[Cell]] = [
+        [entry.title, *(score_cell(results, scores, "dice", entry.name, labels) for results, labels, scores in columns)]
+        for entry in entries
+    ]
+    for column in range(1, len(columns) + 1):
+        mark_best(rows, column, [entry.role == "semi-supervised" for entry in entries], "higher")
+    return Table(
+        "combined",
+        "Dice (%) in every benchmark",
+        ["Method", *(f"{results.path.name} {in_words(labels)}" for results, labels, _ in columns)],
+        rows,
+        ["Bold: best semi-supervised method among complete cells.", *_told(contents)],
+        role_changes(entries),
+    )
+
+
+def ranks_table(contents: list[Results], entries: list[Entry], ranks: Ranks) -> Table:
+    """The average rank of every method that is complete everywhere, and its rank in each data set."""
+    titles, data_sets, average = {e.name: e.title for e in entries}, ranks.data_sets, ranks.average
+    names = _names(contents)
+    rows: list[list[Cell]] = [
+        [titles[str(method)], f"{rank:.2f}", *(f"{rank:.2f}" for rank in data_sets[method])]
+        for method, rank in average.items()
+    ]
+    told = [
+        f"Ranks by Dice, 1 the best, in {len(ranks.blocks)} comparisons (a benchmark at one amount of labels), "
+        f"averaged within each of {len(data_sets)} data sets and then over these. Benchmarks on the same data are "
+        "one data set.",
+        "Only methods with all their runs in every comparison are ranked"
+        + (f"; left out: {', '.join(titles[name] for name in ranks.left_out)}." if ranks.left_out else "."),
+    ]
+    if ranks.skipped:
+        told.append(f"Not counted, since fewer than two methods are complete there: {', '.join(ranks.skipped)}.")
+    if enough(ranks):
+        told.append(
+            f"Friedman's test over data sets: p {friedman(data_sets):.3g}; critical difference of Nemenyi at 5 %: "
+            f"{critical_difference(len(average), len(data_sets)):.2f}."
+        )
+    elif len(data_sets) < DIAGRAM:
+        told.append(no_diagram(len(data_sets)))
+    return Table(
+        "ranks",
+        "Average ranks",
+        ["Method", "Average rank", *(names[str(data)] for data in data_sets.index)],
+        rows or [["None", *[ABSENT] * (1 + len(data_sets))]],
+        [*told, *_told(contents)],
+    )
+
+
+def enough(ranks: Ranks) -> bool:
+    """Whether there are data sets and methods enough for a critical difference."""
+    return len(ranks.data_sets) >= DIAGRAM and ranks.blocks.shape[1] > 2
+
+
+def _names(contents: list[Results]) -> dict[str, str]:
+    """The title of every data set; where two have the same one, with a benchmark's name."""
+    first = {data_set(results): results for results in reversed(contents)}
+    titles = [data_title(results) for results in first.values()]
+    return dict(zip(first, told_apart(titles, [results.path.name for results in first.values()]), strict=True))
+
+
+def _told(contents: list[Results]) -> list[str]:
+    """The footnotes of all benchmarks, each with the name of its own."""
+    return [f"{results.path.name}: {' '.join(notes(results, results.entries))}" for results in contents]
+
+
+def _draw(contents: list[Results], entries: list[Entry], ranks: Ranks, folder: Path) -> list[Plot]:
+    """Draw what can be drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[tuple[Plot, Figure]] = []
+    with matplotlib.rc_context(RC):
+        if ranks.blocks.shape[1] > 1:
+            caption = "Ranks by Dice in every data set, averaged over its amounts of labels, and their mean."
+            drawn.append((Plot("ranks", "Average ranks", caption), rank_plot(ranks, entries, _names(contents))))
+        if enough(ranks):
+            caption = "Bars join methods whose average ranks differ by less than the critical difference."
+            plot = Plot("critical_differences", "Critical differences", caption)
+            drawn.append((plot, critical_difference_diagram(ranks.data_sets, entries)))
+        for plot, figure in drawn:
+            save_figure(figure, folder / plot.name)
+    return [plot for plot, _ in drawn]
