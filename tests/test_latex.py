@@ -170,9 +170,11 @@ def test_a_table_in_parts_loses_nothing(many):
 def test_parts_of_a_table_say_so_and_can_be_referred_to(many):
     tex = latex(many["full"])
     count = tex.count(r"\begin{table}")
-    assert re.findall(r"\\label\{(.*)\}", tex) == ["tab:full", *(f"tab:full-{n}" for n in range(2, count + 1))]
-    continued = [f"All metrics, continued ({n} of {count})." for n in range(2, count + 1)]
-    assert re.findall(r"\\caption\{(.*)\}", tex) == ["All metrics.", *continued]
+    whole = "tab:tiny-full"
+    assert re.findall(r"\\label\{(.*)\}", tex) == [whole, *(f"{whole}-{n}" for n in range(2, count + 1))]
+    caption = r"All metrics: Phantom (synthetic data), unet\_small, 7 training steps"
+    continued = [f"{caption}, continued ({n} of {count})." for n in range(2, count + 1)]
+    assert re.findall(r"\\caption\{(.*)\}", tex) == [f"{caption}.", *continued]
 
 
 def test_a_file_names_the_packages_it_needs(texts):

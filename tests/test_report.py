@@ -471,7 +471,7 @@ def test_the_terminal_shows_the_main_table(results):
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(terminal_table(results))
     shown = console.export_text()
-    assert re.search(r"Ant\s*│\s*75.00 ± 0.00 │\s*90.00†", shown)
+    assert re.search(r"Ant\s+75.00 ± 0.00 \s+90.00†", shown)
     assert "[odd] name" in shown
 
 

@@ -42,6 +42,13 @@ class Table:
     rules: set[int] = field(default_factory=set)  # rows with a line above, which sets groups apart
     text_columns: int = 1  # leading columns that hold words
     heading: int | None = None  # the one of them with one value in each group, which can stand above the group
+    about: str = ""  # what was trained and how much, which stands behind the title where a table stands alone
+    benchmark: str = ""  # a name that tells its label in a paper from those of other benchmarks
+
+    @property
+    def caption(self) -> str:
+        """The title of a table that stands alone."""
+        return f"{self.title}: {self.about}" if self.about else self.title
 
 
 def text(cell: Cell) -> str:
@@ -64,7 +71,7 @@ def markdown(table: Table) -> str:
         return f"**{words}**" if _is_best(cell) else words
 
     align = ["---" if i < table.text_columns else "---:" for i in range(len(table.columns))]
-    lines = [f"### {table.title}", "", line([shown(c) for c in table.columns]), line(align)]
+    lines = [f"### {table.caption}", "", line([shown(c) for c in table.columns]), line(align)]
     lines += [line([shown(cell) for cell in row]) for row in table.rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
 

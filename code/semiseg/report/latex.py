@@ -88,11 +88,11 @@ def latex(table: Table) -> str:
     floats = [(rows, panel) for rows in _pages(table, headings, size, panels) for panel in panels]
     for number, (rows, panel) in enumerate(floats, start=1):
         part = f", continued ({number} of {len(floats)})" if number > 1 else ""
-        label = f"{table.name}-{number}" if number > 1 else table.name
+        label = "-".join(filter(None, [table.benchmark, table.name, str(number) if number > 1 else ""]))
         lines += [
             r"\begin{table}[tp]",
             r"\centering",
-            rf"\caption{{{_escaped(table.title + part)}.}}",
+            rf"\caption{{{_escaped(table.caption + part)}.}}",
             rf"\label{{tab:{label}}}",
             rf"\smallskip\{size.name}\setlength{{\tabcolsep}}{{{SEPARATION:g}pt}}",
             *_tabular(table, headings, rows, panel, size),
@@ -165,7 +165,7 @@ def _pages(table: Table, headings: dict[int, str], size: Size, panels: list[Pane
         heights.append(size.line * (max(lines) + (i in headings)) + 6 * (i in table.rules))
     head = size.line * max(len(_broken(table, c, size)) for p in panels for c in p.columns)
     notes = 8 * ceil(1.1 * _width(" ".join(table.notes), SIZES[1]) / WIDTH)
-    room = HEIGHT - 24 * ceil(_width(table.title, SIZES[0]) / WIDTH) - head - 40  # caption, rules, and a margin
+    room = HEIGHT - 24 * ceil(_width(table.caption, SIZES[0]) / WIDTH) - head - 40  # caption, rules, and a margin
     pages, begin = [], 0
     while begin < len(heights):
         end = begin + 1

@@ -1,7 +1,9 @@
 """All tables of a report, their files, and the one for the terminal."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -18,7 +20,7 @@ from semiseg.report.ranking import ranking_table
 from semiseg.report.scores import class_table, ensemble_table, full_table, main_table, predictor_table, role_changes
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results
-from semiseg.report.wording import data_source, data_title
+from semiseg.report.wording import budget, data_source, data_title
 
 
 def all_tables(results: Results, against: str | None = None) -> list[Table]:
@@ -41,7 +43,8 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
     tables += [table for table in (ranking_table(results), published_table(results)) if table]
-    return [*tables, paper_table(results)]
+    about, name = f"{data_title(results)}, {budget(results)}", str(results.record["spec"]["benchmark"])
+    return [replace(table, about=about, benchmark=name) for table in (*tables, paper_table(results))]
 
 
 def reference_method(results: Results, against: str | None) -> Entry | None:
@@ -87,9 +90,9 @@ def paper_table(results: Results) -> Table:
 def terminal_table(results: Results) -> Group:
     """The main table for the terminal; what stands above and below it may be wider."""
     table = main_table(results)
-    rich = RichTable()
+    rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # narrow: four scores fit 80 columns
     for index, column in enumerate(table.columns):
-        rich.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        rich.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for index, (entry, row) in enumerate(zip(results.entries, table.rows, strict=True)):
         rich.add_row(
             *map(_styled, row),
