@@ -496,7 +496,7 @@ def test_one_method_is_trained_in_minutes_where_no_option_says_otherwise():
     required = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
     assert required == ["method", "data"]
     like = load_benchmark(find_benchmark(defaults["benchmark"]), {})
-    assert (like.network, like.training.steps, like.training.size) == ("unet_small", 400, (64, 64))
+    assert (like.network, like.training.steps, like.training.size) == ("unet_small", 200, (64, 64))
 
 
 def test_an_embedded_benchmark_is_found_by_name_from_any_folder(root, refused):
@@ -604,6 +604,26 @@ def test_a_run_that_another_process_carries_out_is_waited_for_and_named(root, ca
         monkeypatch.setattr(time, "sleep", finish_it)
         assert call("run", "quick.yaml", "--device", "cpu") == 0
     assert f"held by process {os.getpid()}" in capfd.readouterr().out.replace("\n", " ")
+
+
+def test_a_training_with_other_settings_has_a_folder_of_its_own_and_the_same_goes_on_in_its_own(root, capfd):
+    options = ["train", "supervised", "--data", "tiny", "--benchmark", "quick.yaml", "--device", "cpu"]
+    for settings, folder in (
+        (["--labels", "25%"], "train_tiny"),
+        (["--labels", "50%"], "train_tiny"),
+        (["--labels", "25%", "--set", "training.steps=3"], "train_tiny-2"),
+        (["--labels", "25%", "--set", "networks=2", "--set", "training.steps=3"], "train_tiny-3"),
+        (["--labels", "50%", "--set", "training.steps=3"], "train_tiny-2"),
+    ):
+        carried_out.clear()
+        assert call(*options, *settings) == 0
+        labels = settings[1].removesuffix("%")
+        run = f"runs/supervised/labels-{labels}/fold-0/seed-0"
+        assert carried_out == [run]
+        assert f"Run: results/{folder}/{run}" in capfd.readouterr().out
+    carried_out.clear()
+    assert call(*options, "--labels", "50%") == 0
+    assert not carried_out  # it is there
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)

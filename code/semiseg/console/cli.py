@@ -256,7 +256,10 @@ def tune(
 def train(
     method: Annotated[str, typer.Argument(help="A name that `semiseg methods` lists.")],
     data: Annotated[str, typer.Option(help="Name of a prepared data set.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; results/train_DATA by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; results/train_DATA by default, or train_DATA-2 for other settings."),
+    ] = None,
     benchmark: Annotated[
         Path, typer.Option(help="Benchmark, a file or a name, whose network and training are used.")
     ] = Path("quick"),
@@ -274,17 +277,16 @@ def train(
     """Train and evaluate one method on one fold."""
     with console.status(LOADING):
         from semiseg.benchmarks.expansion import Selection
-        from semiseg.console.running import carry_out
+        from semiseg.console.running import carry_out, own_folder
     from semiseg.data.splits import FOLDS
     from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
     from semiseg.settings import BenchmarkSettings, load_benchmark, validate
     from semiseg.training.places import Places
 
-    out = out or Path("results", f"train_{data}")
     like = load_benchmark(find_benchmark(benchmark), {})
     content: dict[str, Any] = like.model_dump(include={"network", "weights", "training", "tuned"}) | {
-        "name": re.sub(r"[^\w.-]", "_", out.resolve().name),
+        "name": "train",
         "dataset": data,
         "labels": [labels],
         "repeats": max(fold, 0) // FOLDS + 1,
@@ -303,6 +305,8 @@ def train(
     variant = like.variants([method])[method]
     entry = variant._replace(config=variant.config | config).entry(method)
     settings = validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
+    out = out or own_folder(Path("results", f"train_{data}"), settings)
+    settings = settings.model_copy(update={"name": re.sub(r"[^\w.-]", "_", out.resolve().name)})
     executor = make_executor("local", {"device": device, "jobs": 1})
     places = Places(out, data_dir, splits or data_dir / "splits", methods_dir)
     if carry_out(settings, places, Selection(), executor, _stale(rerun_stale, keep_stale)):
