@@ -1,6 +1,7 @@
 """`image_folder`: 2D images and masks of one's own, paired by file name."""
 
 import csv
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -123,14 +124,22 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
 
 
 def _namesakes(images: list[str], masks: list[str]) -> dict[str, str]:
-    """The mask that each image without one may have: called alike but for capitals, or nearly so if there are few."""
+    """The mask that each image without one may have: called alike but for capitals, or nearly so if there are few.
+
+    Names with other numbers are of other cases.
+    """
     folded = {mask.casefold(): mask for mask in masks}
     found = {image: folded[image.casefold()] for image in images if image.casefold() in folded}
     if len(images) * len(masks) <= COMPARISONS:
         for image in (image for image in images if image not in found):
-            if close := get_close_matches(image, [mask for mask in masks if mask not in found.values()], n=1):
+            free = [mask for mask in masks if mask not in found.values() and _numbers(mask) == _numbers(image)]
+            if close := get_close_matches(image, free, n=1):
                 found[image] = close[0]
     return found
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"[0-9]+", name)]
 
 
 def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

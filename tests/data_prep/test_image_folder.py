@@ -197,6 +197,10 @@ def test_a_misspelt_mask_is_one_problem_not_two(source: Path) -> None:
         prepared(source)
     (message,) = caught.value.messages
     assert "scan_02.png: has no mask of its name; if scna_02.png is it, name both alike" in message
+    (source / "masks" / "scna_02.png").replace(source / "masks" / "scan_04.png")  # of another case, for all one knows
+    with pytest.raises(UserErrors) as caught:
+        prepared(source)
+    assert "scan_02.png (one of 2, like" in "".join(caught.value.messages)
 
 
 def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
