@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests.test_report import page_text, write_run
 
 from semiseg.data.discovery import recipes
+from semiseg.data.protocol import Protocol
 from semiseg.errors import UserError
-from semiseg.report.formats import comma_separated, markdown
+from semiseg.report.formats import Score, comma_separated, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.published import PROTOCOLS, published_table, read_published
+from semiseg.report.reproduced import reproduced_table
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 
@@ -55,6 +58,41 @@ def test_only_rows_on_these_very_data_are_shown_and_as_the_source_has_them(resul
     assert "selected on test: the best checkpoint on the very test cases" in " ".join(table.notes)
     assert "not stated" not in " ".join(table.notes)
     assert all(word in render(table) for render in (markdown, comma_separated, latex) for word in ("99.25", "paper B"))
+
+
+def protocol_run(results, method, labels, last, chosen):
+    """A run under a protocol, with what a rule has chosen of it."""
+    folder = write_run(results, method, labels, 0, last)
+    record = json.loads((folder / "run.json").read_text())
+    record["spec"]["protocol"] = Protocol(validation="val", selected_on=("validation",)).model_dump(mode="json")
+    (folder / "run.json").write_text(json.dumps(record))
+    rows = pd.read_csv(folder / "cases.csv").assign(predictor="selected on validation", networks=1, dice=chosen)
+    pd.concat([rows, rows.assign(predictor="second", dice=0.01)]).to_csv(folder / "predictors.csv", index=False)
+
+
+def test_a_published_number_stands_beside_its_reproduction_under_each_rule(tmp_path):
+    (tmp_path / "published.csv").write_text(
+        f"{HEADER}P,Phantom,3 volumes,Ant,99.1,,1.5,,selected on test,paper <A>,seen\n"
+        "P,Phantom,3 volumes,Ant,97.5,,,,last weights,its log,\n"
+        "P,Phantom,7 volumes,Ant,99.9,,,,last weights,not run here,\n"
+        "P,Phantom,10%,Ant,11.1,,,,last weights,not a count,\n"
+        "P,Phantom,3 volumes,Bee,99.25,98,,,last weights,another method,\n"
+        "Q,Elsewhere,3 volumes,Ant,12.3,,,,not stated,other data,\n"
+    )
+    protocol_run(tmp_path / "tiny", "ant", "3 cases", 0.6, 0.7)
+    table = reproduced_table(read_results(tmp_path / "tiny"))
+    assert table.columns[-3:] == ["Published", "Last weights here", "selected on validation here"]
+    assert [[text(cell) for cell in row] for row in table.rows] == [
+        ["3 volumes", "Ant", "paper <A>", "selected on test", "99.1", "60.00", "70.00"],
+        ["3 volumes", "Ant", "its log", "last weights", "97.5", "60.00", "70.00"],
+    ]
+    assert not any(cell.best for row in table.rows for cell in row if isinstance(cell, Score))
+    names = [table.name for table in all_tables(read_results(tmp_path / "tiny"))]
+    assert names.count("reproduced") == 1
+
+
+def test_without_a_protocol_nothing_is_called_reproduced(results):
+    assert reproduced_table(read_results(results)) is None
 
 
 def test_a_published_number_is_never_ranked_with_measured_ones(results):

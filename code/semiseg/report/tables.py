@@ -17,6 +17,7 @@ from semiseg.report.latex import latex
 from semiseg.report.pairs import pair_table
 from semiseg.report.published import published_table
 from semiseg.report.ranking import ranking_table
+from semiseg.report.reproduced import reproduced_table
 from semiseg.report.scores import class_table, ensemble_table, full_table, main_table, predictor_table, role_changes
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results
@@ -42,7 +43,8 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
     tables.append(cost_table(results))
     if reference and (compared := case_differences(results, reference)):
         tables.append(case_difference_table(results, reference, compared))
-    tables += [table for table in (ranking_table(results), published_table(results)) if table]
+    further = (reproduced_table(results), ranking_table(results), published_table(results))
+    tables += [table for table in further if table]
     about, name = f"{data_title(results)}, {budget(results)}", str(results.record["spec"]["benchmark"])
     return [replace(table, about=about, benchmark=name) for table in (*tables, paper_table(results))]
 

@@ -1,0 +1,56 @@
+"""The table of published numbers beside what the same protocol gave here: the last weights, and what rules chose."""
+
+from semiseg.labels import COUNT, Labels, count_of
+from semiseg.report.formats import Cell, Table
+from semiseg.report.published import FILE, read_published
+from semiseg.report.scores import score_cell
+from semiseg.report.summary import Results, fold_statistics
+
+CHOSEN = "selected on "  # how predictors begin that a rule of a protocol has chosen
+
+
+def reproduced_table(results: Results) -> Table | None:
+    """A row for every published number of a method that was run under a protocol here; None where there is none."""
+    if not results.record["spec"].get("protocol"):
+        return None
+    published = read_published(results.path.parent / FILE)
+    title = results.record["data"]["title"]
+    published = published[[title in titles.split("; ") for titles in published.titles]]
+    last = fold_statistics(results.cases)
+    chosen = results.predictors
+    if not chosen.empty:
+        chosen = chosen[chosen.predictor.str.startswith(CHOSEN)]
+    rules = [] if chosen.empty else list(dict.fromkeys(chosen.predictor))
+    selected = fold_statistics(chosen, by=["predictor"]) if rules else last
+    names = {entry.title: entry.name for entry in results.entries}
+    rows: list[list[Cell]] = []
+    for row in published.to_dict("records"):
+        name, labels = names.get(row["method"]), _amount(results, row["labelled"])
+        if name is None or labels is None or not row["dice"]:
+            continue
+        here = [score_cell(results, selected, "dice", name, labels, rule) for rule in rules]
+        measured = score_cell(results, last, "dice", name, labels)
+        rows.append([row["labelled"], row["method"], row["source"], row["protocol"], row["dice"], measured, *here])
+    if not rows:
+        return None
+    return Table(
+        "reproduced",
+        "Published Dice (%) and what the protocol gave here",
+        ["Labels", "Method", "Source", "Rule", "Published", "Last weights here", *(f"{rule} here" for rule in rules)],
+        rows,
+        [
+            "Rule: which cases chose the published checkpoint; compare a number with the column of the same rule. "
+            "Here rules choose among checkpoints of the very training whose last weights stand beside them.",
+            "Network and steps are those of the caption; where they are not the source's, nothing is reproduced.",
+        ],
+        {i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]},
+        text_columns=4,
+        heading=0,
+    )  # fmt: skip
+
+
+def _amount(results: Results, published: str) -> Labels | None:
+    """The amount of labels here that counts as many as a source does, whatever either calls its cases."""
+    wanted = COUNT.fullmatch(published)
+    counts = {counted[0]: own for own in results.amounts if (counted := count_of(own))}
+    return counts.get(int(wanted[1])) if wanted else None
