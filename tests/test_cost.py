@@ -33,6 +33,16 @@ def test_parameters_that_are_trained_and_those_at_test_time_are_told_apart(tmp_p
     assert [row[:4] for row in table.rows] == [["Ant", "1", "2.35", "1.20"], ["Old", "1", "–", "–"]]
 
 
+def test_energy_has_a_column_where_some_run_could_read_it(tmp_path):
+    write_run(tmp_path, "ant", 0.05, 0, 0.6, attempt_joules=1500.0)
+    write_run(tmp_path, "ant", 0.05, 1, 0.6, attempt_joules=None)
+    write_run(tmp_path, "old", 0.05, 0, 0.6)
+    table = cost_table(read_results(tmp_path))
+    column = table.columns.index("Energy (kJ)")
+    assert [row[column] for row in table.rows] == ["1.5 (1 of 2)", "–"]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
 def test_what_a_run_starts_from_counts_among_its_seconds(tmp_path):
     write_run(tmp_path, "ant", 0.05, 0, 0.6, seconds=10, start={"seconds": 5})
     write_run(tmp_path, "ant", 0.05, 1, 0.6, seconds=11)

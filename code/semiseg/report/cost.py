@@ -15,23 +15,27 @@ def cost_table(results: Results) -> Table:
     entries = [entry for entry in results.entries if entry.role != "theirs"]
     runs = {entry.name: [run.record for run in results.own if run.method == entry.name] for entry in entries}
     counted = any(_parameters(record) for records in runs.values() for record in records)
+    metered = any(record.get("attempt_joules") is not None for of in runs.values() for record in of)
     columns = {key: f"Parameters {what} (million)" for key, what in PARAMETERS.items() if counted}
     return Table(
         "cost",
         "What a run costs",
-        ["Method", "Networks", *columns.values(), "Runs", "Seconds", "Images a second", "Memory (MB)", "At once"],
-        [_row(entry, runs[entry.name], list(columns)) for entry in entries],
+        ["Method", "Networks", *columns.values(), "Runs", "Seconds", "Images a second", "Memory (MB)"]
+        + ["Energy (kJ)"] * metered
+        + ["At once"],
+        [_row(entry, runs[entry.name], list(columns), metered) for entry in entries],
         [
             *notes(results, [], spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
             "all do. Seconds: of training, in all attempts; memory: the highest in a run.",
+            *["Energy: of all processors of the machine while the run's last attempt went on."] * metered,
             f"At once: how many runs shared the device, on which seconds depend; {ABSENT} where runs do not tell. "
             "Compare methods where it is the same for both, and the machine, too.",
         ],
     )
 
 
-def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str]) -> list[Cell]:
+def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str], metered: bool) -> list[Cell]:
     environments = [record.get("environment") or {} for record in records]
     return [
         entry.title,
@@ -41,6 +45,7 @@ def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str]) -> list
         _mean(records, "seconds"),
         _mean(records, "images_per_second"),
         _mean(records, "peak_memory_mb"),
+        *[_mean(records, "attempt_joules", 1e-3)] * metered,
         ", ".join(
             sorted({str(e.get("concurrency", ABSENT)) for e in environments}, key=lambda n: (n == ABSENT, len(n), n))
         ),
@@ -58,8 +63,8 @@ def _millions(records: list[dict[str, Any]], key: str) -> str:
     return ", ".join(f"{count / 1e6:.2f}" for count in counts) or ABSENT
 
 
-def _mean(records: list[dict[str, Any]], key: str) -> str:
+def _mean(records: list[dict[str, Any]], key: str, unit: float = 1.0) -> str:
     """The mean of what runs recorded, and of how many where some did not."""
-    known = [float(record[key]) for record in records if record.get(key) is not None]
+    known = [unit * float(record[key]) for record in records if record.get(key) is not None]
     share = f" ({len(known)} of {len(records)})" if len(known) < len(records) else ""
     return f"{fmean(known):.1f}{share}" if known else ABSENT

@@ -16,6 +16,7 @@ from semiseg.start import Start
 from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
+from semiseg.training.energy import Meter
 from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
 from semiseg.training.evaluation import evaluate, evaluate_selected
 from semiseg.training.files import read_record, save_tensors, write_json, write_rows
@@ -112,6 +113,7 @@ class _Attempt:
     record: Record
     notes: list[str] = field(default_factory=list)  # what the user should know, one line each
     began: float = field(default_factory=time.perf_counter)
+    meter: Meter = field(default_factory=Meter)
 
     def carry_out(self) -> Record:
         """Do it, and keep the record of what came of it."""
@@ -208,6 +210,7 @@ class _Attempt:
             "seconds": round(trainer.seconds, 2),  # of training, in all attempts
             "evaluation_seconds": round(time.perf_counter() - began, 2),
             "attempt_seconds": round(time.perf_counter() - self.began, 2),  # of this one, evaluation included
+            "attempt_joules": self.meter.joules,  # of all processors, likewise; None where they cannot be read
             "images_per_second": round(trainer.images_per_second, 1),
             "peak_memory_mb": peak_memory(self.device),
             "metrics": metrics,
@@ -237,7 +240,7 @@ class _Attempt:
             self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder, start
         )
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
-        trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size), self.stop
+        trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size, self.meter), self.stop
         trainer.guard = self.lease.demand
         self.record["method"]["networks"] = trainer.method.networks  # settings may change the number
         return trainer
@@ -255,12 +258,14 @@ class _Attempt:
 class _Pace:
     """Tells with every heartbeat how far a training is, how fast it goes, and how long it will take."""
 
-    def __init__(self, lease: Lease, images: int) -> None:
-        self.lease, self.images = lease, images  # of a step
+    def __init__(self, lease: Lease, images: int, meter: Meter) -> None:
+        self.lease, self.images, self.meter = lease, images, meter  # images of a step
         self.first, self.began = 0, 0.0
 
     def __call__(self, step: int, steps: int, loss: float | None) -> None:
         now = time.monotonic()
+        if step % 100 == 0:
+            self.meter.read()
         if not self.began:
             self.first, self.began = step, now
         self.lease.show(step=step, steps=steps, loss=loss)
