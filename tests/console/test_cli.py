@@ -666,7 +666,7 @@ def test_all_images_that_cannot_be_predicted_are_told_together_and_the_others_ge
     assert call("predict", run, "frames", "--out", "masks", "--device", "cpu") == 2
     out, err = capfd.readouterr()
     assert [path.name for path in (root / "masks").iterdir()] == ["grey.png"]
-    assert out.startswith("1 masks in masks")
+    assert out.startswith("1 mask in masks")
     assert err.count("\n") == 2, err
     assert "has 3 channels, and the run was trained on 1; convert it" in err
     assert "(one of 2, like" in err
@@ -677,8 +677,8 @@ def test_masks_that_show_nothing_are_counted(root, capfd, monkeypatch):
     run = next((root / "results").rglob("run.json")).parent
     Image.new("L", (24, 24)).save(root / "grey.png")
     for shown, said in (
-        (0, "1 masks in masks, in 1 of which there is nothing but background"),
-        (1, "1 masks in masks"),
+        (0, "1 mask in masks, in 1 of which there is nothing but background"),
+        (1, "1 mask in masks"),
     ):
         monkeypatch.setattr(prediction, "predict_case", lambda *_, s=shown: [np.full((24, 24), s, np.uint8)])
         assert call("predict", run, "grey.png", "--out", "masks", "--device", "cpu") == 0

@@ -404,7 +404,8 @@ def predict(
         except UserError as error:
             problems.append(str(error))
     nothing = f", in {empty} of which there is nothing but background" if empty else ""
-    console.print(f"{len(files) - len(problems)} masks in {out}{nothing}", highlight=False)
+    written = len(files) - len(problems)
+    console.print(f"{written} mask{'s' * (written != 1)} in {out}{nothing}", highlight=False)
     if problems:
         raise UserErrors(one_of_each_kind(problems))
 
