@@ -650,7 +650,7 @@ def test_a_method_that_is_gone_hides_no_run_of_another(root, capfd):
     path.write_text(yaml.safe_dump(content | {"methods": [*content["methods"], "agreement"]}))
     assert call("status", "results/quick") == 0
     out = capfd.readouterr().out
-    assert "Left out: agreement, not found (--methods-dir)." in out
+    assert "Not counted: agreement, not found (--methods-dir)" in out
     assert re.search(r"finished +2", out)
     path.write_text(yaml.safe_dump(content | {"methods": ["agreement"]}))
     assert call("status", "results/quick") == 2

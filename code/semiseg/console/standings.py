@@ -63,5 +63,6 @@ def _known(settings: BenchmarkSettings, found: Methods) -> BenchmarkSettings:
         return settings
     if len(gone) == len(variants):
         raise UserError(f"benchmark {settings.name}: {found.problem(variants[gone[0]].implementation)}")
-    console.print(f"Left out: {', '.join(gone)}, not found (--methods-dir).", highlight=False, soft_wrap=True)
+    line = f"Not counted: {', '.join(gone)}, not found (--methods-dir); finished runs stay, and reports show them."
+    console.print(line, highlight=False, soft_wrap=True)
     return settings.model_copy(update={"methods": tuple(v.entry(n) for n, v in variants.items() if n not in gone)})
