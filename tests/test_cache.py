@@ -13,7 +13,8 @@ from semiseg.data.cache import ItemCache, item_cache, training_items
 from semiseg.data.cropping import Crop
 from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition
-from semiseg.data.store import Dataset
+from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.errors import UserError
 
 SIZES = {
     "slices": (2, (16, 16), None),
@@ -84,6 +85,19 @@ def test_items_of_earlier_data_are_not_taken_and_their_space_is_freed(tmp_path):
     after = set((tmp_path / "cache" / "tiny").iterdir())
     assert len(after) == 1
     assert not after & before
+
+
+def test_images_of_another_type_are_refused_not_cut_to_that_of_the_others(tmp_path):
+    info = DatasetInfo("toy", "Toy", "none", ("background", "thing"), "CC0", "")
+    mask = np.zeros((8, 8), np.uint8)
+    bytes_, shares = np.full((1, 8, 8), 200, np.uint8), np.full((1, 8, 8), 0.8, np.float32)
+    cases = [Case(name, name, image, mask, (1.0, 1.0)) for name, image in (("a", bytes_), ("b", shares))]
+    write_dataset(tmp_path / "toy.h5", info, cases)
+    cache = ItemCache(Dataset(tmp_path / "toy.h5"), (8, 8), None, "image")
+    assert cache.items(["a"])[0].max() == 200
+    with pytest.raises(UserError, match="case 'b' holds float32, others uint8"):
+        cache.items(["a", "b"])
+    assert not cache.bytes[cache.number["b"]]
 
 
 def test_a_file_that_was_cut_off_is_made_again(tmp_path):

@@ -19,6 +19,7 @@ from torch import Tensor
 from semiseg.data.cropping import Crop, region
 from semiseg.data.scale import pad, to_training
 from semiseg.data.store import Dataset
+from semiseg.errors import UserError
 
 Kind = Literal["image", "label"]
 VERSION = 1
@@ -67,6 +68,11 @@ class ItemCache:
         missing = [case for case in dict.fromkeys(cases) if not self.bytes[self.number[case]]]
         for case in missing:
             array = self.dataset.image(case) if self.kind == "image" else self.dataset.label(case)[None]
+            if array.dtype != self.type:  # written among the others it would be cut to their type
+                raise UserError(
+                    f"{self.dataset.path}: the {self.kind} of case {case!r} holds {array.dtype}, others {self.type}; "
+                    "give all images one type and prepare the data again."
+                )
             self._view(case)[...] = training_items(torch.from_numpy(array), self.size, self.kind == "label", self.crop)
         if missing and isinstance(self.bytes, np.memmap):
             self.bytes.flush()  # before any of it counts as made
