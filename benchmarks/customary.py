@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from semiseg.data.sampling import Stream
+from semiseg.data.sampling import Chain
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.training.trainer import Trainer
@@ -31,7 +31,7 @@ class CustomaryLoop:
         self.files = [f for case in partition.labeled for f in write_slices(dataset, case, folder)]
         count = len(self.files)
         self.files += [f for case in partition.unlabeled for f in write_slices(dataset, case, folder)]
-        streams = Stream(count, "labeled"), Stream(len(self.files) - count, "unlabeled")
+        streams = Chain(count, "labeled"), Chain(len(self.files) - count, "unlabeled")
         batches = (
             streams[0].take(t * settings.labeled_batch, settings.labeled_batch)
             + [count + i for i in streams[1].take(t * settings.unlabeled_batch, settings.unlabeled_batch)]

@@ -59,4 +59,4 @@ class Brats2019(VolumeRecipe):
     def load(self, item: Pair) -> Case:
         """The head, with one mask for all regions of the tumor."""
         case = self.case(item, REGIONS)
-        return replace(case, label=(case.label > 0).astype(np.uint8))
+        return replace(case, label=(np.asarray(case.label) > 0).astype(np.uint8))

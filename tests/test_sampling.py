@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from semiseg.contract import tiny_dataset
-from semiseg.data.sampling import Stream, TrainingSet, disjoint_parts
-from semiseg.data.scale import resize
+from semiseg.data.cropping import Crop
+from semiseg.data.sampling import Chain, TrainingSet, disjoint_parts
+from semiseg.data.scale import absolute, resize
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -69,7 +71,7 @@ def test_hidden_labels_may_even_be_missing(tmp_path):
 
 @pytest.mark.parametrize(("count", "batch"), [(7, 3), (1, 4), (5, 5), (3, 8)])
 def test_every_item_is_shown_once_per_epoch(count, batch):
-    stream = Stream(count, "seed")
+    stream = Chain(count, "seed")
     items = [i for step in range(count * 4) for i in stream.take(step * batch, batch)]
     assert len(items) == 4 * count * batch
     for start in range(0, len(items), count):
@@ -77,12 +79,12 @@ def test_every_item_is_shown_once_per_epoch(count, batch):
 
 
 def test_the_stream_is_a_function_of_position_alone():
-    forward = [Stream(6, "a").take(p, 1)[0] for p in range(60)]
-    stream = Stream(6, "a")
+    forward = [Chain(6, "a").take(p, 1)[0] for p in range(60)]
+    stream = Chain(6, "a")
     backward = [stream.take(p, 1)[0] for p in reversed(range(60))]
     assert backward[::-1] == forward
     assert stream.take(13, 20) == forward[13:33]
-    assert Stream(6, "b").take(0, 60) != forward
+    assert Chain(6, "b").take(0, 60) != forward
     assert len({tuple(forward[e : e + 6]) for e in range(0, 60, 6)}) > 5, "every epoch has an order of its own"
 
 
@@ -220,3 +222,45 @@ def test_networks_with_parts_of_their_own_know_every_labeled_patient(tmp_path):
 
 def test_a_single_labeled_image_goes_to_every_part():
     assert disjoint_parts(1, 2, seed=0) == [[0], [0]]
+
+
+def pointed(path, shapes):
+    """Cases with one point each, in the middle of their bottom row."""
+    info = DatasetInfo("pointed", "Pointed", "none", ("background", "tip"), "CC0", "", task="localization")
+    cases = []
+    for number, (height, width) in enumerate(shapes):
+        image = np.full((1, height, width), number, np.uint8)
+        point = np.array([[height - 1.0, (width - 1) / 2]], np.float32)
+        cases.append(Case(f"{number:02d}", f"{number:02d}", image, None, (1.0, 1.0), {"points": point}))
+    write_dataset(path, info, cases)
+    return Dataset(path)
+
+
+@pytest.mark.parametrize("crop", [None, Crop(window=(20, 20))])
+def test_points_are_labels_in_the_frame_that_is_trained_and_come_back_to_the_pixel(tmp_path, crop):
+    dataset = pointed(tmp_path / "p.h5", [(16, 40), (30, 10)])
+    data = TrainingSet(dataset, Partition(("00", "01"), (), ()), (8, 8), CPU, 0, 2, 0, crop=crop)
+    images, points = data.batch(0)
+    assert points.shape == (2, 1, 2)
+    for image, point in zip(images, points, strict=True):
+        shape = dataset.records[f"{int(image.max()):02d}"].shape[1:]
+        length = shape[0] if crop is None else 20  # the middle of the bottom row, of an image that is padded or cut
+        below = (shape[0] - length) // 2 if shape[0] >= length else -((length - shape[0]) // 2)
+        expected = 2 * (shape[0] - 0.5 - below) / length - 1
+        assert point.tolist() == [[pytest.approx(expected), pytest.approx(0, abs=0.11)]]
+        pixels = [shape[0] - 1, (shape[1] - 1) / 2]
+        assert absolute(point, shape, crop).tolist() == [pytest.approx(pixels, abs=1e-4)]
+
+
+def test_points_of_unlabeled_cases_cannot_be_asked_for(tmp_path):
+    dataset = pointed(tmp_path / "p.h5", [(8, 8)] * 3)
+    data = TrainingSet(dataset, Partition(("00",), ("01",), ("02",)), (8, 8), CPU, 0, 1, 1)
+    assert [data.cases[i] for i in data.items(0)] == ["00", "01"]
+    with pytest.raises(UserError, match=r"points are labels, which `batch\.labels` shows"):
+        data.field("01", "points")
+
+
+def test_points_in_patches_are_refused_rather_than_misplaced(tmp_path):
+    dataset = pointed(tmp_path / "p.h5", [(16, 16)] * 2)
+    with pytest.raises(UserError, match="points are learned from whole images"):
+        TrainingSet(dataset, Partition(("00",), (), ()), (8, 8), CPU, 0, 1, 0, crop=Crop(window=(8, 8), at="anywhere"))

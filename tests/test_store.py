@@ -202,3 +202,43 @@ def test_cases_that_no_network_takes_together_are_refused_when_written(tmp_path)
     color = case("b", image=np.zeros((3, 6, 8), np.uint8))
     with pytest.raises(UserError):
         write_dataset(tmp_path / "toy.h5", INFO, [case("a"), color])
+
+
+def marked(case="one", text="a nodule", shift=0.0, label=False):
+    """A case with points and a text beside its image."""
+    image = np.zeros((1, 20, 30), np.uint8)
+    points = np.array([[4.0, 6.0], [10.0, 15.5]], np.float32) + np.float32(shift)
+    mask = np.zeros((20, 30), np.uint8) if label else None
+    return Case(case, case, image, mask, (1.0, 1.0), {"points": points, "text": text})
+
+
+def test_fields_beside_the_image_are_read_as_they_were_written_and_belong_to_the_hash(tmp_path):
+    info = replace(INFO, task="localization")
+    write_dataset(tmp_path / "a.h5", info, [marked()])
+    dataset = Dataset(tmp_path / "a.h5")
+    assert (dataset.info.task, dataset.has_masks) == ("localization", False)
+    assert np.array_equal(dataset.field("one", "points"), [[4.0, 6.0], [10.0, 15.5]])
+    assert dataset.field("one", "text") == "a nodule"
+    with pytest.raises(UserError, match="has no field 'sound'; known: points, text"):
+        dataset.field("one", "sound")
+    hashes = {dataset.hash}
+    for number, case in enumerate([marked(text="none"), marked(shift=0.5), marked(label=True)]):
+        hashes.add(write_dataset(tmp_path / f"{number}.h5", info, [case]))
+    assert len(hashes) == 4
+
+
+def test_a_field_changed_behind_the_hash_is_noticed(tmp_path):
+    write_dataset(tmp_path / "a.h5", INFO, [marked()])
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["cases/one/fields/points"][0, 0] = 5
+    with pytest.raises(UserError, match="the fields/points of case 'one' was changed"):
+        Dataset(tmp_path / "a.h5").field("one", "points")
+
+
+def test_a_case_with_nothing_to_learn_or_to_score_is_refused(tmp_path):
+    bare = replace(marked(), fields={})
+    with pytest.raises(UserError, match="neither a mask nor any other field"):
+        write_dataset(tmp_path / "a.h5", INFO, [bare])
+    nowhere = replace(marked(), fields={"points": np.array([[np.nan, 1.0]])})
+    with pytest.raises(UserError, match="points holds NaN"):
+        write_dataset(tmp_path / "a.h5", INFO, [nowhere])

@@ -7,7 +7,8 @@ from scipy import ndimage
 from torch import Generator
 
 from semiseg.errors import UserError
-from semiseg.views import VIEWS, Photometry, _grid, likely_imaging, view, warp
+from semiseg.strong_augmentation import augment_strongly
+from semiseg.views import VIEWS, Photometry, _grid, likely_imaging, move, view, warp
 
 NAMES = tuple(VIEWS["camera"])
 SPACES = {"square": (32, 32), "wide": (24, 40), "tall": (40, 24), "volume": (3, 32, 32)}
@@ -260,3 +261,29 @@ def test_a_strong_view_of_a_scan_hides_nothing_and_leaves_some_images_alone():
 
 def test_what_recorded_an_image_is_told_by_its_colours():
     assert [likely_imaging(channels) for channels in (1, 2, 3, 4)] == ["scan", "scan", "camera", "scan"]
+
+
+@pytest.mark.parametrize("moved_by", [warp, augment_strongly])
+def test_points_move_with_the_pixels_that_they_mark(moved_by):
+    size, marked = (48, 64), torch.tensor([[20.0, 30.0], [25.0, 40.0], [30.0, 22.0]])
+    y, x = torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij")
+    blobs = (-((y - marked[:, 0, None, None]) ** 2 + (x - marked[:, 1, None, None]) ** 2) / 18).exp()[:, None]
+    points = 2 * (marked[:, None] + 0.5) / torch.tensor(size) - 1
+    for seed in range(20):
+        images, moved = moved_by(blobs, points[:2], generator(seed))
+        assert moved.shape == (2, 1, 2)
+        found = ((moved[:, 0] + 1) * torch.tensor(size) - 1) / 2
+        for image, point in zip(images[:2, 0], found, strict=True):
+            peak = image.argmax().item()
+            assert (torch.tensor(divmod(peak, size[1])) - point).norm() < 1.5
+
+
+def test_a_geometry_and_its_inverse_bring_points_and_pixels_back():
+    images = smooth(3, (40, 24))
+    geometry = move(images, generator())
+    points = torch.rand(3, 5, 2) - 0.5
+    assert torch.allclose(geometry.inverse().points(geometry.points(points)), points, atol=1e-5)
+    back = geometry.inverse().images(geometry.images(images))
+    inside = geometry.inverse().images(geometry.images(torch.ones_like(images))) > 0.99
+    assert inside.float().mean() > 0.4
+    assert (back - images)[inside].abs().max() < 0.01

@@ -25,17 +25,19 @@ from semiseg.networks import EncoderDecoder, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.networks.pretrained import load_part
 from semiseg.seeding import derive_seed
-from semiseg.views import likely_imaging, photometry
+from semiseg.views import Geometry, likely_imaging, photometry
 
 __all__ = [
     "Batch",
     "Ensemble",
+    "Geometry",
     "Method",
     "MovingAverage",
     "Paper",
     "Progress",
     "RunningMean",
     "Stage",
+    "Stream",
     "Task",
     "Updates",
     "frozen_copy",
@@ -105,12 +107,23 @@ class Progress:
 class Batch:
     """Labelled and unlabelled images of one step, shown in the views that the method declared.
 
-    All views of an image share one geometry and so do its labels: pixels correspond.
+    All views of an image share one geometry and so do its labels: pixels correspond. A view that is called `moved-…`
+    has one of its own, and `geometry` says which.
     """
 
-    def __init__(self, views: dict[str, Tensor], labels: Tensor) -> None:
-        self._views = views
-        self.labels = labels  # (L, *space)
+    def __init__(
+        self,
+        views: dict[str, Tensor],
+        labels: Tensor,
+        cases: Sequence[str] = (),
+        geometries: dict[str, Geometry] | None = None,
+        read: Callable[[str, str], Any] = lambda case, field: None,
+        draw: Callable[[str], "Batch"] | None = None,
+    ) -> None:
+        self._views, self._geometries = views, geometries or {}
+        self._read, self._draw = read, draw
+        self.labels = labels  # (L, *space) class indices, or (L, points, 2) relative positions (y, x)
+        self.cases = tuple(cases)  # whose images they are, labelled ones first
 
     def images(self, view: str = "plain") -> Tensor:
         """All images, (L + U, channels, *space), labelled ones first."""
@@ -124,17 +137,54 @@ class Batch:
         """The unlabelled images, (U, channels, *space)."""
         return self._views[view][len(self.labels) :]
 
+    def geometry(self, view: str) -> Geometry:
+        """How a `moved-…` view lies: `geometry(view).images(x)` moves what belongs to any other view of all images."""
+        return self._geometries[view]
+
+    def field(self, name: str) -> list[Any]:
+        """What the data set holds beside the images, such as a `text`, for every image; never what is a label."""
+        return [self._read(case, name) for case in self.cases]
+
+    def __getitem__(self, stream: str) -> "Batch":
+        """What a stream of the method gives at this step."""
+        if self._draw is None:
+            raise KeyError(stream)
+        return self._draw(stream)
+
     def part(self, number: int, parts: int) -> "Batch":
         """One of several equal parts, with as many labelled and unlabelled images as every other."""
-        views = {}
-        for name, images in self._views.items():
-            labeled, unlabeled = self.split(images)
-            views[name] = torch.cat([labeled[number::parts], unlabeled[number::parts]])
-        return Batch(views, self.labels[number::parts])
+
+        def cut(values: Tensor) -> Tensor:
+            labeled, unlabeled = self.split(values)
+            return torch.cat([labeled[number::parts], unlabeled[number::parts]])
+
+        views = {name: cut(images) for name, images in self._views.items()}
+        moved = {name: Geometry(cut(own.matrix)) for name, own in self._geometries.items()}
+        first = len(self.labels)
+        cases = (*self.cases[:first][number::parts], *self.cases[first:][number::parts])
+        whole = self._draw
+        draw = None if whole is None else lambda stream: whole(stream).part(number, parts)
+        return Batch(views, self.labels[number::parts], cases, moved, self._read, draw)
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Cut anything computed for all images into its labelled and its unlabelled part."""
         return values[: len(self.labels)], values[len(self.labels) :]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Images that are drawn beside those of the batch, whenever a loss asks for them: `batch[name]`.
+
+    They are training images of the benchmark's data, or all that another prepared data set holds, with its labels:
+    nothing of it is tested, and nothing pairs it with the benchmark's images.
+    """
+
+    name: str
+    batch: int
+    of: Literal["training", "labeled", "unlabeled"] = "training"
+    data: str = ""  # name of another data set; then `of` says nothing
+    views: Sequence[str] = ("plain",)
+    still: bool = False  # shown as they are stored, not warped
 
 
 @dataclass(frozen=True)
@@ -238,6 +288,11 @@ class Method(nn.Module, ABC):
         `[Stage(self.contrast, "pretraining", share=1, trains=[self.model.encoder]), Stage(self.losses, share=3)]`.
         """
         return [Stage(self.losses)]
+
+    @classmethod
+    def streams(cls, config: Any) -> Sequence[Stream]:
+        """What is drawn beside the labelled and unlabelled images of a step; nothing by default."""
+        return ()
 
     def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Named losses that the adversaries minimize after every step; nothing else may get a gradient.

@@ -28,7 +28,7 @@ def augment_strongly(images: Tensor, labels: Tensor, generator: Generator, turns
 
     Args:
         images: (batch, channels, *space) within [0, 1].
-        labels: (L, *space) class indices of the first L ≥ 0 images.
+        labels: class indices (L, *space) of the first L ≥ 0 images, or points (L, points, axes), relative positions.
     """
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
@@ -50,6 +50,8 @@ def _move(images: Tensor, labels: Tensor, draw: Draw, turns: bool) -> tuple[Tens
     images = sample(images, "bilinear").clamp(0, 1)
     if not len(labels):
         return images, labels
+    if labels.is_floating_point():  # points
+        return images, labels @ matrix[: len(labels)].inverse().mT.to(labels.dtype)
     return images, sample(labels[:, None].to(images.dtype), "nearest")[:, 0].to(labels.dtype)
 
 

@@ -16,8 +16,46 @@ from torch.nn import functional as F
 from semiseg.errors import UserError
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of moved images come from: one affine map for each image, in plane.
+
+    A map leads from positions in the moved image to those in the one that it was taken from, each axis running from −1
+    to 1, as `affine_grid` wants it.
+    """
+
+    matrix: Tensor  # (batch, 2, 3); positions are (x, y)
+
+    def images(self, values: Tensor) -> Tensor:
+        """Values for every pixel, (batch, channels, *space), moved by linear interpolation; all slices alike."""
+        return self._sample(values, "bilinear")
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """The same of masks (batch, *space), which keep their classes, or of points (batch, points, axes)."""
+        if labels.is_floating_point():
+            return self.points(labels)
+        return self._sample(labels[:, None].float(), "nearest")[:, 0].to(labels.dtype)
+
+    def points(self, points: Tensor) -> Tensor:
+        """Where points (batch, points, axes), relative positions in the order of space, lie in the moved images."""
+        back = self.inverse().matrix[: len(points)].to(points.dtype)
+        *depth, y, x = points.unbind(-1)
+        x, y = (torch.stack([x, y], -1) @ back[:, :, :2].mT + back[:, None, :, 2]).unbind(-1)
+        return torch.stack([*depth, y, x], -1)
+
+    def inverse(self) -> "Geometry":
+        """The way back."""
+        square = self.matrix[:, :, :2].inverse()
+        return Geometry(torch.cat([square, -square @ self.matrix[:, :, 2:]], 2))
+
+    def _sample(self, values: Tensor, mode: str) -> Tensor:
+        planes = values.flatten(1, -3)
+        grid = F.affine_grid(self.matrix[: len(values)], [*planes.shape], align_corners=False)
+        return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
+
+
 def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
-    """Give every image its own random geometry, and the labelled ones' masks the same.
+    """Give every image its own random geometry, and the labelled ones' masks, or points, the same.
 
     Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
     to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane. Without
@@ -25,7 +63,8 @@ def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = Tru
 
     Args:
         images: (batch, channels, *space) within [0, 1].
-        labels: (L, *space) class indices of the first L ≥ 0 images.
+        labels: class indices (L, *space) of the first L ≥ 0 images, or points (L, points, axes), relative
+            positions in the order of space.
     """
     count, (height, width) = len(images), images.shape[-2:]
 
@@ -39,23 +78,33 @@ def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = Tru
     angle = torch.where(right_angle, quarter * 90.0, degrees).deg2rad()
     flip_x = torch.where(right_angle & (axis == 0), -1.0, 1.0)
     flip_y = torch.where(right_angle & (axis == 1), -1.0, 1.0)
+    geometry = _rotation(angle, (flip_x, flip_y), height / width)
+    images = geometry.images(images).clamp(0, 1)
+    return images, geometry.labels(labels) if len(labels) else labels
+
+
+def move(images: Tensor, generator: Generator) -> Geometry:
+    """For a view that does not lie as the others do: turned by up to 30°, zoomed by 0.8 to 1.25, shifted by a tenth."""
+    shape, (height, width) = (len(images),), images.shape[-2:]
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
+
+    zoom = draw(math.log(0.8), math.log(1.25)).exp()
+    geometry = _rotation(draw(-30, 30).deg2rad(), (zoom, zoom), height / width)
+    shift = torch.stack([draw(-0.2, 0.2), draw(-0.2, 0.2)], 1)
+    return Geometry(torch.cat([geometry.matrix[:, :, :2], shift[:, :, None]], 2))
+
+
+def _rotation(angle: Tensor, scale: tuple[Tensor, Tensor], aspect: float) -> Geometry:
+    """Rotations of pixels, not of relative positions, that scale x and y besides; images are `aspect` times as high."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    aspect = height / width
+    x, y = scale
     matrix = torch.stack([
-        torch.stack([flip_x * cos, -flip_x * sin * aspect, zero], 1),
-        torch.stack([flip_y * sin / aspect, flip_y * cos, zero], 1),
+        torch.stack([x * cos, -x * sin * aspect, zero], 1),
+        torch.stack([y * sin / aspect, y * cos, zero], 1),
     ], 1)  # fmt: skip
-
-    def sample(values: Tensor, matrices: Tensor, mode: str) -> Tensor:
-        planes = values.flatten(1, -3)
-        grid = F.affine_grid(matrices, [*planes.shape], align_corners=False)
-        return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
-
-    images = sample(images, matrix, "bilinear").clamp(0, 1)
-    if not len(labels):
-        return images, labels
-    warped = sample(labels[:, None].to(images.dtype), matrix[: len(labels)], "nearest")[:, 0]
-    return images, warped.to(labels.dtype)
+    return Geometry(matrix)
 
 
 @dataclass(frozen=True)
@@ -104,12 +153,16 @@ def likely_imaging(channels: int) -> Imaging:
     return "camera" if channels == 3 else "scan"
 
 
+MOVED = "moved-"  # before the name of a view that has a geometry of its own
+
+
 def photometry(name: str, recorded_by: Imaging) -> Photometry:
-    """What the named view alters; `strong-2` alters what `strong` does."""
-    kind, views = name.partition("-")[0], VIEWS[recorded_by]
+    """What the named view alters; `strong-2`, and `moved-strong`, alter what `strong` does."""
+    kind, views = name.removeprefix(MOVED).partition("-")[0], VIEWS[recorded_by]
     if kind not in views:
         raise UserError(
-            f"there is no view {name!r}; choose from {', '.join(views)}, or a further draw such as strong-2."
+            f"there is no view {name!r}; choose from {', '.join(views)}, or a further draw such as strong-2, or one "
+            "that is moved, such as moved-strong."
         )
     return views[kind]
 

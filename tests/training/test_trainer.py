@@ -298,7 +298,7 @@ def test_a_benchmark_without_turns_trains_on_none(tmp_path):
     upright.generator = torch.Generator()
     ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
     for part in ("labeled", "unlabeled"):
-        views, _ = upright._views(part, 0, ramp, torch.zeros(0, 16, 16, dtype=torch.long))
+        views, *_ = upright._views(part, ("plain",), 0, ramp, torch.zeros(0, 16, 16, dtype=torch.long), still=False)
         assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
 
 

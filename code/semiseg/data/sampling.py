@@ -3,22 +3,26 @@
 import random
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
+from semiseg.data.scale import relative
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
+from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 
+POINTS = "points"  # the field that takes the place of masks: positions in pixels, in the order of space
 SHARE = 0.25  # of a GPU's free memory that a run's items may take
 
 
-class Stream:
+class Chain:
     """An endless chain of fresh permutations of `count` items, addressable by position.
 
     Nothing is remembered between calls, so a resumed run draws what an uninterrupted one would have drawn,
@@ -86,19 +90,36 @@ class TrainingSet:
         self.cuts_patches = len(self.size) == 3 or (crop is not None and crop.at == "anywhere")
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         where = dataset.path.resolve(), dataset.hash, self.size, crop
-        images, labels = item_cache(*where, "image"), item_cache(*where, "label")
-        hidden = partition.unlabeled if self.unlabeled_batch else ()
-        known = Items(labels.items(partition.labeled))
-        seen = Items(images.items((*partition.labeled, *hidden)))
+        cases = (*partition.labeled, *(partition.unlabeled if self.unlabeled_batch else ()))
+        known = Items(self._labels(dataset, partition.labeled, crop))
+        seen = Items(item_cache(*where, "image").items(cases))
+        self.cases = [case for case, items in zip(cases, seen.cases, strict=True) for _ in items]
+        self.field = lru_cache(maxsize=None)(partial(_field, dataset))
         self.labeled_count = len(known)
         self.unlabeled_count = len(seen) - len(known)
         self.device = device
         self.resident = device.type != "cpu" and fits(device, (*seen.cases, *known.cases))
         self.images, self.labels = (seen.to(device), known.to(device)) if self.resident else (seen, known)
         self.parts = disjoint_parts(self.labeled_count, labeled_parts, seed) if self.labeled_count else []
-        self.part_streams = [Stream(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
+        self.part_streams = [Chain(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
-        self.unlabeled_stream = Stream(max(self.unlabeled_count, 1), seed, "unlabeled")
+        self.unlabeled_stream = Chain(max(self.unlabeled_count, 1), seed, "unlabeled")
+
+    def _labels(self, dataset: Dataset, cases: Sequence[str], crop: Crop | None) -> list[Tensor]:
+        """The masks of these cases, or the points, as relative positions (items, 1, points, axes)."""
+        if dataset.has_masks or not cases:
+            where = dataset.path.resolve(), dataset.hash, self.size, crop
+            return item_cache(*where, "label").items(cases) if cases else []
+        if self.cuts_patches or dataset.is_volumetric:
+            raise UserError(
+                f"{dataset.info.name}: points are learned from whole images, or from their centre; leave out "
+                "crop, or let it lie at the centre."
+            )
+        found = []
+        for case in cases:
+            points = torch.as_tensor(dataset.field(case, POINTS), dtype=torch.float32)
+            found.append(relative(points, dataset.records[case].shape[1:], crop)[None, None])
+        return found
 
     @property
     def batch_size(self) -> int:
@@ -110,16 +131,19 @@ class TrainingSet:
         """Steps per pass over the unlabelled items."""
         return -(-self.unlabeled_count // self.unlabeled_batch) if self.unlabeled_batch else 1
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (L + U, channels, *size) and labels (L, *size) of a step, labelled items first."""
+    def items(self, step: int) -> list[int]:
+        """Numbers of the items of a step, labelled ones first."""
         items = [
             part[i]
             for part, stream in zip(self.parts, self.part_streams, strict=True)
             for i in stream.take(step * self.per_part, self.per_part)
         ]
-        labeled = len(items)
         start = step * self.unlabeled_batch
-        items += [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
+        return items + [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (L + U, channels, *size) and labels (L, *size) of a step, labelled items first."""
+        items, labeled = self.items(step), self.per_part * len(self.parts)
         origin = random.Random(derive_seed(self.seed, "crop", step))
         images = [self.images[i] for i in items]
         labels = [self.labels[i] for i in items[:labeled]]
@@ -127,8 +151,9 @@ class TrainingSet:
             windows = [self._window(origin, image.shape[1:]) for image in images]
             images = [image[window] for image, window in zip(images, windows, strict=True)]
             labels = [label[window] for label, window in zip(labels, windows[:labeled], strict=True)]
-        masks = self._together(labels)[:, 0] if labels else images[0].new_empty((0, *self.size))
-        return self._together(images), masks.to(self.device).long()
+        known = self._together(labels)[:, 0] if labels else images[0].new_empty((0, *self.size), dtype=torch.uint8)
+        known = known.to(self.device)
+        return self._together(images), known if known.is_floating_point() else known.long()
 
     def _together(self, items: list[Tensor]) -> Tensor:
         """One tensor on the device, to which what lies elsewhere is copied without waiting for it."""
@@ -141,6 +166,13 @@ class TrainingSet:
         """A patch of the training's size somewhere in an item."""
         starts = [(origin.randint(0, have - want), want) for have, want in zip(shape, self.size, strict=True)]
         return (slice(None), *(slice(start, start + want) for start, want in starts))
+
+
+def _field(dataset: Dataset, case: str, name: str) -> np.ndarray | str:
+    """A field of a case, unless it is what unlabelled cases must not show."""
+    if name == POINTS:
+        raise UserError(f"{dataset.info.name}: {name} are labels, which `batch.labels` shows; no field of a batch.")
+    return dataset.field(case, name)
 
 
 def fits(device: torch.device, cases: Iterable[Tensor]) -> bool:

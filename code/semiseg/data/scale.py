@@ -30,6 +30,29 @@ def from_training(probabilities: Tensor, shape: Sequence[int], size: tuple[int, 
     return _interpolate(probabilities[middle(probabilities.shape, crop.scaled(shape, size))], shape)
 
 
+def relative(points: Tensor, shape: Sequence[int], crop: Crop | None) -> Tensor:
+    """Positions in pixels of an image (*space) as those in what is seen of it, along axes that run from −1 to 1."""
+    start, length = _seen(points, shape, crop)
+    return 2 * (points + 0.5 - start) / length - 1
+
+
+def absolute(points: Tensor, shape: Sequence[int], crop: Crop | None) -> Tensor:
+    """The inverse of `relative`."""
+    start, length = _seen(points, shape, crop)
+    return (points + 1) * length / 2 + start - 0.5
+
+
+def _seen(points: Tensor, shape: Sequence[int], crop: Crop | None) -> tuple[Tensor, Tensor]:
+    """Where what is seen of an image begins, outside of it if it is padded, and how long it is along every axis."""
+    length = list(shape)
+    if crop is not None:
+        length[-len(crop.window) :] = crop.window
+    start = [
+        (have - want) // 2 if want <= have else -((want - have) // 2) for have, want in zip(shape, length, strict=True)
+    ]
+    return points.new_tensor(start), points.new_tensor(length)
+
+
 def _interpolate(probabilities: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(probabilities, tuple(shape), mode="bilinear")
 

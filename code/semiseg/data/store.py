@@ -7,7 +7,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,19 @@ class DatasetInfo:
     unit: str = ""  # of spacings: "mm", or "pixels" where the source gives none and 1 stands for a pixel
     synthetic: bool = False
     masks: str = ""  # what was done to tell the classes of masks apart; empty where their values are the classes
+    task: str = "segmentation"  # what there is to learn; see semiseg.tasks
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image or volume with its mask."""
+    """One image or volume with its mask, or with whatever the task of its data set wants instead."""
 
     id: str
     group: str  # cases of one group (a patient, a video) never fall on two sides of a split
     image: np.ndarray  # (channels, *space), uint8, or float32 within [0, 1]
-    label: np.ndarray  # (*space), uint8 class indices
+    label: np.ndarray | None  # (*space), uint8 class indices
     spacing: tuple[float, ...]  # size of a pixel along each axis of space, in the unit of its data set
+    fields: dict[str, np.ndarray | str] = field(default_factory=dict)  # all else, by name
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class CaseRecord:
     shape: tuple[int, ...]  # (channels, *space)
     spacing: tuple[float, ...]
     image_hash: str
-    label_hash: str
+    label_hash: str  # empty without a mask
+    fields: dict[str, str] = field(default_factory=dict)  # hashes by name
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,21 @@ class PackedCase:
 
     record: CaseRecord
     image: bytes
-    label: bytes
+    label: bytes | None
     kind: np.dtype  # of the image's values
+    fields: dict[str, np.ndarray | str]
 
 
 def pack(case: Case, info: DatasetInfo) -> PackedCase:
     """Check and compress a case."""
     check_case(case, info)
-    image, label = np.ascontiguousarray(case.image), np.ascontiguousarray(case.label)
-    spacing = tuple(map(float, case.spacing))
-    record = CaseRecord(case.id, case.group, image.shape, spacing, array_hash(image), array_hash(label))
-    return PackedCase(record, zlib.compress(image.data, LEVEL), zlib.compress(label.data, LEVEL), image.dtype)
+    image = np.ascontiguousarray(case.image)
+    label = None if case.label is None else np.ascontiguousarray(case.label)
+    hashes = array_hash(image), "" if label is None else array_hash(label)
+    fields = {name: field_hash(value) for name, value in case.fields.items()}
+    record = CaseRecord(case.id, case.group, image.shape, tuple(map(float, case.spacing)), *hashes, fields)
+    packed = None if label is None else zlib.compress(label.data, LEVEL)
+    return PackedCase(record, zlib.compress(image.data, LEVEL), packed, image.dtype, case.fields)
 
 
 def check_case(case: Case, info: DatasetInfo) -> None:
@@ -92,7 +99,7 @@ def check_case(case: Case, info: DatasetInfo) -> None:
             f"{where}: image of shape {case.image.shape}; expected (channels, height, width) "
             "or (channels, depth, height, width), none of them empty."
         )
-    if case.label.shape != space:
+    if case.label is not None and case.label.shape != space:
         raise UserError(
             f"{where}: the image is {space} and its mask {case.label.shape}; provide a mask of the image's size."
         )
@@ -105,6 +112,14 @@ def check_case(case: Case, info: DatasetInfo) -> None:
             raise UserError(f"{where}: float images must lie within [0, 1]; rescale them in the recipe.")
     elif case.image.dtype != np.uint8:
         raise UserError(f"{where}: images are uint8 or float32, this one is {case.image.dtype}.")
+    for name, value in case.fields.items():
+        require_name(name, f"{where}, field")
+        if not isinstance(value, str) and not np.isfinite(value).all():
+            raise UserError(f"{where}: {name} holds NaN or infinite values; repair or leave out the case.")
+    if case.label is None:
+        if not case.fields:
+            raise UserError(f"{where}: has neither a mask nor any other field; there is nothing to learn or to score.")
+        return
     if case.label.dtype != np.uint8:
         raise UserError(f"{where}: masks are uint8 class indices, this one is {case.label.dtype}.")
     unknown = sorted(set(np.unique(case.label).tolist()) - set(range(len(info.classes))))
@@ -122,9 +137,18 @@ def array_hash(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def field_hash(value: np.ndarray | str) -> str:
+    """SHA-256 of an array or a text."""
+    return hashlib.sha256(value.encode()).hexdigest() if isinstance(value, str) else array_hash(value)
+
+
 def content_hash(info: DatasetInfo, records: Iterable[CaseRecord]) -> str:
     """SHA-256 over everything that a split or a result depends on."""
-    content = {"classes": info.classes, "cases": [asdict(r) for r in sorted(records, key=lambda r: r.id)]}
+    cases = [asdict(r) for r in sorted(records, key=lambda r: r.id)]
+    for case in cases:
+        if not case["fields"]:  # younger than many a data set
+            del case["fields"]
+    content = {"classes": info.classes, "cases": cases}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -155,7 +179,10 @@ def write_dataset(
                     raise UserError(f"{info.name}: two cases are called {record.id!r}; rename one of them.")
                 group = file.create_group(f"cases/{record.id}")
                 _write(group, "image", record.shape, packed.kind, packed.image)
-                _write(group, "label", record.shape[1:], np.dtype(np.uint8), packed.label)
+                if packed.label is not None:
+                    _write(group, "label", record.shape[1:], np.dtype(np.uint8), packed.label)
+                for name, value in packed.fields.items():
+                    group.create_dataset(f"fields/{name}", data=value)
                 group.attrs["record"] = json.dumps(asdict(record))
                 target.check()
                 first = next(iter(records.values()), record)
@@ -260,6 +287,10 @@ class Dataset:
         with h5py.File(self.path, "r") as file:
             return {name: list(lines.asstr()[()]) for name, lines in file.get("lists", {}).items()}
 
+    def beside(self, name: str) -> "Dataset":
+        """Another data set, prepared in the same folder."""
+        return Dataset(self.path.with_name(f"{name}.h5"))
+
     def image(self, case_id: str) -> np.ndarray:
         """The image of a case, (channels, *space)."""
         return self._read(case_id, "image", self.records[case_id].image_hash)
@@ -268,16 +299,31 @@ class Dataset:
         """The mask of a case, (*space)."""
         return self._read(case_id, "label", self.records[case_id].label_hash)
 
-    def _read(self, case_id: str, key: str, expected: str) -> np.ndarray:
+    @property
+    def has_masks(self) -> bool:
+        """Whether cases have masks."""
+        return bool(next(iter(self.records.values())).label_hash)
+
+    def field(self, case_id: str, name: str) -> np.ndarray | str:
+        """What is kept of a case under this name beside image and mask."""
+        hashes = self.records[case_id].fields
+        if name not in hashes:
+            known = ", ".join(hashes) or "none"
+            raise UserError(f"{self.path}: case {case_id!r} has no field {name!r}; known: {known}.")
+        return self._read(case_id, f"fields/{name}", hashes[name])
+
+    def _read(self, case_id: str, key: str, expected: str) -> Any:
         try:
             with h5py.File(self.path, "r") as file:
                 array = file[f"cases/{case_id}/{key}"][()]
+                if isinstance(array, bytes):
+                    array = array.decode()
         except (OSError, KeyError) as error:
             raise UserError(
                 f"{self.path}: the {key} of case {case_id!r} cannot be read "
                 f"({_first_line(error)}); prepare the data again."
             ) from error
-        if array_hash(array) != expected:
+        if field_hash(array) != expected:
             raise UserError(
                 f"{self.path}: the {key} of case {case_id!r} was changed after the file was written; "
                 "prepare the data again."

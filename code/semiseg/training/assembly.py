@@ -12,9 +12,10 @@ from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
-from semiseg.method import Method, Task
+from semiseg.method import Method, Stream, Task
 from semiseg.networks import weights_file
 from semiseg.registry import Methods
+from semiseg.seeding import derive_seed
 from semiseg.settings import RunSpec, validate
 from semiseg.training.evaluation import predict_case
 from semiseg.training.identity import Identity, identify
@@ -65,7 +66,34 @@ def build_trainer(
     )
     method = build_method(method_class, spec, dataset, data.unlabeled_steps, start)
     selection = _selection(spec, method.task, dataset, partition, device)
-    return Trainer(method, data, training, spec.seed, device, folder, selection=selection)
+    streams = {
+        stream.name: (stream, _drawn_by(stream, spec, dataset, partition, device))
+        for stream in method.streams(method.config)
+    }
+    return Trainer(method, data, training, spec.seed, device, folder, streams, selection=selection)
+
+
+def _drawn_by(
+    stream: Stream, spec: RunSpec, dataset: Dataset, partition: Partition, device: torch.device
+) -> TrainingSet:
+    """The images of a stream: some of the run's training images, or all cases of another data set."""
+    crop, labeled, unlabeled = spec.training.crop, partition.labeled, partition.unlabeled
+    if stream.data:
+        other = dataset.beside(stream.data)
+        if crop is not None:  # a window shows as much of an image as it does of the benchmark's
+            own, theirs = (next(iter(d.records.values())).shape[-len(crop.window) :] for d in (dataset, other))
+            window = tuple(round(w * b / a) for w, a, b in zip(crop.window, own, theirs, strict=True))
+            crop = crop.model_copy(update={"window": window})
+        dataset, labeled, unlabeled = other, tuple(other.records), ()
+    elif stream.of == "training":
+        labeled, unlabeled = (), (*labeled, *unlabeled)
+    elif stream.of == "labeled":
+        unlabeled = ()
+    else:
+        labeled = ()
+    seed, chosen = derive_seed(spec.seed, "stream", stream.name), Partition(labeled, unlabeled, ())
+    batch = (stream.batch, 0) if labeled else (0, stream.batch)
+    return TrainingSet(dataset, chosen, spec.training.size, device, seed, *batch, crop=crop)
 
 
 def _selection(

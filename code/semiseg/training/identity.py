@@ -25,7 +25,9 @@ PARTS = {
     "code": "other code of the method or of a network of one's own",
     "weights": "other weights",
     "start": "another start",
+    "others": "another data set drawn from",
 }
+LATER_PARTS = ("start", "others")  # came into being later than many results, and are not recorded where empty
 APART = {"benchmark": True, "weights": True, "start": True}  # has a part of its own, or none
 UNKNOWN = "made before runs recorded their code"
 
@@ -43,6 +45,7 @@ class Identity:
     code: str = ""  # hash of the method's file, of plug-in networks', and of what they import beside the engine
     weights: str = ""  # hash of the file that the encoder starts from
     start: str = ""  # hash of the identity of the run that it starts from
+    others: str = ""  # hash of other data sets that the method draws from
     defaults: dict[str, Any] = field(default_factory=dict, compare=False)  # of the settings; no part of the identity
 
     @property
@@ -56,8 +59,9 @@ class Identity:
 
     def _parts(self) -> dict[str, Any]:
         parts = {part: getattr(self, part) for part in PARTS}
-        if not self.start:
-            del parts["start"]  # came into being later than many results
+        for part in LATER_PARTS:
+            if not parts[part]:
+                del parts[part]
         return {"settings": self.settings} | parts
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
@@ -97,8 +101,13 @@ def identify(
     for name in LATER:  # a start's hash stands in the records of the runs that began with it
         if settings["training"][name] == defaults["training"][name]:
             del settings["training"][name]
+    others = {}
     if method is not None:
-        for name, value in validate(method.Config, spec.config, f"settings of method {spec.method}"):
+        config = validate(method.Config, spec.config, f"settings of method {spec.method}")
+        if dataset is not None:
+            drawn = {stream.data for stream in method.streams(config)} - {""}
+            others = {name: dataset.beside(name).hash for name in sorted(drawn)}
+        for name, value in config:
             if isinstance(value, Path):
                 settings["config"][name] = file_hash(value)  # what is in a file counts, not where it lies
         defaults["config"] = method.Config().model_dump(mode="json")
@@ -112,6 +121,7 @@ def identify(
         code_hash(method, (spec.network, *spec.config.values())) if method and spec.network in NETWORKS else "",
         file_hash(weights) if weights else "",
         start.hash if start and dataset and partition else "",
+        _hash(others) if others else "",
         defaults,
     )
 

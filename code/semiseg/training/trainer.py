@@ -3,9 +3,10 @@
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from torch import Generator, Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
-from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, predict
+from semiseg.errors import UserError
+from semiseg.method import Batch, Ensemble, Geometry, Method, MovingAverage, Progress, Stream, predict
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
@@ -24,8 +26,9 @@ from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
 from semiseg.training.selection import Selection
 from semiseg.training.stopping import Stop, never
-from semiseg.views import Imaging, likely_imaging, view, warp
+from semiseg.views import MOVED, Imaging, likely_imaging, move, view, warp
 
+Draw = Callable[[str], Batch] | None
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
 AUGMENTATIONS = {"customary": warp, "strong": augment_strongly}
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
@@ -56,6 +59,7 @@ class Trainer:
     seed: int
     device: torch.device
     folder: Path
+    streams: dict[str, tuple[Stream, TrainingSet]] = field(default_factory=dict)  # of the method, with their images
     identity: Identity | None = None  # of the run; checkpoints of any other are not gone on with
     micro_batches: int = 1  # parts of a batch that are learned from one after the other, to save memory
     report: Report = lambda step, steps, loss: None
@@ -202,32 +206,59 @@ class Trainer:
         return autocast(self.settings.precision, self.device, self.method.task.dims)
 
     def batch(self, step: int) -> Batch:
-        """The images of a step in the views that the method declares.
+        """The images of a step in the views that the method declared; what streams give is drawn when asked for."""
+        return self._show_as(self.data, self.method.views, step, "", draw=partial(self._drawn, step))
+
+    def _drawn(self, step: int, name: str) -> Batch:
+        """What a stream gives at a step."""
+        if name not in self.streams:
+            known = ", ".join(self.streams) or "none"
+            raise UserError(f"{type(self.method).__name__} asks for the stream {name!r}; its `streams` has {known}.")
+        stream, data = self.streams[name]
+        return self._show_as(data, stream.views, step, f"stream {name}, ", stream.still)
+
+    def _show_as(
+        self, data: TrainingSet, views: Sequence[str], step: int, whose: str, still: bool = False, draw: Draw = None
+    ) -> Batch:
+        """Images of a step in some views.
 
         Labelled and unlabelled images have random numbers of their own, so that the labelled ones look the same
         whether unlabelled ones come with them or not.
         """
-        raw, labels = self.data.batch(step)
+        raw, labels = data.batch(step)
         count = len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        labeled, labels = self._views("labeled", step, images[:count], labels)
-        unlabeled, _ = self._views("unlabeled", step, images[count:], labels[:0])
-        return Batch({name: torch.cat([labeled[name], unlabeled[name]]) for name in labeled}, labels)
+        labeled, moved, labels = self._views(f"{whose}labeled", views, step, images[:count], labels, still)
+        unlabeled, others, _ = self._views(f"{whose}unlabeled", views, step, images[count:], labels[:0], still)
+        shown = {name: torch.cat([labeled[name], unlabeled[name]]) for name in views}
+        geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
+        return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, data.field, draw)
 
-    def _views(self, part: str, step: int, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Warp images once, with their labels, then show them in every view."""
-        names = list(self.method.views)
+    def _views(
+        self, part: str, names: Sequence[str], step: int, images: Tensor, labels: Tensor, still: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Warp images once, with their labels, unless they keep still, then show them in every view.
+
+        Returns:
+            The views; the matrices of those that are moved; and the labels.
+        """
+        matrices = {name: images.new_empty(0, 2, 3) for name in names if name.startswith(MOVED)}
         if not len(images):
-            return dict.fromkeys(names, images), labels
+            return dict.fromkeys(names, images), matrices, labels
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        images, labels = self.augment(images, labels, self.generator, self.settings.turns)
+        if not still:
+            images, labels = self.augment(images, labels, self.generator, self.settings.turns)
         views = {}
         for name in names:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
             # takes a CPU six times as long (2.5 against 0.4 ms for 4 × 3 × 64 × 64, one thread).
             self.generator.manual_seed(derive_seed(self.seed, part, name, step))
-            views[name] = view(images, name, self.generator, self.imaging)
-        return views, labels
+            own = images
+            if name in matrices:
+                geometry = move(images, self.generator)
+                matrices[name], own = geometry.matrix, geometry.images(images)
+            views[name] = view(own, name, self.generator, self.imaging)
+        return views, matrices, labels
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
