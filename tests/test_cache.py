@@ -79,7 +79,7 @@ def test_items_of_earlier_data_are_not_taken_and_their_space_is_freed(tmp_path):
     ItemCache(dataset, (24, 24), None, "label").items(["case00"])
     before = set((tmp_path / "cache" / "tiny").iterdir())
     assert len(before) == 2
-    changed = tiny_dataset(tmp_path / "tiny.h5", 2, mirrored={"case00"})
+    changed = tiny_dataset(tmp_path / "tiny.h5", 2, kept={"case00"})
     (items,) = ItemCache(changed, (40, 40), None, "label").items(["case00"])
     assert np.array_equal(items[0, 0].numpy(), changed.label("case00"))
     after = set((tmp_path / "cache" / "tiny").iterdir())

@@ -6,8 +6,13 @@ import pytest
 
 from semiseg.contract import MethodContract, PluginContract, StartContract, contract_of
 from semiseg.registry import find_methods
+from semiseg.tasks import DEFAULT, task_kind
 
 FOUND = find_methods()
+METHODS = [  # in all dimensions of the task that each learns; a broken one fails with its reason
+    *((name, dims) for name, method in FOUND.items() for dims in task_kind(method.learns or DEFAULT).dims),
+    *((name, 2) for name in FOUND.broken),
+]
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +26,7 @@ def contract(tmp_path_factory):
 
 
 @pytest.mark.parametrize("check", MethodContract.checks())
-@pytest.mark.parametrize("dims", [2, 3], ids=["2d", "3d"])
-@pytest.mark.parametrize("name", [*FOUND, *FOUND.broken])  # a broken one fails with its reason
+@pytest.mark.parametrize(("name", "dims"), METHODS, ids=[f"{name}-{dims}d" for name, dims in METHODS])
 def test_method(contract, name, dims, check):
     getattr(contract(name, dims), check)()
 

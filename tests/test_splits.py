@@ -249,7 +249,7 @@ def test_changed_data_are_refused_and_the_frozen_file_kept(tmp_path):
     path = tmp_path / "tiny.json"
     load_or_freeze(path, tiny_dataset(tmp_path / "tiny.h5", 2))
     before = path.read_bytes()
-    changed = tiny_dataset(tmp_path / "tiny.h5", 2, mirrored=set())
+    changed = tiny_dataset(tmp_path / "tiny.h5", 2, kept=set())
     with pytest.raises(UserError, match="frozen for other data"):
         load_or_freeze(path, changed)
     assert path.read_bytes() == before

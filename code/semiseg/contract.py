@@ -1,6 +1,6 @@
 """What every method and every start must satisfy, as checks that the suite and any plugin's own tests run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from semiseg.data.splits import make_splits
-from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.data.store import Dataset, DatasetInfo, write_dataset
 from semiseg.method import Ensemble, Method, Progress, Task
 from semiseg.networks.pretrained import load_part
 from semiseg.settings import RunSpec, TrainingSettings, validate
 from semiseg.start import Start
+from semiseg.tasks import DEFAULT, TaskKind, task_kind
 from semiseg.training.assembly import build_trainer, partition_for
-from semiseg.training.evaluation import predict_case
 from semiseg.training.files import save_tensors
 from semiseg.training.precision import place
 from semiseg.training.trainer import Trainer
@@ -31,11 +31,12 @@ class Interrupted(Exception):
 
 
 class PluginContract:
-    """Checks a method or a start in 2D or 3D on a tiny problem: a bright and a dark box in noise, ten cases."""
+    """Checks a method or a start in 2D or 3D on a tiny problem: ten cases of its task, such as two boxes in noise."""
 
     def __init__(self, name: str, method: type[Method], dims: int, folder: Path) -> None:
         self.name, self.method, self.dims, self.folder = name, method, dims, folder
-        self.dataset = tiny_dataset(folder / "tiny.h5", dims)
+        self.kind = task_kind(method.learns or DEFAULT)
+        self.dataset = tiny_dataset(folder / "tiny.h5", dims, kind=self.kind)
 
     @classmethod
     def checks(cls) -> dict[str, Callable[..., None]]:
@@ -127,7 +128,8 @@ class PluginContract:
 
     def check_labels_of_unlabeled_and_test_cases_cannot_change_a_weight(self) -> None:
         partition = partition_for(self.method, make_splits(self.dataset), self.spec(), self.dataset)
-        changed = tiny_dataset(self.folder / "changed.h5", self.dims, mirrored=set(partition.labeled))
+        seen = {*partition.labeled, *(() if self.kind.has_labels else partition.unlabeled)}
+        changed = tiny_dataset(self.folder / "changed.h5", self.dims, seen, self.kind)
         assert changed.hash != self.dataset.hash
         assert_equal(self.weights, self.retrained("permuted", self.spec(), changed))
 
@@ -184,12 +186,14 @@ class MethodContract(PluginContract):
         save_tensors(self.folder / "model.safetensors", method.state_dict(), {})
         loaded = self.method(method.task, method.config)
         place(loaded, self.dims, CPU).load_state_dict(load_file(self.folder / "model.safetensors"))
-        case = next(iter(self.dataset.records))
-        for (name, one), (_, other) in zip(method.predictors().items(), loaded.predictors().items(), strict=True):
-            image, task = self.dataset.image(case), method.task
-            first, second = predict_case([one, other], image, task, CPU, "float32")
-            assert first.shape == self.dataset.label(case).shape, f"{name} does not predict at the image's size"
-            assert np.array_equal(first, second), f"{name} predicts something else once it is saved and loaded"
+        cases = [*self.dataset.records][:2]
+        first, second = (self.kind.evaluate(m, self.dataset, cases, CPU, "float32") for m in (method, loaded))
+        assert first.cases == second.cases, "the method predicts something else once it is saved and loaded"
+        assert first.predictors == second.predictors, "a predictor predicts something else once it is saved and loaded"
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(first.examples["predictions"], second.examples["predictions"], strict=True)
+        )
 
 
 class StartContract(PluginContract):
@@ -223,35 +227,18 @@ def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None
     assert not different, f"{len(different)} of {len(expected)} tensors differ, first {different[0]}"
 
 
-def tiny_dataset(path: Path, dims: int, mirrored: set[str] | None = None) -> Dataset:
-    """Ten cases with two boxes each; with `mirrored`, the labels of all cases but these are turned round."""
-    info = DatasetInfo(
-        "tiny",
-        "Tiny boxes",
-        "generated",
-        ("background", "bright", "dark"),
-        "MIT",
-        "generated",
-        grouping="case",
-        synthetic=True,
-    )
-    shape = (40, 40) if dims == 2 else (10, 32, 32)
+def tiny_dataset(path: Path, dims: int, kept: Collection[str] | None = None, kind: TaskKind | None = None) -> Dataset:
+    """Ten tiny cases of a task, segmentation by default.
 
-    def case(index: int) -> Case:
-        random = np.random.default_rng(index)
-        image = random.normal(0.5, 0.1, (1, *shape))
-        label = np.zeros(shape, np.uint8)
-        for value, shift in ((1, 0.4), (2, -0.4)):
-            corner = random.integers(2, 20, 2)
-            y, x = (slice(c, c + 12) for c in corner)
-            label[..., y, x] = value
-            image[..., y, x] = 0.5 + shift
-        name = f"case{index:02d}"
-        if mirrored is not None and name not in mirrored:
-            label = label[..., ::-1].copy()
-        return Case(name, name, image.clip(0, 1).astype(np.float32), label, (1.0,) * dims)
-
-    write_dataset(path, info, (case(i) for i in range(10)))
+    Args:
+        kept: all cases but these get other labels, or whatever else is paired with an image.
+    """
+    kind = kind or task_kind(DEFAULT)
+    about = ("tiny", "Tiny cases", "generated", kind.example_classes, "MIT", "generated")
+    info = DatasetInfo(*about, grouping="case", synthetic=True, task=kind.name)
+    cases = [kind.example(number, dims) for number in range(10)]
+    changed = [] if kept is None else [number for number, case in enumerate(cases) if case.id not in kept]
+    write_dataset(path, info, (kind.example(n, dims, n in changed) for n in range(10)))
     return Dataset(path)
 
 

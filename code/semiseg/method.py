@@ -25,6 +25,7 @@ from semiseg.networks import EncoderDecoder, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.networks.pretrained import load_part
 from semiseg.seeding import derive_seed
+from semiseg.tasks import DEFAULT
 from semiseg.views import Geometry, likely_imaging, photometry
 
 __all__ = [
@@ -217,6 +218,7 @@ class Method(nn.Module, ABC):
     paper: ClassVar[Paper]
     networks: int = 1  # how many are trained by gradient
     views: Sequence[str] = ("plain",)  # see semiseg.views
+    learns: ClassVar[str] = DEFAULT  # the task of data sets that it is for, see semiseg.tasks; empty: any
     uses_unlabeled: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True  # without, all training images are unlabelled ones
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction

@@ -30,6 +30,13 @@ class Metric:
     title: str
     better: Literal["higher", "lower"]
     distance: bool = False  # in the unit of the data set's spacing, rather than a share
+    number: bool = False  # neither of the two, and printed as it is
+    summary: Literal["mean", "median"] = "mean"  # over cases
+
+    @property
+    def scale(self) -> int:
+        """What it is multiplied by to be printed: shares are, in percent."""
+        return 1 if self.distance or self.number else 100
 
 
 TABLE = {

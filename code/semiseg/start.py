@@ -15,6 +15,7 @@ class Start(Method):
     weights. The pre-training is a run of its own, one for each fold and seed, shared by all that start from it.
     """
 
+    learns: ClassVar[str] = ""  # from images of any task
     uses_labels: ClassVar[bool] = False
 
     @abstractmethod

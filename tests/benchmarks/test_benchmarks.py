@@ -165,7 +165,7 @@ def test_a_setting_that_a_method_gains_later_does_not_make_its_results_those_of_
 
 def test_results_made_on_other_data_or_another_split_are_stale(places):
     finished(places)
-    tiny_dataset(places.data / "tiny.h5", 2, mirrored=set())
+    tiny_dataset(places.data / "tiny.h5", 2, kept=set())
     (places.splits / "tiny.json").unlink()
     assert first(benchmark(), places).reason == "made with other data"
     splits = json.loads((places.splits / "tiny.json").read_text())

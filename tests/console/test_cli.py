@@ -178,7 +178,7 @@ def test_damaged_data_are_refused(root, refused):
 
 
 def test_changed_data_are_refused_not_split_again(root, refused):
-    tiny_dataset(root / "data" / "tiny.h5", 2, mirrored=set())
+    tiny_dataset(root / "data" / "tiny.h5", 2, kept=set())
     assert "frozen for other data" in refused("run", "quick.yaml")
 
 

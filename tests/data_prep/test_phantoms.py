@@ -9,6 +9,7 @@ from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, array_hash, check_case
 from semiseg.data_prep.phantom_cardiac import PhantomCardiac
 from semiseg.data_prep.phantom_endoscopy import FRAMES, PhantomEndoscopy
+from semiseg.data_prep.phantom_skull import PhantomSkull
 
 ENDOSCOPY, CARDIAC = PhantomEndoscopy(), PhantomCardiac()
 # A sample that reaches every kind of scene and patient without drawing the whole sets.
@@ -144,3 +145,23 @@ def test_blood_is_brighter_than_muscle():
         middle = drawn.label.shape[0] // 2
         image, label = drawn.image[0, middle], drawn.label[middle]
         assert image[label == 3].mean() > 1.3 * image[label == 2].mean()
+
+
+def test_no_byte_of_a_drawn_skull_and_none_of_its_landmarks_changes():
+    skull = PhantomSkull().load(7)
+    check_case(skull, PhantomSkull().info())
+    assert array_hash(skull.image)[:16] == "b1a8b51524feecb0"
+    assert array_hash(skull.fields["points"])[:16] == "c2e1ec762b7ecfad"
+
+
+def test_landmarks_of_a_drawn_skull_lie_where_it_is_bright_and_the_sella_where_it_is_dark():
+    recipe = PhantomSkull()
+    for item in recipe.items()[::7]:
+        skull = recipe.load(item)
+        values = {
+            name: float(skull.image[0, round(y), round(x)])
+            for name, (y, x) in zip(recipe.classes[1:], skull.fields["points"].tolist(), strict=True)
+        }
+        surroundings = skull.image[0, 20:90, 20:80].mean()
+        assert values.pop("sella") < 80
+        assert min(values.values()) > surroundings

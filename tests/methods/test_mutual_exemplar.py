@@ -331,11 +331,11 @@ def test_the_best_network_becomes_the_exemplar_only_at_a_refresh(task):
 def test_exemplar_scores_and_weights_depend_on_labeled_training_cases_alone(tmp_path, task):
     contract = MethodContract("mutual_exemplar", MutualExemplar, task.dims, tmp_path)
     partition = partition_for(MutualExemplar, make_splits(contract.dataset), contract.spec(), contract.dataset)
-    changed = tiny_dataset(tmp_path / "changed.h5", task.dims, mirrored=set(partition.labeled))
+    changed = tiny_dataset(tmp_path / "changed.h5", task.dims, kept=set(partition.labeled))
     assert contract.trained.method.sources[0] >= 0  # soft supervision did take place
     other = contract.retrained("permuted", contract.spec(), changed)
     assert all(torch.equal(v, other[k]) for k, v in contract.weights.items())
-    relabeled = tiny_dataset(tmp_path / "relabeled.h5", task.dims, mirrored=set(partition.unlabeled))
+    relabeled = tiny_dataset(tmp_path / "relabeled.h5", task.dims, kept=set(partition.unlabeled))
     third = contract.retrained("relabeled", contract.spec(), relabeled)
     assert not torch.equal(contract.weights["scores.total"], third["scores.total"])
 

@@ -6,7 +6,7 @@ import torch
 from semiseg.contract import CPU, MethodContract
 from semiseg.method import Ensemble
 from semiseg.methods.supervised import Supervised
-from semiseg.training.evaluation import evaluate
+from semiseg.tasks import task_kind
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_first_is_reported_and_the_means_say_of_how_many_they_are(contract, 
     assert predictors["network"] is method.model
     assert list(predictors["ensemble_2"].networks) == [method.model, method.others[0]]
     assert isinstance(predictors["ensemble_3"], Ensemble)
-    rows = evaluate(method, contract.dataset, ["case00"], CPU, "float32").predictors
+    rows = task_kind("segmentation").evaluate(method, contract.dataset, ["case00"], CPU, "float32").predictors
     assert {(row["predictor"], row["networks"]) for row in rows} == {("ensemble_2", 2), ("ensemble_3", 3)}
 
 

@@ -9,7 +9,8 @@ from semiseg.contract import CPU, tiny_dataset, tiny_task
 from semiseg.data.cropping import Crop
 from semiseg.method import Ensemble, Task
 from semiseg.networks import Output
-from semiseg.training.evaluation import evaluate, predict_case
+from semiseg.tasks import task_kind
+from semiseg.training.evaluation import predict_case
 
 
 class Counted(nn.Module):
@@ -79,7 +80,7 @@ def test_a_mean_is_that_of_the_probabilities_which_its_networks_have(case):
 def test_a_network_sees_a_case_once_however_many_predictors_share_it(dims, tmp_path):
     method, dataset = Several(tiny_task(dims)), tiny_dataset(tmp_path / "tiny.h5", dims)
     names = list(dataset.records)[:2]
-    rows = evaluate(method, dataset, names, CPU, "float32")
+    rows = task_kind("segmentation").evaluate(method, dataset, names, CPU, "float32")
     alone = Several(tiny_task(dims)).networks[0]
     for name in names:
         predict_case([alone], dataset.image(name), method.task, CPU, "float32")

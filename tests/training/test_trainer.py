@@ -314,7 +314,7 @@ def test_a_benchmark_may_augment_strongly_and_a_method_always(tmp_path, setting,
     assert chosen.augment is expected
     chosen.generator = torch.Generator()
     images = torch.rand(4, 1, 16, 16)
-    views, _ = chosen._views("labeled", 0, images, torch.zeros(4, 16, 16, dtype=torch.long))
+    views, *_ = chosen._views("labeled", ("plain",), 0, images, torch.zeros(4, 16, 16, dtype=torch.long), still=False)
     generator = torch.Generator().manual_seed(derive_seed(chosen.seed, "labeled", "geometry", 0))
     assert torch.equal(views["plain"], expected(images, torch.zeros(4, 16, 16, dtype=torch.long), generator, True)[0])
 

@@ -13,8 +13,9 @@ from semiseg.labels import Labels, in_words
 from semiseg.names import did_you_mean
 from semiseg.registry import Methods
 from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
+from semiseg.tasks import DEFAULT
 
-ALL = "all"  # in the list of methods: every method found that is not listed by itself
+ALL = "all"  # in the list of methods: every method of segmentation that is not listed by itself
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
     variants = settings.variants()  # refuses what makes no sense, before names are looked for
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
-        names = dict.fromkeys(n for name in names for n in (found if name == ALL else [name]))
+        every = [name for name, method in found.items() if method.learns == DEFAULT]
+        names = dict.fromkeys(n for name in names for n in (every if name == ALL else [name]))
     variants = settings.variants(names)
     for name in names:
         if variants[name].implementation not in found:

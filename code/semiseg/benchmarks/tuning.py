@@ -12,6 +12,7 @@ from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.seeding import derive_seed
 from semiseg.settings import BenchmarkSettings, TrainingSettings, Variant
+from semiseg.tasks import DEFAULT, task_kind
 from semiseg.training.run import earlier_record
 
 # Of the benchmark's: one rate does not suit all methods, whose losses add up to different multiples of the labels' one.
@@ -118,7 +119,8 @@ def outcomes(trials: Sequence[Trial], standings: Iterable[Standing]) -> list[Out
             continue
         cell = run.spec.cell.as_posix()
         if run.status == "finished":
-            result.dice[cell] = earlier_record(run.folder)["metrics"]["dice"]
+            found = earlier_record(run.folder)
+            result.dice[cell] = found["metrics"][task_kind(found["data"].get("task", DEFAULT)).primary.name]
         elif run.diverged:
             result.failed[cell] = run.reason
         else:

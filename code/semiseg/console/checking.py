@@ -13,6 +13,7 @@ from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
 from semiseg.networks import NETWORKS, require_network
 from semiseg.registry import find_methods, get_method, get_method_of
+from semiseg.tasks import DEFAULT, task_kind
 
 
 def check_method(which: str, methods_dir: Path | None = None) -> int:
@@ -22,13 +23,14 @@ def check_method(which: str, methods_dir: Path | None = None) -> int:
     method = get_method_of(Path(which)) if is_file else get_method(which, methods_dir)
     name = Path(which).stem if is_file else which
     failures = 0
-    for dims in (2, 3):
+    dims_of_task = task_kind(method.learns or DEFAULT).dims
+    for dims in dims_of_task:
         with TemporaryDirectory() as folder:
             contract = contract_of(method)(name, method, dims, Path(folder))
             failures += _check(contract, f"{dims}D", Path(inspect.getfile(method)))
             number = len(contract.checks())
     if not failures:
-        print(f"{name} keeps the contract: {number} checks in 2D and in 3D.")
+        print(f"{name} keeps the contract: {number} checks in {' and in '.join(f'{dims}D' for dims in dims_of_task)}.")
     return failures
 
 

@@ -20,6 +20,7 @@ def list_methods(methods_dir: Path | None, as_json: bool) -> None:
         {
             "name": name,
             "kind": kind,
+            "learns": method.learns,
             "title": method.title,
             "networks": method.networks,
             "venue": method.paper.venue,

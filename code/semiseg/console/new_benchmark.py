@@ -23,6 +23,7 @@ from semiseg.executors.local import Local, Pool
 from semiseg.registry import find_methods
 from semiseg.report.sheet import draw_sheet
 from semiseg.settings import NAME, BenchmarkSettings, validate
+from semiseg.tasks import DEFAULT
 from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.places import Places
 from semiseg.training.timing import time_run
@@ -45,6 +46,10 @@ def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, 
     if refused:
         raise UserErrors(refused)
     dataset = Dataset(data_dir / f"{data}.h5")
+    if dataset.info.task != DEFAULT:
+        raise UserError(
+            f"{data}: is for {dataset.info.task}; begin with a copy of a benchmark of that, see docs/tasks.md."
+        )
     outline, splits = Outline.of(dataset), make_splits(dataset)
     quiet = not console.is_terminal
     cases = track(dataset.records, "Counting classes", console=console, transient=True, disable=quiet)

@@ -19,6 +19,7 @@ from semiseg.console.terminal import duration
 from semiseg.labels import count_of, in_words
 from semiseg.method import Method
 from semiseg.settings import RunSpec
+from semiseg.tasks import DEFAULT, task_kind
 from semiseg.training.lease import Holder, holder
 
 LOOK = 1.0  # seconds between two looks at the leases
@@ -108,7 +109,9 @@ class Watch:
             seconds = record.get("seconds") if record["status"] == "finished" else None
             self.runs[spec.folder] = replace(self.runs[spec.folder], holder=None, seconds=seconds)
         if record["status"] == "finished":
-            line = f"[green]✓[/] {label(spec)}: Dice {record['metrics']['dice']:.3f}, {record['seconds']:.0f} s"
+            primary = task_kind(record["data"].get("task", DEFAULT)).primary
+            score = f"{primary.title} {record['metrics'][primary.name]:.3f}"
+            line = f"[green]✓[/] {label(spec)}: {score}, {record['seconds']:.0f} s"
         else:
             line = f"[red]✗[/] {label(spec)}: {escape(record['reason'])}"
         self.display.say(line)

@@ -40,6 +40,7 @@ class Recipe(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]  # what the files are, in a phrase
     task: ClassVar[str] = ""  # what is segmented, in a phrase: "polyps in colonoscopy frames"
+    learns: ClassVar[str] = "segmentation"  # what there is to learn, see semiseg.tasks
     layout: ClassVar[str] = ""  # what the source folder must look like; empty when the data are generated
     classes: tuple[str, ...] = ()  # background first; empty where each source has its own
     licence: ClassVar[str] = ""  # empty where each source has its own
@@ -98,6 +99,7 @@ class Recipe(ABC):
             citation=self.citation,
             grouping=self.grouping,
             unit=self.unit,
+            task=self.learns,
         )
 
     def divide_masks(self, thresholds: Thresholds) -> None:

@@ -14,11 +14,10 @@ from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
 from semiseg.data.scale import relative
 from semiseg.data.splits import Partition
-from semiseg.data.store import Dataset
+from semiseg.data.store import POINTS, Dataset
 from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 
-POINTS = "points"  # the field that takes the place of masks: positions in pixels, in the order of space
 SHARE = 0.25  # of a GPU's free memory that a run's items may take
 
 
@@ -86,7 +85,7 @@ class TrainingSet:
         labeled_parts: int = 1,
         crop: Crop | None = None,
     ) -> None:
-        self.size, self.seed = tuple(size), seed
+        self.size, self.seed, self.task = tuple(size), seed, dataset.info.task
         self.cuts_patches = len(self.size) == 3 or (crop is not None and crop.at == "anywhere")
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         where = dataset.path.resolve(), dataset.hash, self.size, crop

@@ -117,7 +117,12 @@ def build_method(
     method: type[Method], spec: RunSpec, dataset: Dataset, unlabeled_steps: int = 1, start: Path | None = None
 ) -> Method:
     """A method ready to be trained, or a message that says why it cannot be."""
-    training = spec.training
+    training, asked = spec.training, dataset.info.task
+    if method.learns not in ("", asked):
+        raise UserError(
+            f"{spec.implementation} learns {method.learns}, and {dataset.info.name} is for {asked}; `semiseg methods` "
+            "says what each method learns."
+        )
     if training.labeled_batch % method.labeled_parts:
         raise UserError(
             f"{spec.implementation} needs a labeled_batch that {method.labeled_parts} divides, "

@@ -1,8 +1,6 @@
-"""Whole-case prediction, and the per-case numbers of a finished method."""
+"""Prediction of whole cases, and scores of weights that rules have chosen."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,43 +11,10 @@ from semiseg.data.cropping import region
 from semiseg.data.scale import from_training, to_training
 from semiseg.data.store import Dataset
 from semiseg.method import Ensemble, Method, Task, predict
-from semiseg.metrics import class_metrics
+from semiseg.tasks import task_kind
 from semiseg.training.precision import autocast
 
 SLICES_AT_ONCE = 64
-PIXELS = 192  # of an example's longer side at most
-
-
-@dataclass
-class Evaluation:
-    """Rows of `cases.csv` and `predictors.csv`, and a small picture of every case to look at."""
-
-    cases: list[dict[str, Any]] = field(default_factory=list)
-    predictors: list[dict[str, Any]] = field(default_factory=list)
-    examples: dict[str, list[Any]] = field(
-        default_factory=lambda: {"ids": [], "images": [], "labels": [], "predictions": []}
-    )
-
-
-def evaluate(
-    method: Method, dataset: Dataset, cases: Iterable[str], device: torch.device, precision: str
-) -> Evaluation:
-    """Predict every case with every predictor of the method; the first predictor is the reported one."""
-    result, predictors = Evaluation(), method.predictors()
-    distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
-    for case in cases:
-        image, label = dataset.image(case), dataset.label(case)
-        masks = predict_case(distinct, image, method.task, device, precision)
-        scores = [_scores(dataset, case, mask, label) for mask in masks]
-        for index, (name, predictor) in enumerate(predictors.items()):
-            place = distinct.index(predictor)
-            if index:
-                networks = len(predictor) if isinstance(predictor, Ensemble) else 1
-                result.predictors += [{"predictor": name, "networks": networks, **row} for row in scores[place]]
-                continue
-            result.cases += scores[place]
-            _add_example(result.examples, case, image, label, masks[place])
-    return result
 
 
 def evaluate_selected(
@@ -62,19 +27,14 @@ def evaluate_selected(
 ) -> list[dict[str, Any]]:
     """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
     network, rows = next(iter(method.predictors().values())), []
+    kind = task_kind(dataset.info.task)
     for rule, weights in selected.items():
         network.load_state_dict(weights)
         for case in cases:
-            (mask,) = predict_case([network], dataset.image(case), method.task, device, precision)
-            scores = _scores(dataset, case, mask, dataset.label(case))
+            (found,) = kind.predict([network], dataset.image(case), method.task, device, precision)
+            scores = kind.rows(dataset, case, found)
             rows += [{"predictor": f"selected on {rule}", "networks": 1, **row} for row in scores]
     return rows
-
-
-def _scores(dataset: Dataset, case: str, mask: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
-    record = dataset.records[case]
-    rows = class_metrics(mask, label, dataset.info.classes, record.spacing)
-    return [{"case": case, "group": record.group, **row} for row in rows]
 
 
 @torch.no_grad()
@@ -136,17 +96,3 @@ def _probabilities(predictors: Sequence[nn.Module], images: Tensor) -> tuple[Ten
         return known[predictor]
 
     return tuple(ask(predictor).clone() for predictor in predictors)  # sliding windows weigh them in place
-
-
-def _add_example(
-    examples: dict[str, list[Any]], case: str, image: np.ndarray, label: np.ndarray, prediction: np.ndarray
-) -> None:
-    """Keep an image, or the slice of a volume that shows most of the reference, thinned out."""
-    if label.ndim == 3:
-        index = int((label > 0).sum((1, 2)).argmax())
-        image, label, prediction = image[:, index], label[index], prediction[index]
-    step = ceil(max(label.shape) / PIXELS)
-    image, label, prediction = image[:, ::step, ::step], label[::step, ::step], prediction[::step, ::step]
-    pixels = image if image.dtype == np.uint8 else (255 * image).round().astype(np.uint8)
-    for key, value in zip(examples, (case, pixels, label, prediction), strict=True):
-        examples[key].append(value)

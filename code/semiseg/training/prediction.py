@@ -17,6 +17,7 @@ from semiseg.errors import UserError
 from semiseg.method import Method, Task
 from semiseg.registry import find_methods
 from semiseg.settings import RunSpec, validate
+from semiseg.tasks import DEFAULT
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import read_record
 from semiseg.training.precision import place
@@ -55,6 +56,8 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
     if not weights.exists():
         raise UserError(f"{weights}: the weights are missing; delete run.json and repeat the run.")
     spec, data = validate(RunSpec, record["spec"], str(run / "run.json")), record["data"]
+    if data.get("task", DEFAULT) != DEFAULT:
+        raise UserError(f"{run}: learned {data['task']}; masks are predicted by runs that learned {DEFAULT}.")
     method_class = _method(spec.implementation, run, methods_dir)
     training = spec.training
     task = Task(

@@ -9,9 +9,9 @@ import numpy as np
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.method import Method
-from semiseg.metrics import METRICS
+from semiseg.metrics import Metric
 from semiseg.settings import RunSpec
-from semiseg.training.evaluation import Evaluation
+from semiseg.tasks import Evaluation, TaskKind
 from semiseg.training.files import write_rows
 from semiseg.training.identity import file_hash
 
@@ -48,7 +48,7 @@ def write_results(folder: Path, result: Evaluation) -> None:
     write_rows(folder / "cases.csv", result.cases)
     write_rows(folder / "predictors.csv", result.predictors)
     ids = np.array(result.examples.pop("ids"))
-    pictures: dict[str, Any] = {key: _stack(values) for key, values in result.examples.items()}
+    pictures: dict[str, Any] = {key: _stack(values) for key, values in result.examples.items() if values}
     np.savez_compressed(folder / "examples.npz", ids=ids, **pictures)
 
 
@@ -58,12 +58,17 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(a, [(0, n - m) for m, n in zip(a.shape, size, strict=True)]) for a in arrays])
 
 
-def mean_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Mean over the cases of every class, then over classes."""
+def mean_metrics(rows: Iterable[dict[str, Any]], kind: TaskKind) -> dict[str, float]:
+    """Every metric of a task: the mean, or the median, over the cases of every class, then the mean over classes."""
     by_class: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)
-    return {m: round(float(np.mean([np.mean([r[m] for r in rows]) for rows in by_class.values()])), 6) for m in METRICS}
+
+    def middle(metric: Metric) -> float:
+        over_cases = np.median if metric.summary == "median" else np.mean
+        return float(np.mean([over_cases([row[metric.name] for row in rows]) for rows in by_class.values()]))
+
+    return {metric.name: round(middle(metric), 6) for metric in kind.metrics}
 
 
 def describe_data(dataset: Dataset, split_hash: str, partition: Partition) -> dict[str, Any]:
@@ -71,6 +76,7 @@ def describe_data(dataset: Dataset, split_hash: str, partition: Partition) -> di
     info = dataset.info
     return {
         "title": info.title,
+        "task": info.task,
         "recipe": dataset.recipe,
         "classes": list(info.classes),
         "channels": dataset.channels,

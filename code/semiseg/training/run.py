@@ -13,12 +13,13 @@ from semiseg.errors import UserError
 from semiseg.registry import find_methods
 from semiseg.settings import RunSpec
 from semiseg.start import Start
+from semiseg.tasks import task_kind
 from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
 from semiseg.training.energy import Meter
 from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
-from semiseg.training.evaluation import evaluate, evaluate_selected
+from semiseg.training.evaluation import evaluate_selected
 from semiseg.training.files import read_record, save_tensors, write_json, write_rows
 from semiseg.training.identity import made
 from semiseg.training.lease import Held, Lease, Lost, bury, claim, holder
@@ -195,7 +196,8 @@ class _Attempt:
         if not isinstance(method, Start):
             self.record["method"]["parameters"] = count_parameters(method)
             where = self.dataset, self.partition.test, self.device, self.spec.training.precision
-            result = evaluate(method, *where)
+            kind = task_kind(self.dataset.info.task)
+            result = kind.evaluate(method, *where)
             if selection := trainer.selection:
                 result.predictors += evaluate_selected(method, selection.best, *where)
                 self.record["selection"] = selection.chosen()
@@ -203,7 +205,7 @@ class _Attempt:
             write_results(self.folder, result)
             if selection:
                 write_rows(self.folder / SELECTION, selection.rows)
-            metrics = mean_metrics(result.cases)
+            metrics = mean_metrics(result.cases, kind)
         self.record |= {
             "status": "finished",
             "warnings": [*self.notes, *method.concerns()],

@@ -11,8 +11,8 @@ from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.method import Method
 from semiseg.settings import RunSpec
+from semiseg.tasks import task_kind
 from semiseg.training.assembly import build_trainer
-from semiseg.training.evaluation import evaluate
 from semiseg.training.precision import with_precision
 
 STEPS, WARM_UP = 12, 4
@@ -34,10 +34,10 @@ def time_run(
             trainer.report = lambda step, steps, loss: ends.append(time.perf_counter())
             trainer.fit()
         steps = [end - start for start, end in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False)]
-        tests = []
+        tests, kind = [], task_kind(dataset.info.task)
         for _ in range(2):  # the first pays for what is only done once
             start = time.perf_counter()
-            evaluate(trainer.method, dataset, partition.labeled[:1], device, training.precision)
+            kind.evaluate(trainer.method, dataset, partition.labeled[:1], device, training.precision)
             tests.append(time.perf_counter() - start)
         return statistics.median(steps), tests[-1]
     finally:

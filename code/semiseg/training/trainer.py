@@ -15,10 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
 from semiseg.errors import UserError
-from semiseg.method import Batch, Ensemble, Geometry, Method, MovingAverage, Progress, Stream, predict
+from semiseg.method import Batch, Ensemble, Geometry, Method, MovingAverage, Progress, Stream
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
+from semiseg.tasks import task_kind
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
@@ -293,11 +294,12 @@ class Trainer:
             return
         images = batch.images(self.method.views[0])[-4:]
         with self._autocast():
-            logits = predict(reported, images).logits
-        mask = logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
+            picture = task_kind(self.data.task).picture(reported, images)
+        if picture is None:
+            return
         if images.ndim == 5:
-            images, mask = images[:, :, images.shape[2] // 2], mask[:, :, mask.shape[2] // 2]
-        columns = torch.cat([images, mask.expand_as(images)], 2)
+            images, picture = images[:, :, images.shape[2] // 2], picture[:, :, picture.shape[2] // 2]
+        columns = torch.cat([images, picture.expand_as(images)], 2)
         writer.add_images("prediction", columns.float().cpu(), step + 1)
 
     def _save_checkpoint(self, step: int) -> None:
