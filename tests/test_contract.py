@@ -4,14 +4,20 @@ from functools import cache
 
 import pytest
 
-from semiseg.contract import MethodContract, PluginContract, StartContract, contract_of
+from semiseg.contract import MethodContract, PluginContract, contract_of
 from semiseg.registry import find_methods
 from semiseg.tasks import DEFAULT, task_kind
 
 FOUND = find_methods()
-METHODS = [  # in all dimensions of the task that each learns; a broken one fails with its reason
-    *((name, dims) for name, method in FOUND.items() for dims in task_kind(method.learns or DEFAULT).dims),
-    *((name, 2) for name in FOUND.broken),
+PLUGINS = FOUND.starts | FOUND
+CHECKS = [  # in all dimensions of the task that each learns; a broken one fails with its reason
+    *(
+        pytest.param(name, dims, check, id=f"{name}-{dims}d-{check}")
+        for name, plugin in PLUGINS.items()
+        for dims in task_kind(plugin.learns or DEFAULT).dims
+        for check in contract_of(plugin).checks()
+    ),
+    *((name, 2, next(iter(MethodContract.checks()))) for name in FOUND.broken),
 ]
 
 
@@ -25,14 +31,6 @@ def contract(tmp_path_factory):
     return build
 
 
-@pytest.mark.parametrize("check", MethodContract.checks())
-@pytest.mark.parametrize(("name", "dims"), METHODS, ids=[f"{name}-{dims}d" for name, dims in METHODS])
-def test_method(contract, name, dims, check):
-    getattr(contract(name, dims), check)()
-
-
-@pytest.mark.parametrize("check", StartContract.checks())
-@pytest.mark.parametrize("dims", [2, 3], ids=["2d", "3d"])
-@pytest.mark.parametrize("name", FOUND.starts)
-def test_start(contract, name, dims, check):
+@pytest.mark.parametrize(("name", "dims", "check"), CHECKS)
+def test_plugin(contract, name, dims, check):
     getattr(contract(name, dims), check)()

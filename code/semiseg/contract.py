@@ -215,9 +215,15 @@ class StartContract(PluginContract):
         )
 
 
+class BothContract(StartContract, MethodContract):
+    """A start that is a method of a task as well."""
+
+
 def contract_of(method: type[Method]) -> type[PluginContract]:
     """The contract that a plug-in is held to."""
-    return StartContract if issubclass(method, Start) else MethodContract
+    if issubclass(method, Start):
+        return BothContract if method.learns else StartContract
+    return MethodContract
 
 
 def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None:

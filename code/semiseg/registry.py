@@ -33,7 +33,7 @@ class Methods(dict[str, type[Method]]):
         """Why there is no method of this name."""
         there_are = f"{did_you_mean(name, self)}there are: {', '.join(self)}"
         unknown = f"unknown method {name!r}; {there_are}. Give a plugin's folder with --methods-dir."
-        if name in self.starts:
+        if name in self.starts and name not in self:
             unknown = f"{name} is a start, no method; write `method: supervised, start: {name}`, or another method."
         return self.broken.get(name, unknown)
 
@@ -94,7 +94,7 @@ def find_methods(directory: Path | None = None) -> Methods:
         if plugin.method is not None:
             if issubclass(plugin.method, Start):
                 found.starts[name] = plugin.method
-            else:
+            if plugin.method.learns:
                 found[name] = plugin.method
             method_code(plugin.method)  # before its files change: what is remembered is what was imported
     NETWORKS.admit(networks, broken)

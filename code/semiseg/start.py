@@ -13,9 +13,10 @@ class Start(Method):
 
     `{method: mean_teacher, start: NAME}` in a benchmark file lets every network of a method begin with the handed
     weights. The pre-training is a run of its own, one for each fold and seed, shared by all that start from it.
+    A start that says what task it `learns` is a method of that task besides.
     """
 
-    learns: ClassVar[str] = ""  # from images of any task
+    learns: ClassVar[str] = ""  # images of any task will do
     uses_labels: ClassVar[bool] = False
 
     @abstractmethod

@@ -9,7 +9,9 @@ from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, array_hash, check_case
 from semiseg.data_prep.phantom_cardiac import PhantomCardiac
 from semiseg.data_prep.phantom_endoscopy import FRAMES, PhantomEndoscopy
+from semiseg.data_prep.phantom_notes import PhantomNotes, PhantomNotesMasks
 from semiseg.data_prep.phantom_skull import PhantomSkull
+from semiseg.texts import sentences
 
 ENDOSCOPY, CARDIAC = PhantomEndoscopy(), PhantomCardiac()
 # A sample that reaches every kind of scene and patient without drawing the whole sets.
@@ -165,3 +167,36 @@ def test_landmarks_of_a_drawn_skull_lie_where_it_is_bright_and_the_sella_where_i
         surroundings = skull.image[0, 20:90, 20:80].mean()
         assert values.pop("sella") < 80
         assert min(values.values()) > surroundings
+
+
+def test_every_sentence_of_a_drawn_note_tells_a_shape_where_it_is():
+    notes, masks = PhantomNotes(), PhantomNotesMasks()
+    for item in range(0, 320, 23):
+        note, mask = notes.load(item), masks.load(item)
+        check_case(note, notes.info())
+        check_case(mask, masks.info())
+        assert np.array_equal(note.image, mask.image)
+        told = sentences(note.fields["text"])
+        assert len(told) == len(note.fields["regions"])
+        shapes = 0
+        for sentence, box in zip(told, note.fields["regions"], strict=True):
+            if box.min() < 0:
+                assert "There is" not in sentence
+                continue
+            y0, x0, y1, x1 = (64 * box).round().astype(int)
+            inside = mask.label[y0 : y1 + 1, x0 : x1 + 1]
+            words = sentence.rstrip(".").split()
+            assert set(np.unique(inside)) == {0, masks.classes.index(words[5])}
+            assert words[-2:] == [("upper", "lower")[int(y0 >= 30)], ("left", "right")[int(x0 >= 30)]]
+            shapes += (inside > 0).sum()
+        assert shapes == (mask.label > 0).sum()
+
+
+def test_no_byte_of_a_drawn_note_changes():
+    note, mask = PhantomNotes().load(5), PhantomNotesMasks().load(5)
+    assert (array_hash(note.image)[:16], array_hash(mask.label)[:16]) == ("ef8c43417edeb1a2", "6ff2de6fc84ef39b")
+    assert sentences(note.fields["text"]) == [
+        "A copy was sent to the ward.",
+        "There is a small dark cross in the upper right.",
+        "There is a small dark square in the lower left.",
+    ]

@@ -16,7 +16,7 @@ from semiseg.method import Method, Stream, Task
 from semiseg.networks import weights_file
 from semiseg.registry import Methods
 from semiseg.seeding import derive_seed
-from semiseg.settings import RunSpec, validate
+from semiseg.settings import RunSpec, StartSpec, validate
 from semiseg.training.evaluation import predict_case
 from semiseg.training.identity import Identity, identify
 from semiseg.training.selection import Selection
@@ -118,7 +118,7 @@ def build_method(
 ) -> Method:
     """A method ready to be trained, or a message that says why it cannot be."""
     training, asked = spec.training, dataset.info.task
-    if method.learns not in ("", asked):
+    if method.learns != asked and not isinstance(spec, StartSpec):
         raise UserError(
             f"{spec.implementation} learns {method.learns}, and {dataset.info.name} is for {asked}; `semiseg methods` "
             "says what each method learns."

@@ -5,13 +5,13 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
-from semiseg.settings import RunSpec
+from semiseg.settings import RunSpec, StartSpec
 from semiseg.start import Start
 from semiseg.tasks import task_kind
 from semiseg.training import failures
@@ -190,10 +190,11 @@ class _Attempt:
         trainer = self._train(start)
         method = trainer.method
         self.lease.demand()
-        weights = method.handed_on() if isinstance(method, Start) else method.state_dict()
+        is_start = isinstance(self.spec, StartSpec)
+        weights = cast(Start, method).handed_on() if is_start else method.state_dict()
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
         metrics, began = {}, time.perf_counter()
-        if not isinstance(method, Start):
+        if not is_start:
             self.record["method"]["parameters"] = count_parameters(method)
             where = self.dataset, self.partition.test, self.device, self.spec.training.precision
             kind = task_kind(self.dataset.info.task)

@@ -1,0 +1,100 @@
+"""Images with texts: one case for each image, patients that share one are one, and what is wrong names its row."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semiseg.data.store import check_case
+from semiseg.data_prep.image_text_folder import ImageTextFolder, ImageTextMasks
+from semiseg.errors import UserError
+
+ROWS = [
+    {"image": "a.png", "patient": "p1", "lungs": "a.png", "text": "Both lungs  are clear."},
+    {"image": "b.png", "patient": "p2", "lungs": "", "text": "A nodule on the left."},
+    {"image": "b.jpg", "patient": "p3", "lungs": "b.png", "text": "A nodule on the right."},
+]
+
+
+def folder(tmp_path, rows=ROWS, color=(90, 90, 90)):
+    for place in ("images", "lungs"):
+        (tmp_path / place).mkdir(exist_ok=True)
+    for number, name in enumerate(("a.png", "b.png", "b.jpg")):
+        Image.new("RGB", (30 + number, 20), color).save(tmp_path / "images" / name)
+    for name, width in (("a.png", 30), ("b.png", 32)):
+        mask = np.zeros((20, width), np.uint8)
+        mask[5:10, 5:10] = 255
+        Image.fromarray(mask).save(tmp_path / "lungs" / name)
+    with (tmp_path / "notes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+    return tmp_path
+
+
+def test_every_image_is_a_case_with_its_text_and_greys_are_one_channel(tmp_path):
+    recipe = ImageTextFolder(folder(tmp_path))
+    cases = [recipe.load(item) for item in recipe.items()]
+    assert [case.id for case in cases] == ["a", "b.png", "b.jpg"]
+    assert [case.group for case in cases] == ["p1", "p2", "p3"]
+    assert cases[0].fields == {"text": "Both lungs are clear.", "study": "a"}
+    assert cases[0].image.shape == (1, 20, 30)
+    assert cases[0].label is None
+    for case in cases:
+        check_case(case, recipe.info())
+    assert (recipe.info().task, recipe.info().name) == ("alignment", tmp_path.name)
+
+
+def test_colours_stay_where_there_are_any(tmp_path):
+    recipe = ImageTextFolder(folder(tmp_path, color=(200, 90, 90)))
+    assert recipe.load(recipe.items()[0]).image.shape == (3, 20, 30)
+
+
+def test_only_rows_with_a_mask_are_segmented_and_their_texts_stay(tmp_path):
+    recipe = ImageTextMasks(folder(tmp_path))
+    cases = [recipe.load(item) for item in recipe.items()]
+    assert [case.id for case in cases] == ["a", "b.jpg"]
+    assert recipe.info().classes == ("background", "lungs")
+    assert (recipe.info().task, recipe.info().name) == ("segmentation", f"{tmp_path.name}_masks")
+    assert cases[1].label.sum() == 25
+    assert cases[1].fields["text"] == "A nodule on the right."
+    for case in cases:
+        check_case(case, recipe.info())
+
+
+def test_patients_who_share_an_image_are_one(tmp_path):
+    rows = [*ROWS, {**ROWS[0], "patient": "p2", "text": "The same."}]
+    recipe = ImageTextFolder(folder(tmp_path, rows))
+    cases = [recipe.load(item) for item in recipe.items()]
+    assert [(case.id, case.group) for case in cases] == [("a", "p1"), ("b.png", "p1"), ("b.jpg", "p3")]
+    assert cases[0].fields["text"] == "Both lungs are clear."
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    ({"image": "z.png"}, r"line 2: there is no .*z\.png"),
+    ({"text": "  "}, r"line 2: a\.png has no text"),
+])  # fmt: skip
+def test_a_row_that_lacks_something_is_named(tmp_path, change, problem):
+    recipe = ImageTextFolder(folder(tmp_path, [{**ROWS[0], **change}, *ROWS[1:]]))
+    with pytest.raises(UserError, match=problem):
+        recipe.load(recipe.items()[0])
+
+
+def test_a_missing_or_misshapen_mask_is_named(tmp_path):
+    source = folder(tmp_path)
+    (source / "lungs" / "a.png").unlink()
+    Image.new("L", (5, 5)).save(source / "lungs" / "b.png")
+    recipe = ImageTextMasks(source)
+    for item, problem in zip(recipe.items(), (r"a\.png has no mask", "provide a mask of its size"), strict=True):
+        with pytest.raises(UserError, match=problem):
+            recipe.load(item)
+
+
+def test_a_table_without_texts_says_what_it_needs(tmp_path):
+    source = folder(tmp_path, [{"image": "a.png", "report": "x"}])
+    with pytest.raises(UserError, match="needs the columns image and text"):
+        ImageTextFolder(source).items()
+    (source / "notes.csv").unlink()
+    with pytest.raises(UserError, match=r"notes\.csv: cannot be read"):
+        ImageTextFolder(source).items()
