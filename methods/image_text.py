@@ -18,8 +18,9 @@ class ImageText(Start):
     """A critic tells pairs of an image and its text from others, which bounds the information that both share.
 
     Globally, the mean of the encoder's coarsest map is paired with the whole text. Locally, as is published, with one
-    sentence drawn at random: the place that fits it best is found, and the bound raised there. The encoder is handed
-    on.
+    sentence drawn at random: the place that fits best is found, and the bound raised there. The encoder is handed on.
+    Every pair has a place of its own: if all sentences are scored where the image's own one fits best, that place gives
+    the own sentence away, and the loss falls without a look at the image (methods/README.md has figures).
 
     The public code has the global objective only, and its `infonce` is `dv` but for a constant: no pair of its own
     image is in the sum. Here it is the cross-entropy of both directions, whose bound cannot exceed ln N. Pairs of one
@@ -43,7 +44,7 @@ class ImageText(Start):
         level: Literal["local", "global"] = "local"
         objective: Literal["infonce", "dv", "jsd"] = "infonce"
         critic: Literal["separable", "joint"] = "separable"
-        select: Literal["positive", "both"] = "positive"  # the place: best for the own sentence, or for each
+        select: Literal["both", "positive"] = "both"  # the place: best for each sentence, or for the own one
         rate: float = Field(5e-4, gt=0)  # of Adam, for encoder and critic
         text_rate: float = Field(3e-4, gt=0)  # of AdamW
 
