@@ -59,8 +59,8 @@ class ShapeGuided(Method):
         region_weight: float = Field(10.0, ge=0)
         entropy_weight: float = Field(0.1, ge=0)
         shape_weight: float = Field(1.0, ge=0)
-        patch_share: float = Field(0.15, ge=0, le=1)  # of the steps, before regions are discriminated
-        refine_share: float = Field(0.35, gt=0, le=1)  # of the steps, after that
+        patch_share: float = Field(0.15, ge=0, le=0.4)  # of the steps, before regions are discriminated
+        refine_share: float = Field(0.35, gt=0, le=0.5)  # of the steps, for the last stage
         shifted: bool = True  # patches and regions cannot be told by their place in the window
         rate: float = Field(1e-3, gt=0)  # of Adam
         adversary_rate: float = Field(0.05, gt=0)  # of the discriminator's Adam, in parts of that rate
@@ -80,7 +80,7 @@ class ShapeGuided(Method):
 
     def stages(self) -> Sequence[Stage]:
         config, first = self.config, self.pixels.parts()
-        between = max(0.0, 1 - config.patch_share - config.refine_share)
+        between = 1 - config.patch_share - config.refine_share
         return [
             Stage(self.patch_losses, "patches", config.patch_share, first),
             Stage(self.losses, "regions", between, [*first, self.pixels.clustering]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from semiseg.contract import tiny_task
+from semiseg.contract import assert_equal, tiny_task
 from semiseg.losses import one_hot
 from semiseg.method import Batch, Progress, predict
 from semiseg.methods.shape_guided import Discriminator, ShapeGuided, as_classes, smooth
@@ -51,6 +51,10 @@ def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_cluster
     made = method.discriminator(method.maps).double().detach().numpy()
     expected = [-math.log(1 / (1 + math.exp(-x))) for x in real], [-math.log(1 / (1 + math.exp(x))) for x in made]
     assert loss.item() == pytest.approx(sum(map(np.mean, expected)) / 2, rel=1e-4)
+    shown = []
+    method.discriminator.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    loss = method.adversary_losses(batch, REGIONS)["discriminator"]
+    torch.testing.assert_close(shown, [smooth(one_hot(batch["shapes"].labels, 3)[:, 1:]), method.maps])
     loss.backward()
     assert learning(method) == {"discriminator"}
     assert method.adversary_losses(batch, Progress(0, 10, "patches")) == {}
@@ -68,11 +72,16 @@ def test_other_masks_change_what_the_discriminator_learns_and_nothing_else_does_
 
 def test_the_network_learns_what_regions_say_by_how_sure_they_are(method, task):
     images = random_batch(task).images()
-    for layer in (method.pixels.embedding[-1], method.pixels.clustering[-1]):  # else regions are alike, and none is sure
+    for layer in (
+        method.pixels.embedding[-1],
+        method.pixels.clustering[-1],
+    ):  # else regions are alike, and none is sure
         torch.nn.init.normal_(layer.weight, std=3.0)
         torch.nn.init.zeros_(layer.bias)
+    before = {name: value.clone() for name, value in method.pixels.state_dict().items()}
     method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].backward()
     assert learning(method) == {"refined"}
+    assert_equal(before, method.pixels.state_dict())
     assert method.pixels.training
     method.eval()
     loss = method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].item()
