@@ -97,6 +97,22 @@ def test_kl_and_entropy_and_sharpening(logits):
     np.testing.assert_allclose(losses.sharpen(target, 0.5).numpy(), sharp, rtol=1e-4, atol=1e-6)
 
 
+def test_sureness_falls_from_one_to_nothing_as_entropy_rises(logits):
+    q = softmax(logits.numpy())
+    expected = 1 + (q * np.log(q)).sum(1, keepdims=True) / np.log(q.shape[1])
+    np.testing.assert_allclose(losses.sureness(torch.from_numpy(q).float()).numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert losses.sureness(torch.full((1, 4, 2), 0.25)).abs().max() < 1e-6
+    assert losses.sureness(torch.eye(4)[None]).min() > 1 - 1e-5
+
+
+def test_a_discriminator_is_asked_for_real_or_made_as_the_formula_says():
+    x = np.array([-3.0, 0.5, 40.0])
+    sigma = 1 / (1 + np.exp(-x))
+    logits = torch.from_numpy(x)
+    assert losses.taken_for(logits, real=True).item() == pytest.approx(-np.log(sigma).mean(), rel=1e-5)
+    assert losses.taken_for(logits, real=False).item() == pytest.approx(np.log(1 + np.exp(x)).mean(), rel=1e-5)
+
+
 def test_one_vs_rest_logits_give_the_softmax_probabilities_back(logits):
     np.testing.assert_allclose(
         losses.one_vs_rest(logits).sigmoid().numpy(), softmax(logits.numpy())[:, 1:], rtol=1e-4, atol=1e-6

@@ -66,7 +66,7 @@ def supervised_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def soft_supervised_loss(
     logits: Tensor, target: Tensor, mask: Tensor, mean_over: Literal["kept", "all"] = "kept"
 ) -> Tensor:
-    """½ (cross-entropy + Dice) against soft targets q where the mask m is 1; 0 if it is 0 everywhere.
+    """½ (cross-entropy + Dice) against soft targets q, weighted by the mask m; 0 if it is 0 everywhere.
 
     The cross-entropy part is Σ m (−Σ_c q_c ln p_c) / N, where N counts the kept pixels, max(Σ m, 1), or all of
     them; the latter lets the cross-entropy grow with the number of kept pixels.
@@ -74,7 +74,7 @@ def soft_supervised_loss(
     Args:
         logits: (batch, C, *space).
         target: (batch, C, *space), sums to 1 over C.
-        mask: (batch, 1, *space) zeros and ones.
+        mask: (batch, 1, *space) within [0, 1], mostly zeros and ones.
         mean_over: the pixels that N counts.
     """
     cross_entropy = mask * -(target * logits.log_softmax(1)).sum(1, keepdim=True)
@@ -179,6 +179,19 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """−Σ_c p_c ln(p_c + 1e−6) in nats, (batch, C, *space) to (batch, 1, *space)."""
     return -(probabilities * (probabilities + 1e-6).log()).sum(1, keepdim=True)
+
+
+@in_full_precision
+def sureness(probabilities: Tensor) -> Tensor:
+    """1 + Σ_c p_c ln p_c / ln C, between 0 where all are alike and 1; (batch, C, *space) to (batch, 1, *space)."""
+    p = probabilities.clamp(min=1e-8)
+    return 1 + (p * p.log()).sum(1, keepdim=True) / math.log(p.shape[1])
+
+
+@in_full_precision
+def taken_for(logits: Tensor, real: bool) -> Tensor:
+    """Cross-entropy of a discriminator's logits with "real" or "made": mean of −ln σ(x), or of −ln(1 − σ(x))."""
+    return F.softplus(-logits if real else logits).mean()
 
 
 @in_full_precision

@@ -32,6 +32,25 @@ def test_the_first_observer_of_the_older_release_is_read(source: Path) -> None:
     np.testing.assert_array_equal(prepared(Drive(source)).label("01"), LEFT)
 
 
+def test_field_of_view_and_second_observer_stand_beside_the_label(source: Path) -> None:
+    save(source / "DRIVE/test/1st_manual/01_manual1.gif", LEFT)
+    save(source / "DRIVE/test/2nd_manual/01_manual2.gif", RIGHT)
+    data = prepared(Drive(source))
+    np.testing.assert_array_equal(data.field("01", "second_observer"), RIGHT)
+    np.testing.assert_array_equal(data.field("21", "field_of_view"), LEFT | RIGHT)
+    assert {case: {*record.fields} for case, record in data.records.items()} == {
+        "01": {"field_of_view", "second_observer"},
+        "21": {"field_of_view"},
+    }
+
+
+def test_a_field_of_view_of_another_size_or_twice_is_reported(source: Path) -> None:
+    save(source / "DRIVE/training/mask/21_training_mask.gif", LEFT[1:])
+    assert "its mask" in complaints(Drive(source))[0]
+    save(source / "again/mask/21_training_mask.gif", LEFT | RIGHT)
+    assert "21_training_mask.gif beside it would be the same case" in complaints(Drive(source))[0]
+
+
 def test_a_training_image_without_label_is_reported(source: Path) -> None:
     save(source / "DRIVE/training/images/22_training.tif", COLOR)
     assert "22_training.tif: there is no mask of vessel" in complaints(Drive(source))[0]

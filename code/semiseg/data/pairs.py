@@ -28,6 +28,7 @@ class Picture:
     image: Path
     masks: tuple[Path, ...]
     problem: str = ""
+    fields: tuple[tuple[str, Path], ...] = ()
 
 
 class PairedPictures(Recipe):
@@ -36,13 +37,15 @@ class PairedPictures(Recipe):
     A pattern is a regular expression for the end of a path, from the beginning of a folder's or the file's name;
     capitals do not matter. Its group `case` names the case, the same in the image's and the masks' pattern. The
     group `group`, if the image's pattern has one, says what the case belongs to. So it does not matter how many
-    folders an archive has around everything. Each mask is painted over those before it.
+    folders an archive has around everything. Each mask is painted over those before it. What lies `beside` them, such
+    as the field of view, becomes a field of the case, uint8 zeros and ones; a case may lack it.
     """
 
     unit = "pixels"
     endings: ClassVar[tuple[str, ...]] = PICTURES
     images: ClassVar[str]
     masks: ClassVar[tuple[tuple[str, int], ...]]  # patterns, each with the class that its masks show
+    beside: ClassVar[dict[str, str]] = {}  # patterns of further black and white pictures by the name of the field
     unlabeled: ClassVar[str] = "(?!)"  # images for which the owner may have published no mask; by default none
     spacing: ClassVar[tuple[float, float]] = (1.0, 1.0)  # in the unit
 
@@ -50,20 +53,33 @@ class PairedPictures(Recipe):
         """One item per case, by name; a file without partner becomes an item with a problem."""
         paths = list(visible_files(self.source))
         masks = [matches(paths, pattern) for pattern, _ in self.masks]
-        taken = {match.string for found in masks for same in found.values() for match in same}
+        beside = {name: matches(paths, pattern) for name, pattern in self.beside.items()}
+        taken = {match.string for found in (*masks, *beside.values()) for same in found.values() for match in same}
         images = matches((path for path in paths if path not in taken), self.images)
         if not images:
             raise UserError(nothing_found(self.source, paths, self.expected()))
         cases = sorted(images.keys() | {case for found in masks for case in found})
         pictures = (
-            self._picture(case, images.get(case, []), [found.get(case, []) for found in masks]) for case in cases
+            self._picture(
+                case,
+                images.get(case, []),
+                [found.get(case, []) for found in masks],
+                {name: found[case] for name, found in beside.items() if case in found},
+            )
+            for case in cases
         )
         return [picture for picture in pictures if picture]
 
-    def _picture(self, case: str, images: list[re.Match[str]], masks: list[list[re.Match[str]]]) -> Picture | None:
+    def _picture(
+        self,
+        case: str,
+        images: list[re.Match[str]],
+        masks: list[list[re.Match[str]]],
+        beside: dict[str, list[re.Match[str]]],
+    ) -> Picture | None:
         """The case of these files; None if its owner published no mask for it."""
         files = [match for same in (images, *masks) for match in same]
-        twice = next((same for same in (images, *masks) if len(same) > 1), [])
+        twice = next((same for same in (images, *masks, *beside.values()) if len(same) > 1), [])
         absent = next((label for (_, label), same in zip(self.masks, masks, strict=True) if not same), None)
         problem = ""
         if twice:
@@ -80,7 +96,8 @@ class PairedPictures(Recipe):
             )
         group = files[0].groupdict().get("group") or case
         paths = tuple(self.source / match.string for same in masks for match in same)
-        return Picture(case, group, self.source / files[0].string, paths, problem)
+        fields = tuple((name, self.source / same[0].string) for name, same in beside.items())
+        return Picture(case, group, self.source / files[0].string, paths, problem, fields)
 
     def load(self, item: Picture) -> Case:
         """Read image and masks, which must be of one size."""
@@ -88,10 +105,13 @@ class PairedPictures(Recipe):
             raise UserError(item.problem)
         image = self.read_image(item.image).image
         label = self.read_label(item, image.shape[1:])
-        for mask in item.masks:
+        fields: dict[str, np.ndarray | str] = {
+            name: self.read_beside(item, path, image.shape[1:]) for name, path in item.fields
+        }
+        for mask in (*item.masks, *(path for _, path in item.fields)):
             if {item.image.suffix.lower(), mask.suffix.lower()} <= set(PICTURES):
                 check_turned_alike(item.image, mask)
-        return Case(item.id, item.group, image, label, self.spacing)
+        return Case(item.id, item.group, image, label, self.spacing, fields)
 
     @classmethod
     def read_image(cls, path: Path) -> Still:
@@ -106,14 +126,18 @@ class PairedPictures(Recipe):
         """The classes (height, width) that the masks of an item show; all must be of the image's size."""
         label = np.zeros(space, np.uint8)
         for path, (_, index) in zip(item.masks, self.masks, strict=True):
-            mask = self.read_mask(path)
-            if mask.shape != space:
-                raise UserError(
-                    f"{item.image}: the image is {' × '.join(map(str, space))}, its mask {path} is "
-                    f"{' × '.join(map(str, mask.shape))}; provide a mask of the image's size."
-                )
-            label[mask] = index
+            label[self.read_beside(item, path, space) > 0] = index
         return label
+
+    def read_beside(self, item: Picture, path: Path, space: tuple[int, ...]) -> np.ndarray:
+        """Ones where a black and white picture is white, which must be of the image's size."""
+        mask = self.read_mask(path)
+        if mask.shape != space:
+            raise UserError(
+                f"{item.image}: the image is {' × '.join(map(str, space))}, its mask {path} is "
+                f"{' × '.join(map(str, mask.shape))}; provide a mask of the image's size."
+            )
+        return mask.astype(np.uint8)
 
 
 def foreground(picture: Image.Image, path: Path) -> np.ndarray:

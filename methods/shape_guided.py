@@ -1,0 +1,191 @@
+"""Shape-guided segmentation: masks of other data say what a class looks like, and no label of these data is seen."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from semiseg.discrimination import Compared, Pixels, binary_entropy, region_loss, region_probabilities
+from semiseg.losses import one_hot, soft_supervised_loss, sureness, taken_for
+from semiseg.method import Batch, Method, Paper, Progress, Stage, Stream, Task
+from semiseg.networks import Output
+from semiseg.networks.layers import CONVOLUTION
+
+WIDTHS = (16, 32, 32, 32, 32)  # of the discriminator
+SIDE = 4  # an axis is halved no further
+
+
+class ShapeGuided(Method):
+    """Pixels gather in clusters, as in Local Discrimination; the first ones must look like masks of other data.
+
+    Patches are discriminated first. Then regions are, too, and a discriminator tells the maps of the first C − 1
+    clusters, which stand for the classes beside the background, from the masks of the data set `shapes`; nothing pairs
+    these with the images. At last a network is trained from scratch on what the clusters say, each pixel by how sure
+    they are: this stage is in the paper's figure and not in its public code, and its losses are this suite's.
+
+    Read-outs beside that network are the cluster maps (`map`), and for each pixel the softmax over the regions of its
+    own image (`regions`), from which the network learns. Images seen in windows have regions in every window. Neither
+    is cut to the field of view, as the paper's are, because the suite knows of none; what is outside counts.
+
+    Rates, weights and widths are those of the public code. There the discriminator's slope is `True`, which makes it
+    linear but for its pooling, and real masks are told by their sharp edges: here the slope is 0.2, masks are smoothed,
+    and axes are halved as long as they have eight pixels. Adam's rate follows the benchmark's decay.
+    """
+
+    title = "Shape-guided"
+    paper = Paper(
+        "Unsupervised Local Discrimination for Medical Images",
+        "Chen, Wang, Wang, Li, Fang, Li, Bai, Peng, Meng and Wang",
+        "IEEE TPAMI 2023",
+    )
+    networks = 2
+    uses_labels = False
+    views = ("plain", "moderate", "moderate-2")
+    space: ClassVar = {"clusters": (4, 8), "shape_weight": (0.3, 1.0, 3.0)}
+    brief: ClassVar = {"shapes": "tiny"}
+
+    class Config(Method.Config):
+        shapes: str = "chase_db1"  # the prepared data set of the masks, in the same folder
+        masks: int = Field(16, ge=1)  # of a step
+        patches: int = Field(8, ge=1)  # along each axis of an image; in 3D fewer, about as many in all
+        dimensions: int = Field(32, ge=2)  # of a pixel's vector
+        clusters: int = Field(8, ge=2)
+        temperature: float = Field(0.1, gt=0)  # of patches
+        region_temperature: float = Field(0.2, gt=0)
+        region_weight: float = Field(10.0, ge=0)
+        entropy_weight: float = Field(0.1, ge=0)
+        shape_weight: float = Field(1.0, ge=0)
+        patch_share: float = Field(0.15, ge=0, le=0.4)  # of the steps, before regions are discriminated
+        refine_share: float = Field(0.35, gt=0, le=0.5)  # of the steps, for the last stage
+        shifted: bool = True  # patches and regions cannot be told by their place in the window
+        rate: float = Field(1e-3, gt=0)  # of Adam
+        adversary_rate: float = Field(0.05, gt=0)  # of the discriminator's Adam, in parts of that rate
+
+    @classmethod
+    def streams(cls, config: Config) -> Sequence[Stream]:
+        return [Stream("shapes", config.masks, data=config.shapes)]
+
+    def build(self) -> None:
+        task, config = self.task, self.config
+        clusters = max(config.clusters, task.classes)
+        self.pixels = Pixels(self.network(), task.channels, task.size, config.dimensions, clusters)
+        self.refined = self.network()
+        self.optimize(self.pixels, partial(Adam, lr=config.rate))
+        adam = partial(Adam, lr=config.adversary_rate * config.rate)
+        self.discriminator = self.adversary(Discriminator(task), adam)
+
+    def stages(self) -> Sequence[Stage]:
+        config, first = self.config, self.pixels.parts()
+        between = 1 - config.patch_share - config.refine_share
+        return [
+            Stage(self.patch_losses, "patches", config.patch_share, first),
+            Stage(self.losses, "regions", between, [*first, self.pixels.clustering]),
+            Stage(self.refine, "refinement", config.refine_share, [self.refined]),
+        ]
+
+    def read(self, batch: Batch) -> Compared:
+        """Both views."""
+        config = self.config
+        return self.pixels.compare(
+            batch.images("moderate"), batch.images("moderate-2"), config.patches, config.temperature, config.shifted
+        )
+
+    def patch_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """The first stage's: patches, and mixtures."""
+        return self.read(batch).losses
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """The second stage's: regions, and shapes."""
+        config, views = self.config, self.read(batch)
+        clusters = self.pixels.clusters(views.features)
+        for number, area in enumerate(clusters.flatten(2).mean((0, 2)), 1):
+            self.note(f"cluster_{number}", area)  # that of class 1 is the first
+        maps = clusters[:, : self.task.classes - 1]
+        self.maps = maps.detach()
+        return views.losses | {
+            "regions": config.region_weight * region_loss(views.vectors, clusters, config.region_temperature),
+            "entropy": config.entropy_weight * binary_entropy(clusters),
+            "shape": config.shape_weight * taken_for(self.discriminator(maps), real=True),
+        }
+
+    def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        if progress.stage != "regions":
+            return {}
+        masks = smooth(one_hot(batch["shapes"].labels, self.task.classes)[:, 1:])
+        real, made = self.discriminator(masks), self.discriminator(self.maps)
+        self.note("discriminator_accuracy", ((real > 0).float().mean() + (made < 0).float().mean()) / 2)
+        return {"discriminator": (taken_for(real, real=True) + taken_for(made, real=False)) / 2}
+
+    def refine(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """The last stage's: what the regions of each image say, by how sure they are."""
+        images, config = batch.images("plain"), self.config
+        training = self.pixels.training
+        with torch.no_grad():
+            vectors, clusters = self.pixels.eval()(images)
+            leaning = region_probabilities(vectors, clusters, config.region_temperature)
+        self.pixels.train(training)
+        target, weight = as_classes(leaning, self.task.classes), sureness(leaning)
+        self.note("sureness", weight.mean())
+        return {"refinement": soft_supervised_loss(self.refined(images).logits, target, weight)}
+
+    def predictors(self) -> dict[str, nn.Module]:
+        readout = partial(ReadOut, self.pixels, self.task.classes)
+        return {
+            "refined": self.refined,
+            "regions": readout(self.config.region_temperature),
+            "map": readout(None),
+        }
+
+
+class ReadOut(nn.Module):
+    """Classes by the clusters: of the pixel itself, or by a temperature of the regions that it resembles."""
+
+    def __init__(self, pixels: Pixels, classes: int, temperature: float | None) -> None:
+        super().__init__()
+        self.pixels, self.classes, self.temperature = pixels, classes, temperature
+
+    def forward(self, images: Tensor) -> Output:
+        vectors, clusters = self.pixels(images)
+        if self.temperature is not None:
+            clusters = region_probabilities(vectors, clusters, self.temperature)
+        return Output(as_classes(clusters, self.classes).clamp(min=1e-8).log())
+
+
+class Discriminator(nn.Module):
+    """Tells real masks from cluster maps, (batch, C − 1, *space): a logit for each."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        convolution, pool = CONVOLUTION[task.dims], nn.MaxPool2d if task.dims == 2 else nn.MaxPool3d
+        layers: list[nn.Module] = []
+        inputs, size = task.classes - 1, task.size
+        for width in WIDTHS:
+            kernel = tuple(2 if length >= 2 * SIDE else 1 for length in size)
+            layers += [convolution(inputs, width, 3, padding=1), nn.LeakyReLU(0.2), pool(kernel)]
+            inputs, size = width, tuple(length // k for length, k in zip(size, kernel, strict=True))
+        for _ in range(2):
+            layers += [convolution(inputs, inputs, 3, padding=1), nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers)
+        self.judge = nn.Sequential(nn.Linear(inputs, inputs), nn.LeakyReLU(0.2), nn.Linear(inputs, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.judge(self.features(maps).flatten(2).mean(2))[:, 0].float()
+
+
+def smooth(masks: Tensor) -> Tensor:
+    """Weights ¼, ½, ¼ along every axis of (batch, channels, *space), what lies beyond the border like the border."""
+    for axis in range(2, masks.ndim):
+        length = masks.shape[axis]
+        place = torch.arange(length, device=masks.device)
+        before, after = (masks.index_select(axis, (place + d).clamp(0, length - 1)) for d in (-1, 1))
+        masks = (before + 2 * masks + after) / 4
+    return masks
+
+
+def as_classes(clusters: Tensor, classes: int) -> Tensor:
+    """The first C − 1 of (batch, K, *space) are classes 1 … C − 1, the sum of all others is the background."""
+    return torch.cat([clusters[:, classes - 1 :].sum(1, keepdim=True), clusters[:, : classes - 1]], 1)

@@ -1,0 +1,157 @@
+"""Shape-guided segmentation: what it learns from, who learns from which loss, and what its read-outs say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from semiseg.contract import assert_equal, tiny_task
+from semiseg.losses import one_hot
+from semiseg.method import Batch, Progress, predict
+from semiseg.methods.shape_guided import Discriminator, ShapeGuided, as_classes, smooth
+
+REGIONS = Progress(0, 10, "regions")
+
+
+def random_batch(task, labels=None):
+    """Images in every view, and masks of other data in the stream."""
+    generator = torch.Generator().manual_seed(0)
+    views = {name: torch.rand(2, 1, *task.size, generator=generator) for name in ShapeGuided.views}
+    masks = torch.randint(task.classes, (3, *task.size), generator=generator) if labels is None else labels
+    shapes = Batch({"plain": torch.zeros(3, 1, *task.size)}, masks)
+    return Batch(views, torch.zeros(0, *task.size, dtype=torch.long), draw={"shapes": shapes}.__getitem__)
+
+
+def learning(method):
+    """Parameters by the part of the method that they belong to, once there was a backward pass."""
+    return {name for name, part in method.named_children() for p in part.parameters() if p.grad is not None}
+
+
+@pytest.fixture
+def method(task):
+    return ShapeGuided(task, ShapeGuided.Config(shapes="tiny", clusters=5, region_temperature=0.02)).train()
+
+
+def test_clusters_are_pushed_towards_real_masks_and_the_discriminator_stays_frozen(method, task):
+    loss = method.losses(random_batch(task), REGIONS)["shape"]
+    verdict = method.discriminator(method.maps).double().detach().numpy()
+    assert loss.item() == pytest.approx(np.mean([-math.log(1 / (1 + math.exp(-x))) for x in verdict]), rel=1e-4)
+    loss.backward()
+    assert learning(method) == {"pixels"}
+
+
+def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_clusters_no_gradient(method, task):
+    batch = random_batch(task)
+    method.losses(batch, REGIONS)
+    method.discriminator.requires_grad_(True).train()
+    loss = method.adversary_losses(batch, REGIONS)["discriminator"]
+    real = method.discriminator(smooth(one_hot(batch["shapes"].labels, 3)[:, 1:])).double().detach().numpy()
+    made = method.discriminator(method.maps).double().detach().numpy()
+    expected = [-math.log(1 / (1 + math.exp(-x))) for x in real], [-math.log(1 / (1 + math.exp(x))) for x in made]
+    assert loss.item() == pytest.approx(sum(map(np.mean, expected)) / 2, rel=1e-4)
+    shown = []
+    method.discriminator.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    loss = method.adversary_losses(batch, REGIONS)["discriminator"]
+    torch.testing.assert_close(shown, [smooth(one_hot(batch["shapes"].labels, 3)[:, 1:]), method.maps])
+    loss.backward()
+    assert learning(method) == {"discriminator"}
+    assert method.adversary_losses(batch, Progress(0, 10, "patches")) == {}
+
+
+def test_other_masks_change_what_the_discriminator_learns_and_nothing_else_does_so(method, task):
+    first, second = (random_batch(task, torch.full((3, *task.size), value)) for value in (0, 1))
+    losses = []
+    for batch in (first, second):
+        torch.manual_seed(0)
+        losses.append(method.losses(batch, REGIONS))
+        losses[-1]["discriminator"] = method.adversary_losses(batch, REGIONS)["discriminator"]
+    assert {k for k, v in losses[0].items() if not torch.equal(v, losses[1][k])} == {"discriminator"}
+
+
+def test_the_network_learns_what_regions_say_by_how_sure_they_are(method, task):
+    images = random_batch(task).images()
+    for layer in (
+        method.pixels.embedding[-1],
+        method.pixels.clustering[-1],
+    ):  # else regions are alike, and none is sure
+        torch.nn.init.normal_(layer.weight, std=3.0)
+        torch.nn.init.zeros_(layer.bias)
+    before = {name: value.clone() for name, value in method.pixels.state_dict().items()}
+    method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].backward()
+    assert learning(method) == {"refined"}
+    assert_equal(before, method.pixels.state_dict())
+    assert method.pixels.training
+    method.eval()
+    loss = method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].item()
+    vectors, clusters = (v.detach().double().flatten(2).numpy() for v in method.pixels(images))
+    p = method.refined(images).logits.detach().double().softmax(1).flatten(2).numpy()
+    q, w = np.zeros_like(p), np.zeros((len(p), p.shape[2]))
+    for x in range(len(p)):
+        r = clusters[x] @ vectors[x].T
+        r /= np.linalg.norm(r, axis=1, keepdims=True)
+        e = np.exp(r @ vectors[x] / 0.02)
+        leaning = e / e.sum(0)
+        q[x] = [leaning[2:].sum(0), leaning[0], leaning[1]]
+        w[x] = 1 + (leaning * np.log(leaning)).sum(0) / math.log(5)
+    assert w.sum() > 1  # less would be taken for 1
+    crossed = -(w[:, None] * q * np.log(p)).sum() / w.sum()
+    total = [(w * (p[:, c] ** 2 + q[:, c] ** 2)).sum() for c in range(3)]
+    dice = np.mean([1 - (2 * (w * p[:, c] * q[:, c]).sum() + 1e-5) / (total[c] + 1e-5) for c in range(3)])
+    assert loss == pytest.approx(0.5 * (crossed + dice), rel=1e-3)
+
+
+def test_read_outs_say_probabilities_of_classes_at_the_size_of_the_image(method, task):
+    images = torch.rand(2, 1, *(side + 8 for side in task.size))
+    predictors = method.predictors()
+    assert next(iter(predictors)) == "refined"
+    clusters = method.eval().pixels(images)[1]
+    for name, network in predictors.items():
+        logits = predict(network, images).logits
+        assert logits.shape == (2, 3, *images.shape[2:])
+        if name != "refined":
+            torch.testing.assert_close(logits.exp().sum(1), torch.ones_like(logits[:, 0]))
+    said = predict(predictors["map"], images).logits.softmax(1)
+    torch.testing.assert_close(said[:, 1:], clusters[:, :2])
+
+
+def test_a_read_out_of_one_image_does_not_depend_on_others(method, task):
+    images = torch.rand(3, 1, *task.size)
+    regions = method.predictors()["regions"]
+    torch.testing.assert_close(
+        predict(regions, images).logits[1:2], predict(regions, images[1:2]).logits, atol=1e-3, rtol=0
+    )
+
+
+def test_the_first_clusters_are_classes_and_the_rest_is_background():
+    clusters = torch.rand(2, 5, 3, 3).softmax(1)
+    found = as_classes(clusters, 3)
+    torch.testing.assert_close(found[:, 0], clusters[:, 2] + clusters[:, 3] + clusters[:, 4])
+    assert torch.equal(found[:, 1:], clusters[:, :2])
+
+
+def test_masks_are_smoothed_along_every_axis_and_not_darkened_at_the_border():
+    masks = torch.rand(1, 1, 4, 5)
+    m, expected = masks[0, 0].double().numpy(), np.zeros((4, 5))
+    for i in range(4):
+        for j in range(5):
+            for di, u in ((-1, 1), (0, 2), (1, 1)):
+                for dj, v in ((-1, 1), (0, 2), (1, 1)):
+                    expected[i, j] += u * v / 16 * m[min(max(i + di, 0), 3), min(max(j + dj, 0), 4)]
+    np.testing.assert_allclose(smooth(masks)[0, 0].numpy(), expected, rtol=1e-5)
+    assert torch.equal(smooth(torch.ones(2, 3, 4, 4, 1)), torch.ones(2, 3, 4, 4, 1))
+
+
+def test_the_discriminator_is_not_linear_and_reads_maps_of_any_size():
+    for size in ((64, 64), (20, 33), (4, 4), (8, 24, 24), (1, 16, 16)):
+        task = tiny_task(2 if len(size) == 2 else 3)
+        discriminator = Discriminator(type(task)(1, 3, size, task.network))
+        assert discriminator(torch.rand(3, 2, *size)).shape == (3,)
+        slopes = [layer.negative_slope for layer in discriminator.modules() if isinstance(layer, torch.nn.LeakyReLU)]
+        assert slopes == [0.2] * 8
+
+
+def test_fewer_clusters_than_classes_become_as_many(task):
+    method = ShapeGuided(task, ShapeGuided.Config(clusters=2))
+    assert method.pixels(F.pad(torch.zeros(1, 1, *task.size), (0, 0)))[1].shape[1] == task.classes
