@@ -165,7 +165,7 @@ class MethodContract(PluginContract):
         )
 
     def check_training_lowers_the_supervised_loss(self) -> None:
-        if not self.method.uses_labels:
+        if not (self.method.uses_labels and self.method.supervised):
             return
         spec = self.spec(steps=30, config={})
         training = spec.training.model_copy(update={"labeled_batch": 4})  # each of two networks may have half of it

@@ -58,11 +58,17 @@ class Pixels(nn.Module):
         return [self.network.encoder, self.network.decoder, self.embedding]
 
     def compare(
-        self, first: Tensor, second: Tensor, patches: int, temperature: float, shifted: bool = False
+        self,
+        first: Tensor,
+        second: Tensor,
+        patches: int,
+        temperature: float,
+        shifted: bool = False,
+        turns: bool = True,
     ) -> Compared:
         """Discriminate the patches of two views of images, and those of mixtures of the first view's images.
 
-        The second view is turned and flipped, and its patches are turned back.
+        The second view is turned and flipped, unless `turns` is off, and its patches are turned back.
 
         Args:
             first: (batch, channels, *space).
@@ -72,7 +78,7 @@ class Pixels(nn.Module):
             shifted: roll everything round its borders by random numbers of pixels, and its features back. Else a
                 network that pads with zeros can tell patches, and regions, by their place in the window alone.
         """
-        moves = torch.rand(3, len(first), device=first.device) < 0.5
+        moves = (torch.rand(3, len(first), device=first.device) < 0.5) & turns
         moves[0] &= first.shape[-1] == first.shape[-2]  # else a quarter turn would not fit
         share = 0.2 + 0.6 * torch.rand(len(first), *[1] * (first.ndim - 1), device=first.device)
         images = torch.cat([first, turned(second, moves), share * first + (1 - share) * first.roll(1, 0)])

@@ -221,6 +221,7 @@ class Method(nn.Module, ABC):
     learns: ClassVar[str] = DEFAULT  # the task of data sets that it is for, see semiseg.tasks; empty: any
     uses_unlabeled: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True  # without, all training images are unlabelled ones
+    supervised: ClassVar[bool] = True  # labels teach it by a loss; without, they are only looked up
     uses_all_labels: ClassVar[bool] = False  # an upper bound: ignores the label fraction
     augmentation: ClassVar[Literal["customary", "strong"] | None] = None  # in place of the benchmark's
     divisible: ClassVar[bool] = False  # where memory is short, the mean loss of a batch's halves may stand for its own
