@@ -550,7 +550,7 @@ def test_counts_stand_in_the_users_words_sorted_by_how_many_cases_they_label(cou
                                                                                  "10 patients", "1.0"]  # fmt: skip
     page = (counted / "index.html").read_text()
     assert "labels 1 case, 2 patients, 30 %, 10 patients, 100 %" in page
-    assert "by number of labeled training cases" in page
+    assert "by number of labelled training cases" in page
     assert "Headroom: 39.00 points from Plain at 1 case to All" in page
 
 

@@ -39,7 +39,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
         }
         explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
-            "share training cases, labeled or not. It asks whether other trainings would show the difference.",
+            "share training cases, labelled or not. It asks whether other trainings would show the difference.",
             f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",

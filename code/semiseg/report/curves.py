@@ -39,7 +39,7 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
                 look = style[entry.name]
                 shown[entry.title] = axes.plot(loss.index, loss, color=look.color, linestyle=look.dash)[0]
         axes.set(xlabel="Step", yscale="log")
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
     panels[0].set_ylabel("Supervised loss")
     figure.legend(shown.values(), shown.keys(), loc="outside right upper")
     figure.suptitle(data_title(results), x=0.01, ha="left")
@@ -67,7 +67,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         + [losses[reference.name, labels] for labels in blocks if (reference.name, labels) in losses]
     )
     for labels, shown in blocks.items():
-        heading = f"{in_words(labels)} labeled; gray: {reference.title}"
+        heading = f"{in_words(labels)} labelled; grey: {reference.title}"
         figure.text(LEFT / width, (top - 0.1) / height, heading, va="top", fontweight="bold", fontsize=8)
         top -= HEADING
         for place, (entry, own) in enumerate(shown):

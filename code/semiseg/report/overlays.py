@@ -71,7 +71,7 @@ def overlays(results: Results) -> Figure | None:
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
     figure.suptitle(
-        f"{data_title(results)}, {in_words(results.amounts[0])} labeled, fold {run.fold}, seed {run.seed}",
+        f"{data_title(results)}, {in_words(results.amounts[0])} labelled, fold {run.fold}, seed {run.seed}",
         x=0.01,
         ha="left",
         fontsize=8,

@@ -44,8 +44,8 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             Plot(
                 "label_efficiency",
                 "Label efficiency",
-                f"Dice by {amount} of labeled training cases: mean over folds, bars are ± one standard deviation."
-                f"{' Gray line and band: trained with all labels.' if bounded else ''}",
+                f"Dice by {amount} of labelled training cases: mean over folds, bars are ± one standard deviation."
+                f"{' Grey line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
         ),
@@ -54,7 +54,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "quality_cost",
                 "Quality against cost",
                 "Dice against seconds of training, with those of a pre-training that a run starts from: means over "
-                "runs. Gray steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
+                "runs. Grey steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
                 "machine and as many of them shared it (tables/cost).",
             ),
             quality_cost,
@@ -134,7 +134,7 @@ def label_efficiency(results: Results) -> Figure:
         xticks=range(len(amounts)),
         xticklabels=map(in_words, amounts),
         ylabel="Dice (%)",
-        xlabel="Labeled training cases",
+        xlabel="Labelled training cases",
         xlim=(-0.25, len(amounts) - 0.75),
     )
     axes.set_title(data_title(results), loc="left")
@@ -159,7 +159,7 @@ def case_dice(results: Results) -> Figure:
         seaborn.stripplot(**rows, size=2.2, alpha=0.35, jitter=0.22, ax=axes, legend=False, rasterized=True)
         seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
         axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
     figure.suptitle(data_title(results), x=0.01, ha="left")
     return figure
 
@@ -193,7 +193,7 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
         yticks=range(len(entries)),
         yticklabels=[e.title for e in entries],
         ylim=(-0.6, len(entries) - 0.3),
-        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labeled",
+        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labelled",
     )
     axes.set_title(data_title(results), loc="left")
     return figure

@@ -43,7 +43,7 @@ def quality_cost(results: Results) -> Figure | None:
         axes.xaxis.set_minor_formatter(_few_digits)
         axes.tick_params(axis="x", which="both", labelsize=7)
         axes.tick_params(axis="x", which="minor", pad=5)  # as low as those of the longer ticks
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
     panels[0].set_ylabel("Dice (%)")
     in_order = [entry.title for entry in results.entries if entry.title in shown]
     figure.legend([shown[title] for title in in_order], in_order, loc="outside right upper")

@@ -25,7 +25,7 @@ def main_table(results: Results) -> Table:
     columns = ["Method", *map(in_words, results.amounts)]
     return Table(
         "main",
-        f"Dice (%) by {share_or_number(results)} of labeled training cases",
+        f"Dice (%) by {share_or_number(results)} of labelled training cases",
         columns,
         rows,
         notes(results),

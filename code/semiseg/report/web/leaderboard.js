@@ -152,7 +152,7 @@ function startBoard() {
     make("p", { class: "soft", role: "status" }, make("span", { id: "count" })),
     make("ul", { class: "notes" },
       make("li", {}, "Bars: 95 % interval of the mean over folds (Nadeau and Bengio's variance), from three folds on."),
-      make("li", {}, "Bold: best complete semi-supervised method with these labels. Gray: bounds; the upper one is always shown."),
+      make("li", {}, "Bold: best complete semi-supervised method with these labels. Grey: bounds; the upper one is always shown."),
       make("li", {}, "A method's name opens its runs, with their identity and environment.")));
   showBoard();
 }
