@@ -80,6 +80,21 @@ def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
     assert page.locator("#board .row").count() > shown
 
 
+def test_tasks_are_told_apart_where_there_are_several(browser, tmp_path, page):
+    assert page.locator("#filter-task").is_hidden()  # one task is no choice
+    for name, role, record in (("plain", "lower", {}), ("ant", "semi", {}), ("bee", "semi", {"task": "counting"})):
+        write_run(tmp_path, name, 0.05, 0, 0.5, role=role, **record)
+    other = browser.new_page()
+    other.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    seen = {}
+    for task in other.locator("#filter-task option").all_inner_texts():
+        other.select_option("#filter-task", label=task)
+        seen[task] = sorted(methods(other))
+    assert seen == {"segmentation": ["Ant", "Plain"], "counting": ["Bee"], "All": ["Ant", "Bee", "Plain"]}
+    assert other.locator("#board b .method").count() == 2  # the best of each task
+    other.close()
+
+
 def test_a_row_opens_its_runs_and_marks_what_failed(page):
     page.select_option("#filter-labels", label="20 %")
     row = page.locator("#board .row", has_text="Ant")

@@ -19,9 +19,9 @@ def printed(text):
     owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, owners) and ast.get_docstring(n)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            if " " in node.value and "\n" not in node.value:  # lines are code that is written to files
-                yield node.value
+        words = node.value if isinstance(node, ast.Constant) and id(node) not in docstrings else None
+        if isinstance(words, str) and " " in words and "\n" not in words:  # lines are code that is written to files
+            yield words
 
 
 def test_the_search_knows_a_sentence_from_an_identifier():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import Labels, in_words
 from semiseg.report.style import GRAY, looks
 from semiseg.report.summary import KEY, Entry, Results
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
@@ -42,7 +42,7 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         axes.set_title(f"{in_words(labels)} labelled", loc="left")
     panels[0].set_ylabel("Supervised loss")
     figure.legend(shown.values(), shown.keys(), loc="outside right upper")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 
@@ -91,7 +91,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             if place + PER_ROW >= len(shown):
                 axes.set_xlabel("Step", fontsize=7, labelpad=1)
         top -= ceil(len(shown) / PER_ROW) * PANEL[1] + STEPS
-    figure.suptitle(data_title(results), x=0.01, y=1 - 0.06 / height, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, y=1 - 0.06 / height, ha="left")
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from semiseg.labels import in_words
 from semiseg.report.summary import Results, Run
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 CASES = 4
 PER_ROW = 10  # methods side by side; more continue in further blocks below
@@ -71,7 +71,7 @@ def overlays(results: Results) -> Figure | None:
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
     figure.suptitle(
-        f"{data_title(results)}, {in_words(results.amounts[0])} labelled, fold {run.fold}, seed {run.seed}",
+        f"{plot_heading(results)}, {in_words(results.amounts[0])} labelled, fold {run.fold}, seed {run.seed}",
         x=0.01,
         ha="left",
         fontsize=8,

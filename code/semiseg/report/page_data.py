@@ -13,6 +13,7 @@ from semiseg.report.significance import corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
 from semiseg.report.wording import data_title, kept_because, share_of, told_apart, unit_of_distances
 
+TASK = "segmentation"  # of runs that record none
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
 
 
@@ -39,6 +40,7 @@ def _benchmark(results: Results, name: str) -> dict[str, Any]:
         {
             "method": titles[method],
             "role": roles[method],
+            "task": str(results.cells[method, labels][0].record.get("task") or TASK),
             "labels": in_words(labels),
             "partial": share_of(results, method, labels),
             "kept": kept_because(results, method, labels),

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from semiseg.report.overlays import overlays
 from semiseg.report.quality_cost import quality_cost
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import Entry, Results, fold_statistics, lookup
-from semiseg.report.wording import data_title, share_or_number
+from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160
 
@@ -32,6 +32,7 @@ class Plot:
     name: str  # of its files
     title: str
     caption: str
+    about: str = ""  # on what data and how much was trained, as below tables
 
 
 def write_plots(results: Results, folder: Path) -> list[Plot]:
@@ -95,7 +96,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             else:
                 _keep(plot, results.path / "plots", folder)
         if (folder / f"{plot.name}.png").exists():
-            drawn.append(plot)
+            drawn.append(replace(plot, about=about(results)))
     return drawn
 
 
@@ -137,7 +138,7 @@ def label_efficiency(results: Results) -> Figure:
         xlabel="Labelled training cases",
         xlim=(-0.25, len(amounts) - 0.75),
     )
-    axes.set_title(data_title(results), loc="left")
+    axes.set_title(plot_heading(results), loc="left")
     _label_ends(axes, figure.get_figheight(), ends)
     return figure
 
@@ -160,7 +161,7 @@ def case_dice(results: Results) -> Figure:
         seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
         axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
         axes.set_title(f"{in_words(labels)} labelled", loc="left")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 
@@ -195,7 +196,7 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
         ylim=(-0.6, len(entries) - 0.3),
         xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labelled",
     )
-    axes.set_title(data_title(results), loc="left")
+    axes.set_title(plot_heading(results), loc="left")
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import in_words
 from semiseg.report.style import looks
 from semiseg.report.summary import Results, Run, fold_statistics, lookup
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 
 def quality_cost(results: Results) -> Figure | None:
@@ -47,7 +47,7 @@ def quality_cost(results: Results) -> Figure | None:
     panels[0].set_ylabel("Dice (%)")
     in_order = [entry.title for entry in results.entries if entry.title in shown]
     figure.legend([shown[title] for title in in_order], in_order, loc="outside right upper")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 

@@ -1,7 +1,7 @@
 // The leaderboard: scores with their intervals, to sort and to filter.
 
 const board = {
-  metric: 0, data: "all", labels: null, structure: 0, sort: "score", turned: false, open: new Set(),
+  metric: 0, task: null, data: "all", labels: null, structure: 0, sort: "score", turned: false, open: new Set(),
 };
 
 const allCells = DATA.benchmarks.flatMap((benchmark, place) =>
@@ -31,6 +31,7 @@ function shownRows() {
   const { value } = columns[board.sort];
   const direction = (board.sort === "score" ? better : 1) * (board.turned ? -1 : 1);
   return allCells
+    .filter((row) => board.task === "all" || row.cell.task === board.task)
     .filter((row) => board.data === "all" || row.benchmark.data === board.data)
     .filter((row) => board.labels === "all" || row.cell.labels === board.labels || row.cell.role === "upper bound")
     .filter((row) => scoreOf(row)[0] !== null)
@@ -114,7 +115,7 @@ function bestOf(rows) {
   const best = new Map();
   for (const row of rows) {
     if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
-    const key = `${row.benchmark.data}/${row.cell.labels}`;
+    const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
     if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
   }
   return new Set(best.values());
@@ -130,7 +131,7 @@ function showBoard() {
   document.querySelector("#board thead").replaceChildren(boardHead());
   document.querySelector("#board tbody").replaceChildren(...rows.flatMap((row) => boardRows(row, range, best.has(row))));
   document.querySelector("#range").replaceChildren(...(rows.length ? range : []).map((end) => make("span", {}, number(end, 1))));
-  document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row has these labels and structure.";
+  document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row is of this choice.";
 }
 
 function startBoard() {
@@ -138,9 +139,12 @@ function startBoard() {
   const amounts = [...new Set(DATA.benchmarks.flatMap((b) => b.labels))];
   const structures = DATA.benchmarks.length === 1 && first.structures.length > 1 ? first.structures : [];
   const change = (key, read) => (event) => { board[key] = read(event.target.value); showBoard(); };
+  const tasks = [...new Set(allCells.map((row) => row.cell.task))].map((name) => [name, name]);
   board.labels = amounts[0];
+  [[board.task]] = tasks; // scores of several tasks are not to be ranked with each other
   const data = [...new Set(DATA.benchmarks.map((b) => b.data))].map((name) => [name, name]);
   const controls = [
+    choice("filter-task", "Task", tasks.length > 1 ? [...tasks, ["all", "All"]] : tasks, change("task", String)),
     choice("filter-data", "Data set", data.length > 1 ? [["all", "All"], ...data] : data, change("data", String)),
     choice("filter-labels", "Labels", [...amounts.map((words) => [words, words]), ["all", "All"]], change("labels", String)),
     choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
