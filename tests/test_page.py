@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from tests.test_report import make_results, write_run
+from tests.test_report import CLASSES, make_results, write_run
 
-from semiseg.report.page import write_page
+from semiseg.report.page import write_joint_page, write_page
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 
@@ -78,6 +78,32 @@ def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
     shown = page.locator("#board .row").count()
     page.select_option("#filter-labels", label="All")
     assert page.locator("#board .row").count() > shown
+
+
+def test_data_sets_are_never_ranked_with_each_other(browser, tmp_path):
+    for name, labels, best in (("one", 0.05, 0.9), ("two", 0.2, 0.6)):
+        data = {"title": name.title(), "classes": CLASSES, "hash": name}
+        write_run(tmp_path / name, "plain", labels, 0, best - 0.2, role="lower", data=data)
+        write_run(tmp_path / name, "ant", labels, 0, best, data=data)
+        write_run(tmp_path / name, "full", 1.0, 0, best + 0.01, role="upper", data=data)
+    contents = [read_results(tmp_path / name) for name in ("one", "two")]
+    write_joint_page(contents, [], [], tmp_path, tmp_path / "index.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert methods(page) == ["Full", "Ant", "Plain"]
+    page.select_option("#filter-data", label="Two")  # where nothing has 5 % of the labels
+    assert methods(page) == ["Full", "Ant", "Plain"]
+    assert page.locator("#filter-labels").input_value() == "20 %"
+    page.select_option("#filter-data", label="All")
+    page.select_option("#filter-labels", label="All")
+    rows = [row.split() for row in page.locator("#board .row").all_inner_texts()]
+    assert [row[1] for row in rows] == ["One"] * 3 + ["Two"] * 3
+    assert "One: Headroom: 21.00 points" in page.locator("#remarks").inner_text()
+    page.close()
+
+
+def test_headroom_stands_below_the_leaderboard(page):
+    assert "Headroom: 5.00 points" in page.locator("#remarks").inner_text()
 
 
 def test_tasks_are_told_apart_where_there_are_several(browser, tmp_path, page):

@@ -14,7 +14,7 @@ from semiseg.report.wording import plot_heading
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
 PANEL = (1.45, 1.1)  # inches of a small panel with its surroundings; a layout engine takes minutes for fifty of them
-LEFT, TITLE, HEADING, STEPS = 0.75, 0.3, 0.3, 0.4  # inches for the ticks, the data set, a share of labels, its steps
+LEFT, TITLE, HEADING, STEPS = 0.75, 0.42, 0.16, 0.42  # inches for the ticks, the data set, a share of labels, its steps
 Losses = dict[tuple[str, Labels], pd.Series]  # by method and amount of labels, the smoothed loss at each step
 
 

@@ -128,8 +128,9 @@ def html(table: Table) -> str:
         for index, cell in enumerate(row):
             words = escape(text(cell)).replace(" ± ", "<span class=sd> ± ") + ("</span>" if " ± " in text(cell) else "")
             number = index >= table.text_columns
-            kind = " class=number" if number else " class=long" if len(words) > 40 else ""
-            out.append(f"<{tag}{kind}>{f'<b>{words}</b>' if _is_best(cell) else words}</{tag}>")
+            named = table.columns[index] == "Method"  # stays in sight when the rest is scrolled
+            kind = " class=number" if number else " class=name" if named else " class=long" if len(words) > 40 else ""
+            out.append(f"<{tag}{' scope=col' if tag == 'th' else ''}{kind}>{f'<b>{words}</b>' if _is_best(cell) else words}</{tag}>")
         return "".join(out)
 
     rows = "\n".join(
@@ -138,7 +139,8 @@ def html(table: Table) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     about = f"<span class=about>: {escape(table.about)}</span>" if table.about else ""
     return (
-        f"<figure><figcaption>{escape(table.title)}{about}</figcaption><div class=scroll>"
+        f"<figure><figcaption>{escape(table.title)}{about}</figcaption>"
+        f'<div class=scroll tabindex=0 role=region aria-label="{escape(table.title)}">'
         f"<table{' class=wide' if len(table.columns) > WIDE else ''}>"
         f"<thead><tr>{cells('th', table.columns)}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
         f"<ul class=notes>{notes}</ul></figure>"

@@ -11,7 +11,7 @@ from semiseg.metrics import METRICS, TABLE
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
-from semiseg.report.wording import data_title, kept_because, share_of, told_apart, unit_of_distances
+from semiseg.report.wording import data_title, headroom, kept_because, share_of, told_apart, unit_of_distances
 
 TASK = "segmentation"  # of runs that record none
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
@@ -50,6 +50,7 @@ def _benchmark(results: Results, name: str) -> dict[str, Any]:
     ]
     return {
         "data": name,
+        "remarks": headroom(results),
         "unit": unit_of_distances(results),
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
