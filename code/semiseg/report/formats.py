@@ -124,13 +124,13 @@ def html(table: Table) -> str:
     """A figure for the page; its caption carries the title and the notes."""
 
     def cells(tag: str, row: list[str] | list[Cell]) -> str:
-        out = []
+        out, scope = [], " scope=col" if tag == "th" else ""
         for index, cell in enumerate(row):
             words = escape(text(cell)).replace(" ± ", "<span class=sd> ± ") + ("</span>" if " ± " in text(cell) else "")
             number = index >= table.text_columns
             named = table.columns[index] == "Method"  # stays in sight when the rest is scrolled
             kind = " class=number" if number else " class=name" if named else " class=long" if len(words) > 40 else ""
-            out.append(f"<{tag}{' scope=col' if tag == 'th' else ''}{kind}>{f'<b>{words}</b>' if _is_best(cell) else words}</{tag}>")
+            out.append(f"<{tag}{scope}{kind}>{f'<b>{words}</b>' if _is_best(cell) else words}</{tag}>")
         return "".join(out)
 
     rows = "\n".join(
