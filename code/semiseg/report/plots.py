@@ -82,7 +82,8 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "overlays",
                 "Predictions",
                 f"The same test cases for every method, at the smallest {amount} of labels, first fold and seed. "
-                "Dashed: prediction; white line with black edges: reference; number: Dice of the case.",
+                "Dashed: prediction; white line with black edges: reference, whose own picture has the colours of its "
+                "classes; number: Dice of the case.",
             ),
             overlays,
         ),

@@ -29,7 +29,7 @@ def quality_cost(results: Results) -> Figure | None:
     if not any(points.values()):
         return None
     rows = len({entry.name for shown in points.values() for entry, *_ in shown})
-    figure = Figure(figsize=(2.6 + 2.6 * len(amounts), max(3.2, 0.9 + 0.19 * rows)), layout="constrained")
+    figure = Figure(figsize=(2.6 + max(3.9, 2.6 * len(amounts)), max(3.2, 0.9 + 0.19 * rows)), layout="constrained")
     panels = figure.subplots(1, len(amounts), sharex=True, sharey=True, squeeze=False)[0]
     shown: dict[str, Any] = {}
     for axes, labels in zip(panels, amounts, strict=True):
