@@ -233,3 +233,23 @@ def test_every_word_can_be_read_and_every_control_has_a_name(page):
             or control.inner_text().strip()
             or control.locator("xpath=..").inner_text()
         )
+
+
+def test_a_screen_reader_has_a_name_for_every_picture_table_and_part(page):
+    for kind in ("svg[role=img]", "svg[role=group]", "img", "[role=region]", "[role=group]", "section", "nav", "#board"):
+        for element in page.locator(kind).all():
+            assert element.get_attribute("aria-label") or element.get_attribute("alt"), kind
+    assert page.locator("th:not([scope])").count() == 0
+    assert page.locator("[role=status]").count() >= 2  # what a filter and a step have changed is said
+
+
+def test_a_wide_table_is_scrolled_by_keyboard_while_methods_stay_in_sight(page):
+    page.set_viewport_size({"width": 360, "height": 700})
+    table = page.locator("[data-table=full] .scroll")
+    table.focus()
+    before = table.locator("td.name").first.bounding_box()["x"]
+    table.evaluate("(element) => element.scrollTo(400, 0)")
+    assert table.evaluate("(element) => element.scrollLeft") > 100
+    assert table.locator("td.name").first.bounding_box()["x"] <= before
+    assert table.locator("td.name").first.bounding_box()["x"] >= 0
+    assert table.evaluate("(element) => document.activeElement === element")
