@@ -252,7 +252,7 @@ def read_mask(path: Path, classes: tuple[str, ...], thresholds: Thresholds | Non
             )
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
-            raise UserError(f"{path}: a color mask; save it as a grey image of class indices, or black and white.")
+            raise UserError(f"{path}: a colour mask; save it as a grey image of class indices, or black and white.")
         mask = mask[..., 0]
     return class_indices(mask, classes, path, thresholds)
 

@@ -182,7 +182,7 @@ PICTURES: dict[str, tuple[Damage, str, str]] = {
     "mask in colors": (
         lambda i, m: m.write_bytes(picture(np.dstack([MASK * 255, MASK, MASK]))),
         "mask",
-        "color mask; save it as",
+        "colour mask; save it as",
     ),
     "upside down by EXIF": (
         lambda i, m: i.write_bytes(picture(NOISE, exif=turned(3))),

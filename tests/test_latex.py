@@ -13,7 +13,7 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from tests.test_report import retell, write_run
 
-from semiseg.report.formats import Score, Table
+from semiseg.report.formats import Table, text
 from semiseg.report.latex import latex
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
@@ -160,7 +160,7 @@ def test_a_table_in_parts_loses_nothing(many):
             for title, cell in zip(titles[1:], row[1:], strict=True):
                 seen[labels, row[0], title] = printed(cell)
     expected = {
-        (row[0], row[1], title): cell.text if isinstance(cell, Score) else str(cell)
+        (row[0], row[1], title): text(cell)
         for row in full.rows
         for title, cell in zip(full.columns[2:], row[2:], strict=True)
     }
@@ -170,7 +170,7 @@ def test_a_table_in_parts_loses_nothing(many):
 def test_parts_of_a_table_say_so_and_can_be_referred_to(many):
     tex = latex(many["full"])
     count = tex.count(r"\begin{table}")
-    whole = "tab:tiny-full"
+    whole = f"tab:{many['full'].folder}-full"
     assert re.findall(r"\\label\{(.*)\}", tex) == [whole, *(f"{whole}-{n}" for n in range(2, count + 1))]
     caption = r"All metrics: Phantom (synthetic data), unet\_small, 7 training steps"
     continued = [f"{caption}, continued ({n} of {count})." for n in range(2, count + 1)]

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from tests.test_report import make_results, write_run
+from tests.test_report import CLASSES, make_results, write_run
 
-from semiseg.report.page import write_page
+from semiseg.report.page import write_joint_page, write_page
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 
@@ -78,6 +78,49 @@ def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
     shown = page.locator("#board .row").count()
     page.select_option("#filter-labels", label="All")
     assert page.locator("#board .row").count() > shown
+
+
+def test_data_sets_are_never_ranked_with_each_other(browser, tmp_path):
+    for name, labels, best in (("one", 0.05, 0.9), ("two", 0.2, 0.6)):
+        data = {"title": name.title(), "classes": CLASSES, "hash": name}
+        write_run(tmp_path / name, "plain", labels, 0, best - 0.2, role="lower", data=data)
+        write_run(tmp_path / name, "ant", labels, 0, best, data=data)
+        write_run(tmp_path / name, "full", 1.0, 0, best + 0.01, role="upper", data=data)
+    contents = [read_results(tmp_path / name) for name in ("one", "two")]
+    write_joint_page(contents, [], [], tmp_path, tmp_path / "index.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert methods(page) == ["Full", "Ant", "Plain"]
+    page.select_option("#filter-data", label="Two")  # where nothing has 5 % of the labels
+    assert methods(page) == ["Full", "Ant", "Plain"]
+    assert page.locator("#filter-labels").input_value() == "20 %"
+    page.select_option("#filter-data", label="All")
+    page.select_option("#filter-labels", label="All")
+    rows = [row.split() for row in page.locator("#board .row").all_inner_texts()]
+    assert [row[1] for row in rows] == ["One"] * 3 + ["Two"] * 3
+    assert "One: Headroom: 21.00 points" in page.locator("#remarks").inner_text()
+    page.close()
+
+
+def test_what_to_know_before_believing_a_ranking_stands_below_it(page):
+    said = page.locator("#remarks").inner_text()
+    assert "Headroom: 5.00 points" in said
+    assert "2 folds: too few to tell a difference from chance." in said
+
+
+def test_tasks_are_told_apart_where_there_are_several(browser, tmp_path, page):
+    assert page.locator("#filter-task").is_hidden()  # one task is no choice
+    for name, role, record in (("plain", "lower", {}), ("ant", "semi", {}), ("bee", "semi", {"task": "counting"})):
+        write_run(tmp_path, name, 0.05, 0, 0.5, role=role, **record)
+    other = browser.new_page()
+    other.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    seen = {}
+    for task in other.locator("#filter-task option").all_inner_texts():
+        other.select_option("#filter-task", label=task)
+        seen[task] = sorted(methods(other))
+    assert seen == {"segmentation": ["Ant", "Plain"], "counting": ["Bee"], "All": ["Ant", "Bee", "Plain"]}
+    assert other.locator("#board b .method").count() == 2  # the best of each task
+    other.close()
 
 
 def test_a_row_opens_its_runs_and_marks_what_failed(page):
@@ -190,3 +233,32 @@ def test_every_word_can_be_read_and_every_control_has_a_name(page):
             or control.inner_text().strip()
             or control.locator("xpath=..").inner_text()
         )
+
+
+def test_a_screen_reader_has_a_name_for_every_picture_table_and_part(page):
+    for kind in (
+        "svg[role=img]",
+        "svg[role=group]",
+        "img",
+        "[role=region]",
+        "[role=group]",
+        "section",
+        "nav",
+        "#board",
+    ):
+        for element in page.locator(kind).all():
+            assert element.get_attribute("aria-label") or element.get_attribute("alt"), kind
+    assert page.locator("th:not([scope])").count() == 0
+    assert page.locator("[role=status]").count() >= 2  # what a filter and a step have changed is said
+
+
+def test_a_wide_table_is_scrolled_by_keyboard_while_methods_stay_in_sight(page):
+    page.set_viewport_size({"width": 360, "height": 700})
+    table = page.locator("[data-table=full] .scroll")
+    table.focus()
+    before = table.locator("td.name").first.bounding_box()["x"]
+    table.evaluate("(element) => element.scrollTo(400, 0)")
+    assert table.evaluate("(element) => element.scrollLeft") > 100
+    assert table.locator("td.name").first.bounding_box()["x"] <= before
+    assert table.locator("td.name").first.bounding_box()["x"] >= 0
+    assert table.evaluate("(element) => document.activeElement === element")

@@ -122,5 +122,5 @@ def test_what_jpeg_leaves_around_black_and_white_is_cut_in_the_middle() -> None:
 
 
 def test_a_mask_of_sixteen_bits_is_refused() -> None:
-    with pytest.raises(UserError, match="color mode"):
+    with pytest.raises(UserError, match="colour mode"):
         foreground(Image.fromarray(GREY.astype(np.uint16)), Path("m"))

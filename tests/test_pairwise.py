@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from tests.test_report import printed
 from tests.test_significance import write
 
 from semiseg.report.pairs import pair_differences, pair_table
@@ -64,7 +65,7 @@ def test_a_pair_with_the_lower_bound_is_what_the_table_of_differences_says(tmp_p
 def test_the_square_says_each_pair_once_above_and_its_probabilities_from_the_rows_side_below(results):
     table = pair_table(results)
     assert table.columns == ["Labels", "Method", "Plain", "Ant", "Bee"]
-    square = [row[2:] for row in table.rows]
+    square = [row[2:] for row in printed(table)]
     own = pair_differences(results, 0.05)["plain", "bee"]
     assert square[0][2].startswith(f"{100 * own.mean:+.2f} (")
     assert own.mean < 0
@@ -79,7 +80,7 @@ def test_two_methods_need_no_square_and_a_run_that_one_lacks_is_marked(tmp_path,
     write(tmp_path, "ant", scores[1].tolist())
     assert pair_table(read_results(tmp_path)) is None
     write(tmp_path, "bee", scores[2].tolist(), folds=(0, 1))
-    square = [row[2:] for row in pair_table(read_results(tmp_path)).rows]
+    square = [row[2:] for row in printed(pair_table(read_results(tmp_path)))]
     assert "†" in square[0][2]
     assert "†" not in square[0][1]
     assert "(" not in square[0][2]  # two folds have no p

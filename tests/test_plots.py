@@ -12,7 +12,7 @@ from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.plots import case_dice, label_efficiency
 from semiseg.report.quality_cost import quality_cost
-from semiseg.report.style import RC
+from semiseg.report.style import RC, looks
 from semiseg.report.summary import read_results
 
 DPI = 160
@@ -155,3 +155,12 @@ def test_reference_and_classes_differ_without_their_colors(tmp_path):
     dashes = [str(handle._dash_pattern) for handle in tops]  # no public name has the pattern
     assert legend.get_texts()[0].get_text() == "reference"
     assert len(tops) == len(set(dashes)) == 4
+
+
+def test_two_lower_bounds_can_be_told_apart(tmp_path):
+    for name in ("plain", "strong"):
+        write_run(tmp_path, name, 0.05, 0, 0.5, role="lower")
+    style = looks(read_results(tmp_path).entries)
+    assert style["plain"].color == style["strong"].color
+    assert style["plain"].marker != style["strong"].marker
+    assert style["plain"].dash != style["strong"].dash

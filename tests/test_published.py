@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.test_report import page_text, write_run
+from tests.test_report import page_text, printed, write_run
 
 from semiseg.data.discovery import recipes
 from semiseg.data.protocol import Protocol
@@ -54,7 +54,7 @@ def test_numbers_that_were_selected_on_the_cases_they_were_measured_on_say_so():
 def test_only_rows_on_these_very_data_are_shown_and_as_the_source_has_them(results):
     table = published_table(read_results(results))
     assert [row[1] for row in table.rows] == ["Ant", "Bee"]
-    assert table.rows[0] == ["3 cases", "Ant", "selected on test", "paper <A>", "99.1", "–", "1.5", "–"]
+    assert printed(table)[0] == ["3 cases", "Ant", "selected on test", "paper <A>", "99.1", "–", "1.5", "–"]
     assert "selected on test: the best checkpoint on the very test cases" in " ".join(table.notes)
     assert "not stated" not in " ".join(table.notes)
     assert all(word in render(table) for render in (markdown, comma_separated, latex) for word in ("99.25", "paper B"))
@@ -119,6 +119,7 @@ def test_a_published_number_is_never_ranked_with_measured_ones(results):
         ("dataset,method\nP,Ant\n", "lacks the columns titles"),
         (f"{HEADER}P,Phantom,3,Ant,1,,,,by eye,paper,\n", "unknown protocol 'by eye'"),
         (f"{HEADER}P,Phantom,3,Ant,1,,,,not stated,,\n", "Ant has no source"),
+        (f"{HEADER}P,Phantom,3,Ant,1,about 2,,,not stated,paper,\n", "jaccard of Ant is 'about 2'"),
         ("", "cannot be read"),
     ],
 )

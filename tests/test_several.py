@@ -131,7 +131,7 @@ def test_a_critical_difference_diagram_appears_with_ten_data_sets(tmp_path):
     table = ranks_table(contents, all_entries(contents), ranks)
     assert any(note.startswith("Friedman's test over data sets: p ") for note in table.notes)
     assert not any("No critical-difference diagram" in note for note in table.notes)
-    figure = critical_difference_diagram(ranks.data_sets, all_entries(contents))
+    figure = critical_difference_diagram(ranks.data_sets, all_entries(contents), ["ten benchmarks"])
     FigureCanvasAgg(figure).draw()
     words = [word.get_text().strip() for word in figure.axes[0].texts]
     assert {"A  1.50", "B  2.00", "C  2.50", "Plain  4.00"} <= set(words)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from scipy.integrate import quad
-from tests.test_report import write_run
+from tests.test_report import printed, write_run
 from tests.test_splits import grouped
 
 from semiseg.data.splits import make_splits
@@ -198,10 +198,10 @@ def test_the_table_states_every_difference_and_is_left_out_without_a_lower_bound
     write(tmp_path, "better", added(GAIN))
     tables = {table.name: table for table in all_tables(read_results(tmp_path))}
     assert tables["differences"].title == "Difference to Plain in Dice points"
-    assert tables["differences"].rows == [
+    assert printed(tables["differences"]) == [
         ["5 %", "Better", "+4.67", "-7.22 to +16.55", "3 of 3", "0.233", "0.233", "0.088", "0.069", "0.842"]
     ]
-    assert tables["differences_cases"].rows == [["5 %", "Better", "+4.67", "5 of 6", "0.062", "0.062"]]
+    assert printed(tables["differences_cases"]) == [["5 %", "Better", "+4.67", "5 of 6", "0.062", "0.062"]]
 
 
 def test_two_folds_give_a_difference_without_interval_or_p_value_and_the_table_says_why_once(tmp_path):
@@ -212,15 +212,15 @@ def test_two_folds_give_a_difference_without_interval_or_p_value_and_the_table_s
         return next(table for table in all_tables(read_results(tmp_path)) if table.name == "differences")
 
     assert table().columns == ["Labels", "Method", "Difference", "Folds above"]
-    assert table().rows == [["5 %", "Better", "+3.75", "2 of 2"]]
+    assert printed(table()) == [["5 %", "Better", "+3.75", "2 of 2"]]
     assert [note for note in table().notes if "folds for" in note] == [
         "Too few folds for intervals and p-values: they take 3."
     ]
     assert not any("p and the interval" in note for note in table().notes)
     write(tmp_path, "plain", BASE, labels=0.2, role="lower")
     write(tmp_path, "better", added(GAIN), labels=0.2)
-    assert table().rows[0] == ["5 %", "Better", "+3.75†", "–", "2 of 2", *["–"] * 5]
-    assert table().rows[1][3] == "-7.22 to +16.55"
+    assert printed(table())[0] == ["5 %", "Better", "+3.75†", "–", "2 of 2", *["–"] * 5]
+    assert printed(table())[1][3] == "-7.22 to +16.55"
     assert [note for note in table().notes if "folds for" in note] == [
         "Too few folds for intervals and p-values where there is –: they take 3."
     ]
@@ -234,7 +234,7 @@ def test_methods_can_be_compared_with_any_other(tmp_path):
     tables = {table.name: table for table in all_tables(results, "good")}
     for name in ("differences", "differences_cases"):
         assert "to Good" in tables[name].title
-        assert [row[1:3] for row in tables[name].rows] == [["Plain", "-4.67"], ["Other", "-4.67"]]
+        assert [row[1:3] for row in printed(tables[name])] == [["Plain", "-4.67"], ["Other", "-4.67"]]
     for unknown in ("absent", "full"):
         with pytest.raises(UserError, match=rf"^--against {unknown}: .*; there are plain, good, other\.$"):
             all_tables(results, unknown)

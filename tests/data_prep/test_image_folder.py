@@ -185,7 +185,7 @@ def test_every_bad_file_is_reported_at_once(source: Path) -> None:
     assert "6 × 8" in found["small.png"]
     assert "5 × 8" in found["small.png"]
     assert "smooth" in found["smooth.png"]
-    assert "color mask" in found["colored.png"]
+    assert "colour mask" in found["colored.png"]
 
 
 def test_a_misspelt_mask_is_one_problem_not_two(source: Path) -> None:

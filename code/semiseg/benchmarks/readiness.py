@@ -26,8 +26,8 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
         partition = partition_for(method, splits, spec, dataset)
         if method.uses_unlabeled and not partition.unlabeled:
             raise UserError(
-                f"benchmark {spec.benchmark}: with {in_words(spec.labels)} labeled nothing is left "
-                f"unlabeled for {spec.method}; choose fewer."
+                f"benchmark {spec.benchmark}: with {in_words(spec.labels)} labelled nothing is left "
+                f"unlabelled for {spec.method}; choose fewer."
             )
     return dataset, splits
 

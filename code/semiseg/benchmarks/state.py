@@ -70,8 +70,10 @@ def strays(
 
     result = []
     for path in sorted(places.results.glob("runs/*/*/*/*/run.json")):
+        if path.parent in known:
+            continue
         record = earlier_record(path.parent)
-        if path.parent in known or record.get("status") != "finished":
+        if record.get("status") != "finished":
             continue
         try:
             spec = today(RunSpec.model_validate(record["spec"]))

@@ -24,7 +24,6 @@ from semiseg.errors import UserError
 from semiseg.executors import Executor
 from semiseg.networks import require_network
 from semiseg.registry import find_methods
-from semiseg.report import report
 from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
@@ -52,6 +51,8 @@ def carry_out(
         end.changed or not (places.results / "index.html").exists()
     ):
         with console.status("Writing tables, plots and page"):
+            from semiseg.report import report  # draws with matplotlib, too slow for a command that need not
+
             report(places.results)
     return sum(run.status != "finished" for run in end.standings)
 

@@ -77,7 +77,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.ascontiguousarray(np.moveaxis(np.asarray(picture), -1, 0))
     if picture.mode == "F" or picture.mode.startswith("I"):
         return unit_range(np.asarray(picture, np.float32)[None], path)
-    raise UserError(f"{path}: color mode {picture.mode} is not supported; save it as grey or RGB.")
+    raise UserError(f"{path}: colour mode {picture.mode} is not supported; save it as grey or RGB.")
 
 
 def unit_range(image: np.ndarray, path: Path) -> np.ndarray:

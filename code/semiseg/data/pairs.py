@@ -143,7 +143,7 @@ class PairedPictures(Recipe):
 def foreground(picture: Image.Image, path: Path) -> np.ndarray:
     """Where a black and white picture is white, as JPEG and smooth edges leave it: above the middle."""
     if picture.mode not in ("1", "L", "P", "RGB"):
-        raise UserError(f"{path}: color mode {picture.mode} is not that of a mask; save it as black and white.")
+        raise UserError(f"{path}: colour mode {picture.mode} is not that of a mask; save it as black and white.")
     # By the brightest channel: a mask may be drawn in any color.
     values = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
     values = values.max(-1) if values.ndim == 3 else values

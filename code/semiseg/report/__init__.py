@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Group
 
 from semiseg.errors import UserError
-from semiseg.report.changes import changes_table, earlier_results
+from semiseg.report.changes import earlier_results
 from semiseg.report.page import write_page
 from semiseg.report.plots import write_plots
 from semiseg.report.several import write_several
@@ -29,9 +29,7 @@ def report(results: Path, out: Path | None = None, against: str | None = None, a
     if (earlier or add) and out is None:
         raise UserError("--out is needed: say where a report goes that is not made from one folder of results alone.")
     out = out or results
-    tables = all_tables(content, None if earlier else against)
-    if earlier:
-        tables.insert(1, changes_table(earlier, content))
+    tables = all_tables(content, None if earlier else against, earlier)
     out.mkdir(parents=True, exist_ok=True)
     summary_frame(content).to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
     write_tables(tables, out / "tables")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.labels import Labels, in_words
-from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.summary import KEY, Results, Run, read_results
 from semiseg.report.wording import kept_because, notes, share_of
 
@@ -69,9 +69,9 @@ def _compared(earlier: Results, results: Results, dice: list[Any], method: str, 
     differing = dict.fromkeys(what for key in both for what in _differing(before[key], now[key]))
     return [
         ", ".join(differing) or "nothing recorded",
-        f"{100 * mean_then:.2f}",
-        f"{100 * mean_now:.2f}{marks}",
-        f"{100 * (mean_now - mean_then):+.2f}",
+        Number(f"{100 * mean_then:.2f}", {"": 100 * mean_then}),
+        Number(f"{100 * mean_now:.2f}{marks}", {"": 100 * mean_now}),
+        Number(f"{100 * (mean_now - mean_then):+.2f}", {"": 100 * (mean_now - mean_then)}),
         len(both),
         sum(round(a, 6) == round(b, 6) for a, b in zip(then, today, strict=True)),
         *counts,

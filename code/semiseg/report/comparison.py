@@ -3,8 +3,8 @@
 from math import isnan
 
 from semiseg.labels import Labels, in_words
-from semiseg.report.formats import ABSENT, Cell, Table
-from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference
+from semiseg.report.formats import ABSENT, Cell, Number, Table
+from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, Evidence
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import kept_because, notes, share_or_number
 
@@ -13,7 +13,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
     """What each method adds to the reference, and whether other trainings would show it."""
     margin = f"{100 * EQUIVALENT:g} point{'' if EQUIVALENT == 0.01 else 's'}"
     few = sum(d.pairs < ENOUGH for d in compared)
-    columns = {"Folds above": [f"{d.above} of {d.pairs}" for d in compared]}
+    columns: dict[str, list[Cell]] = {"Folds above": [_above(d) for d in compared]}
     explained = [
         f"Difference: mean over the folds of all repeats, to {reference.title} with the same labels, in the folds "
         "and seeds that both have.",
@@ -24,12 +24,8 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
             f"they take {ENOUGH}."
         )
     if few < len(compared):
-        intervals = [
-            ABSENT if isnan(e.low) else f"{100 * e.low:+.2f} to {100 * e.high:+.2f}"
-            for e in (d.evidence for d in compared)
-        ]
         columns = {
-            "95 % interval": intervals,
+            "95 % interval": [_interval(d.evidence) for d in compared],
             **columns,
             "p": [_probability(d.evidence.p) for d in compared],
             "Holm": [_probability(d.p_adjusted) for d in compared],
@@ -39,7 +35,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
         }
         explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
-            "share training cases, labeled or not. It asks whether other trainings would show the difference.",
+            "share training cases, labelled or not. It asks whether other trainings would show the difference.",
             f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
@@ -58,7 +54,7 @@ def case_difference_table(results: Results, reference: Entry, compared: list[Dif
         reference,
         compared,
         {
-            f"{unit.capitalize()} above": [f"{d.above} of {d.pairs}" for d in compared],
+            f"{unit.capitalize()} above": [_above(d) for d in compared],
             "p": [_probability(d.evidence.p) for d in compared],
             "Holm": [_probability(d.p_adjusted) for d in compared],
         },
@@ -79,7 +75,7 @@ def _table(
     results: Results,
     reference: Entry,
     compared: list[Difference],
-    columns: dict[str, list[str]],
+    columns: dict[str, list[Cell]],
     explained: list[str],
 ) -> Table:
     """One row for each difference: what it is, how large, and further columns."""
@@ -92,7 +88,10 @@ def _table(
         [
             in_words(d.labels),
             titles[d.method],
-            f"{100 * d.mean:+.2f}{'†' if d.partial else ''}{'‡' if kept(d.method, d.labels) else ''}",
+            Number(
+                f"{100 * d.mean:+.2f}{'†' if d.partial else ''}{'‡' if kept(d.method, d.labels) else ''}",
+                {"": 100 * d.mean},
+            ),
             *cells,
         ]
         for d, *cells in zip(compared, *columns.values(), strict=True)
@@ -109,5 +108,16 @@ def _table(
     )
 
 
-def _probability(p: float) -> str:
-    return ABSENT if isnan(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
+def _above(difference: Difference) -> Number:
+    return Number(f"{difference.above} of {difference.pairs}", {"": difference.above, " of": difference.pairs})
+
+
+def _interval(evidence: Evidence) -> Cell:
+    if isnan(evidence.low):
+        return ABSENT
+    low, high = 100 * evidence.low, 100 * evidence.high
+    return Number(f"{low:+.2f} to {high:+.2f}", {" low": low, " high": high})
+
+
+def _probability(p: float) -> Cell:
+    return ABSENT if isnan(p) else Number(f"{p:.3f}" if p >= 0.001 else "<0.001", {"": p})

@@ -1,9 +1,10 @@
 """The table of what a method costs: networks, time, throughput, memory, and how many runs shared the device."""
 
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import notes
 
@@ -39,16 +40,14 @@ def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str], metered
     environments = [record.get("environment") or {} for record in records]
     return [
         entry.title,
-        ", ".join(sorted({str(record["method"].get("networks", ABSENT)) for record in records})),
+        _counts({record["method"].get("networks") for record in records}, str),
         *(_millions(records, key) for key in counts),
         len(records),
         _mean(records, "seconds"),
         _mean(records, "images_per_second"),
         _mean(records, "peak_memory_mb"),
         *[_mean(records, "attempt_joules", 1e-3)] * metered,
-        ", ".join(
-            sorted({str(e.get("concurrency", ABSENT)) for e in environments}, key=lambda n: (n == ABSENT, len(n), n))
-        ),
+        _counts({environment.get("concurrency") for environment in environments}, str),
     ]
 
 
@@ -57,14 +56,23 @@ def _parameters(record: dict[str, Any]) -> dict[str, int]:
     return record["method"].get("parameters") or {}
 
 
-def _millions(records: list[dict[str, Any]], key: str) -> str:
+def _millions(records: list[dict[str, Any]], key: str) -> Cell:
     """How many parameters; those of one method differ where its runs differ in a setting."""
-    counts = sorted({_parameters(record)[key] for record in records if key in _parameters(record)})
-    return ", ".join(f"{count / 1e6:.2f}" for count in counts) or ABSENT
+    counts = {_parameters(record)[key] / 1e6 for record in records if key in _parameters(record)}
+    return _counts(counts or {None}, lambda count: f"{count:.2f}")
 
 
-def _mean(records: list[dict[str, Any]], key: str, unit: float = 1.0) -> str:
+def _counts(found: set[Any], shown: Callable[[Any], str]) -> Cell:
+    """Distinct numbers, None for runs that do not tell; a CSV has the largest, and the least where there is another."""
+    known = sorted(number for number in found if number is not None)
+    words = ", ".join([*map(shown, known), *[ABSENT] * (None in found)])
+    if not known:
+        return words
+    return Number(words, {"": known[-1]} | ({" least": known[0]} if len(known) > 1 else {}))
+
+
+def _mean(records: list[dict[str, Any]], key: str, unit: float = 1.0) -> Cell:
     """The mean of what runs recorded, and of how many where some did not."""
     known = [unit * float(record[key]) for record in records if record.get(key) is not None]
     share = f" ({len(known)} of {len(records)})" if len(known) < len(records) else ""
-    return f"{fmean(known):.1f}{share}" if known else ABSENT
+    return Number(f"{fmean(known):.1f}{share}", {"": fmean(known)}) if known else ABSENT

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from semiseg.labels import Labels, in_words
 from semiseg.report.style import GRAY, looks
 from semiseg.report.summary import KEY, Entry, Results
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
 PANEL = (1.45, 1.1)  # inches of a small panel with its surroundings; a layout engine takes minutes for fifty of them
-LEFT, TITLE, HEADING, STEPS = 0.75, 0.3, 0.3, 0.4  # inches for the ticks, the data set, a share of labels, its steps
+LEFT, TITLE, HEADING, STEPS = 0.75, 0.42, 0.16, 0.42  # inches for the ticks, the data set, a share of labels, its steps
 Losses = dict[tuple[str, Labels], pd.Series]  # by method and amount of labels, the smoothed loss at each step
 
 
@@ -39,10 +39,10 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
                 look = style[entry.name]
                 shown[entry.title] = axes.plot(loss.index, loss, color=look.color, linestyle=look.dash)[0]
         axes.set(xlabel="Step", yscale="log")
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
     panels[0].set_ylabel("Supervised loss")
     figure.legend(shown.values(), shown.keys(), loc="outside right upper")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 
@@ -67,7 +67,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         + [losses[reference.name, labels] for labels in blocks if (reference.name, labels) in losses]
     )
     for labels, shown in blocks.items():
-        heading = f"{in_words(labels)} labeled; gray: {reference.title}"
+        heading = f"{in_words(labels)} labelled; grey: {reference.title}"
         figure.text(LEFT / width, (top - 0.1) / height, heading, va="top", fontweight="bold", fontsize=8)
         top -= HEADING
         for place, (entry, own) in enumerate(shown):
@@ -91,7 +91,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             if place + PER_ROW >= len(shown):
                 axes.set_xlabel("Step", fontsize=7, labelpad=1)
         top -= ceil(len(shown) / PER_ROW) * PANEL[1] + STEPS
-    figure.suptitle(data_title(results), x=0.01, y=1 - 0.06 / height, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, y=1 - 0.06 / height, ha="left")
     return figure
 
 

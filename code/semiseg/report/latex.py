@@ -88,7 +88,8 @@ def latex(table: Table) -> str:
     floats = [(rows, panel) for rows in _pages(table, headings, size, panels) for panel in panels]
     for number, (rows, panel) in enumerate(floats, start=1):
         part = f", continued ({number} of {len(floats)})" if number > 1 else ""
-        label = "-".join(filter(None, [table.benchmark, table.name, str(number) if number > 1 else ""]))
+        label = "-".join(filter(None, [table.folder, table.name, str(number) if number > 1 else ""]))
+        label = re.sub(r"[^\w.]+", "-", label)  # a folder may be called what no label can be
         lines += [
             r"\begin{table}[tp]",
             r"\centering",

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from semiseg.labels import in_words
 from semiseg.report.summary import Results, Run
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 CASES = 4
 PER_ROW = 10  # methods side by side; more continue in further blocks below
@@ -52,7 +52,7 @@ def overlays(results: Results) -> Figure | None:
             row = grid[number * cases + place]
             image, reference = _displayable(first["images"][case]), first["labels"][case]
             _draw(row[0], image)
-            _draw(row[1], image, reference, reference)
+            _draw(row[1], image, reference, reference, dashed=False)
             row[0].text(
                 -0.04,
                 0.5,
@@ -71,7 +71,7 @@ def overlays(results: Results) -> Figure | None:
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
     figure.suptitle(
-        f"{data_title(results)}, {in_words(results.amounts[0])} labeled, fold {run.fold}, seed {run.seed}",
+        f"{plot_heading(results)}, {in_words(results.amounts[0])} labelled, fold {run.fold}, seed {run.seed}",
         x=0.01,
         ha="left",
         fontsize=8,
@@ -120,17 +120,21 @@ def _displayable(image: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    axes: Axes, image: np.ndarray, predicted: np.ndarray | None = None, reference: np.ndarray | None = None
+    axes: Axes,
+    image: np.ndarray,
+    colored: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
+    dashed: bool = True,
 ) -> None:
-    """An image (H, W, 3) with the outlines of class masks (H, W)."""
+    """An image (H, W, 3) with the outlines of class masks (H, W): white the reference's, above it those in color."""
     axes.imshow(image, interpolation="nearest")
     height, width = image.shape[:2]
-    for mask, is_prediction in ((reference, False), (predicted, True)):
+    for mask, in_color in ((reference, False), (colored, True)):
         for index in np.unique(mask) if mask is not None else []:
             if not index:
                 continue
             inside = np.pad(mask == index, 1)  # so that a structure at the edge of the image has a line there, too
-            for style in (PREDICTION_EDGE, _class_line(index)) if is_prediction else (REFERENCE_EDGE, REFERENCE):
+            for style in (PREDICTION_EDGE, _class_line(index)) if in_color else (REFERENCE_EDGE, REFERENCE):
                 axes.contour(
                     np.arange(-1, width + 1),
                     np.arange(-1, height + 1),
@@ -138,7 +142,7 @@ def _draw(
                     levels=[0.5],
                     colors=style["color"],
                     linewidths=style["linewidth"],
-                    linestyles=[style.get("linestyle", "-")],
+                    linestyles=[style.get("linestyle", "-") if dashed else "-"],
                 )
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 

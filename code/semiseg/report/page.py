@@ -140,8 +140,9 @@ def _table(table: Table) -> str:
 def _figure(plot: Plot, pictures: Path) -> str:
     png = (pictures / f"{plot.name}.png").read_bytes()
     pixels = int.from_bytes(png[16:20], "big")  # the width, as every PNG begins
+    about = f"<span class=about>: {escape(plot.about)}</span>" if plot.about else ""
     return (
-        f"<figure class=plot><figcaption>{escape(plot.title)}</figcaption>"
+        f"<figure class=plot><figcaption>{escape(plot.title)}{about}</figcaption>"
         f'<img alt="{escape(plot.title)}" width="{round(pixels * SCREEN_DPI / DPI)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         f"<p>{escape(plot.caption)}</p></figure>\n"

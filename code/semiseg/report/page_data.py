@@ -9,10 +9,19 @@ import pandas as pd
 from semiseg.labels import Labels, in_words
 from semiseg.metrics import METRICS, TABLE
 from semiseg.report.provenance import not_started
-from semiseg.report.significance import corrected_t_test
+from semiseg.report.significance import ENOUGH, corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
-from semiseg.report.wording import data_title, kept_because, share_of, told_apart, unit_of_distances
+from semiseg.report.wording import (
+    count_of_folds,
+    data_title,
+    headroom,
+    kept_because,
+    share_of,
+    told_apart,
+    unit_of_distances,
+)
 
+TASK = "segmentation"  # of runs that record none
 SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
 
 
@@ -39,6 +48,7 @@ def _benchmark(results: Results, name: str) -> dict[str, Any]:
         {
             "method": titles[method],
             "role": roles[method],
+            "task": str(results.cells[method, labels][0].record.get("task") or TASK),
             "labels": in_words(labels),
             "partial": share_of(results, method, labels),
             "kept": kept_because(results, method, labels),
@@ -48,12 +58,19 @@ def _benchmark(results: Results, name: str) -> dict[str, Any]:
     ]
     return {
         "data": name,
+        "remarks": [*headroom(results), *_few(results)],
         "unit": unit_of_distances(results),
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
         "cells": cells,
         **_runs(results, titles),
     }
+
+
+def _few(results: Results) -> list[str]:
+    """That there are too few trainings to believe an order of methods, if so."""
+    folds, _ = results.grid
+    return [f"{count_of_folds(folds)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
 
 
 def _scores(results: Results) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:

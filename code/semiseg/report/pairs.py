@@ -5,7 +5,7 @@ from itertools import combinations
 from math import isnan
 
 from semiseg.labels import Labels, in_words
-from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.ranks import no_diagram
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, corrected_t_test, holm
 from semiseg.report.summary import KEY, Entry, Results
@@ -87,15 +87,16 @@ def _compared(results: Results, labels: Labels) -> list[Entry]:
     return [entry for entry in results.entries if entry.role != "upper bound" and entry.name in there]
 
 
-def _cell(results: Results, pairs: Pairs, row: Entry, column: Entry, labels: Labels) -> str:
+def _cell(results: Results, pairs: Pairs, row: Entry, column: Entry, labels: Labels) -> Cell:
     if difference := pairs.get((row.name, column.name)):
         kept = any(kept_because(results, entry.name, labels) for entry in (row, column))
         mark = f"{'†' if difference.partial else ''}{'‡' if kept else ''}"
         p = difference.p_adjusted
         said = "" if isnan(p) else f" ({p:.3f})" if p >= 0.001 else " (<0.001)"
-        return f"{100 * difference.mean:+.2f}{mark}{said}"
+        return Number(f"{100 * difference.mean:+.2f}{mark}{said}", {"": 100 * difference.mean, " p": p})
     difference = pairs.get((column.name, row.name))
     if difference is None or isnan(difference.evidence.worse):
         return ABSENT
     seen = difference.evidence  # of the column's method, so that its gain is this one's loss
-    return " / ".join(f"{100 * share:.0f}" for share in (seen.better, seen.equivalent, seen.worse))
+    shares = {" worse": 100 * seen.better, " equivalent": 100 * seen.equivalent, " better": 100 * seen.worse}
+    return Number(" / ".join(f"{share:.0f}" for share in shares.values()), shares)

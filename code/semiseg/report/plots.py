@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from semiseg.report.overlays import overlays
 from semiseg.report.quality_cost import quality_cost
 from semiseg.report.style import RC, Look, looks
 from semiseg.report.summary import Entry, Results, fold_statistics, lookup
-from semiseg.report.wording import data_title, share_or_number
+from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160
 
@@ -32,6 +32,7 @@ class Plot:
     name: str  # of its files
     title: str
     caption: str
+    about: str = ""  # on what data and how much was trained, as below tables
 
 
 def write_plots(results: Results, folder: Path) -> list[Plot]:
@@ -44,8 +45,8 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             Plot(
                 "label_efficiency",
                 "Label efficiency",
-                f"Dice by {amount} of labeled training cases: mean over folds, bars are ± one standard deviation."
-                f"{' Gray line and band: trained with all labels.' if bounded else ''}",
+                f"Dice by {amount} of labelled training cases: mean over folds, bars are ± one standard deviation."
+                f"{' Grey line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
         ),
@@ -54,7 +55,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "quality_cost",
                 "Quality against cost",
                 "Dice against seconds of training, with those of a pre-training that a run starts from: means over "
-                "runs. Gray steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
+                "runs. Grey steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
                 "machine and as many of them shared it (tables/cost).",
             ),
             quality_cost,
@@ -81,7 +82,8 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "overlays",
                 "Predictions",
                 f"The same test cases for every method, at the smallest {amount} of labels, first fold and seed. "
-                "Dashed: prediction; white line with black edges: reference; number: Dice of the case.",
+                "Dashed: prediction; white line with black edges: reference, whose own picture has the colours of its "
+                "classes; number: Dice of the case.",
             ),
             overlays,
         ),
@@ -95,7 +97,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             else:
                 _keep(plot, results.path / "plots", folder)
         if (folder / f"{plot.name}.png").exists():
-            drawn.append(plot)
+            drawn.append(replace(plot, about=about(results)))
     return drawn
 
 
@@ -134,10 +136,10 @@ def label_efficiency(results: Results) -> Figure:
         xticks=range(len(amounts)),
         xticklabels=map(in_words, amounts),
         ylabel="Dice (%)",
-        xlabel="Labeled training cases",
+        xlabel="Labelled training cases",
         xlim=(-0.25, len(amounts) - 0.75),
     )
-    axes.set_title(data_title(results), loc="left")
+    axes.set_title(plot_heading(results), loc="left")
     _label_ends(axes, figure.get_figheight(), ends)
     return figure
 
@@ -159,8 +161,8 @@ def case_dice(results: Results) -> Figure:
         seaborn.stripplot(**rows, size=2.2, alpha=0.35, jitter=0.22, ax=axes, legend=False, rasterized=True)
         seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
         axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 
@@ -193,9 +195,9 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
         yticks=range(len(entries)),
         yticklabels=[e.title for e in entries],
         ylim=(-0.6, len(entries) - 0.3),
-        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labeled",
+        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labelled",
     )
-    axes.set_title(data_title(results), loc="left")
+    axes.set_title(plot_heading(results), loc="left")
     return figure
 
 

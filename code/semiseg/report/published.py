@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from semiseg.errors import UserError
-from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.summary import Results
 
 FILE = "published.csv"  # beside the folders of results
@@ -36,6 +36,10 @@ def read_published(file: Path) -> pd.DataFrame:
         raise UserError(f"{file}: unknown protocol {unknown[0]!r}; write one of {'; '.join(PROTOCOLS)}.")
     if not (rows.source != "").all():
         raise UserError(f"{file}: {rows.method[rows.source == ''].iloc[0]} has no source; say where the numbers stand.")
+    for score in SCORES:
+        odd = rows[(rows[score] != "") & pd.to_numeric(rows[score], errors="coerce").isna()]
+        for method, number in zip(odd.method, odd[score], strict=True):
+            raise UserError(f"{file}: {score} of {method} is {number!r}; write a number, or nothing.")
     return rows
 
 
@@ -49,7 +53,7 @@ def published_table(results: Results) -> Table | None:
     amounts = rows.labelled.tolist()
     protocols = [f"{name}: {meaning}" for name, meaning in PROTOCOLS.items() if (rows.protocol == name).any()]
     cells: list[list[Cell]] = [
-        [row["labelled"], row["method"], row["protocol"], row["source"], *(row[score] or ABSENT for score in SCORES)]
+        [row["labelled"], row["method"], row["protocol"], row["source"], *(published_cell(row[s]) for s in SCORES)]
         for row in rows.to_dict("records")
     ]
     return Table(
@@ -67,3 +71,8 @@ def published_table(results: Results) -> Table | None:
         text_columns=4,
         heading=0,
     )
+
+
+def published_cell(number: str) -> Cell:
+    """A number as its source prints it."""
+    return Number(number, {"": float(number)}) if number else ABSENT

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import in_words
 from semiseg.report.style import looks
 from semiseg.report.summary import Results, Run, fold_statistics, lookup
-from semiseg.report.wording import data_title
+from semiseg.report.wording import plot_heading
 
 
 def quality_cost(results: Results) -> Figure | None:
@@ -29,7 +29,7 @@ def quality_cost(results: Results) -> Figure | None:
     if not any(points.values()):
         return None
     rows = len({entry.name for shown in points.values() for entry, *_ in shown})
-    figure = Figure(figsize=(2.6 + 2.6 * len(amounts), max(3.2, 0.9 + 0.19 * rows)), layout="constrained")
+    figure = Figure(figsize=(2.6 + max(3.9, 2.6 * len(amounts)), max(3.2, 0.9 + 0.19 * rows)), layout="constrained")
     panels = figure.subplots(1, len(amounts), sharex=True, sharey=True, squeeze=False)[0]
     shown: dict[str, Any] = {}
     for axes, labels in zip(panels, amounts, strict=True):
@@ -43,11 +43,11 @@ def quality_cost(results: Results) -> Figure | None:
         axes.xaxis.set_minor_formatter(_few_digits)
         axes.tick_params(axis="x", which="both", labelsize=7)
         axes.tick_params(axis="x", which="minor", pad=5)  # as low as those of the longer ticks
-        axes.set_title(f"{in_words(labels)} labeled", loc="left")
+        axes.set_title(f"{in_words(labels)} labelled", loc="left")
     panels[0].set_ylabel("Dice (%)")
     in_order = [entry.title for entry in results.entries if entry.title in shown]
     figure.legend([shown[title] for title in in_order], in_order, loc="outside right upper")
-    figure.suptitle(data_title(results), x=0.01, ha="left")
+    figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
 
 

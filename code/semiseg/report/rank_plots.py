@@ -9,12 +9,17 @@ from semiseg.report.ranks import Ranks, cliques, critical_difference
 from semiseg.report.style import looks
 from semiseg.report.summary import Entry
 
+LINE = 0.14  # inches of a line of the heading
 
-def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str]) -> Figure:
-    """A row per method, the best on top: its rank in every data set and their mean; `names` are the data sets'."""
+
+def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str], told: list[str]) -> Figure:
+    """A row per method, the best on top: its rank in every data set and their mean.
+
+    `names` are the data sets', and `told` is what each benchmark was, for the heading.
+    """
     average, style = ranks.average, looks(entries)
     titles = {entry.name: entry.title for entry in entries}
-    figure = Figure(figsize=(6.6, 1.5 + 0.27 * len(average)), layout="constrained")
+    figure = Figure(figsize=(6.6, 1.5 + 0.27 * len(average) + LINE * len(told)), layout="constrained")
     axes = figure.add_subplot()
     markers = "osD^vPXp*h"
     for index, (data, row) in enumerate(ranks.data_sets.iterrows()):
@@ -38,10 +43,11 @@ def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str]) -> Figu
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower left", ncols=2)
+    _head(figure, told)
     return figure
 
 
-def critical_difference_diagram(data_sets: pd.DataFrame, entries: list[Entry]) -> Figure:
+def critical_difference_diagram(data_sets: pd.DataFrame, entries: list[Entry], told: list[str]) -> Figure:
     """Average ranks over data sets on a line; bars join methods that do not differ at the 5 % level."""
     ranks = data_sets.rank(axis=1).mean().sort_values(kind="stable")
     titles, style = {entry.name: entry.title for entry in entries}, looks(entries)
@@ -49,7 +55,7 @@ def critical_difference_diagram(data_sets: pd.DataFrame, entries: list[Entry]) -
     half = (count + 1) // 2
     bars = cliques(ranks.to_numpy(), width)
     top, step = 0.5 + 0.22 * len(bars), 0.32
-    figure = Figure(figsize=(7.2, 1.2 + 0.28 * (half + len(bars))), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.2 + 0.28 * (half + len(bars)) + LINE * len(told)), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(1 - 0.42 * count, count + 0.42 * count), ylim=(top + step * half + 0.2, -1.2))
     axes.axis("off")
@@ -71,4 +77,9 @@ def critical_difference_diagram(data_sets: pd.DataFrame, entries: list[Entry]) -
     for number, (first, last) in enumerate(bars):
         ends = np.array([ranks.iloc[first] - 0.06, ranks.iloc[last] + 0.06])
         axes.plot(ends, np.full(2, 0.25 + 0.22 * number), color="black", linewidth=3, solid_capstyle="round")
+    _head(figure, told)
     return figure
+
+
+def _head(figure: Figure, told: list[str]) -> None:
+    figure.suptitle("\n".join(told), x=0.01, ha="left", fontsize=7)

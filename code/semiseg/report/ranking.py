@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from semiseg.labels import Labels, in_words
-from semiseg.report.formats import Cell, Table
+from semiseg.report.formats import Cell, Number, Table
 from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import notes
 
@@ -69,9 +69,9 @@ def ranking_table(results: Results) -> Table | None:
                 [
                     in_words(labels),
                     entry.title,
-                    f"{ranks.mean():.2f}",
-                    f"{low:g} to {high:g}",
-                    f"{100 * (ranks == 1).mean():.0f}",
+                    Number(f"{ranks.mean():.2f}", {"": float(ranks.mean())}),
+                    Number(f"{low:g} to {high:g}", {" low": float(low), " high": float(high)}),
+                    Number(f"{100 * (ranks == 1).mean():.0f}", {"": 100 * float((ranks == 1).mean())}),
                 ]
             )
     if not rows:

@@ -2,7 +2,7 @@
 
 from semiseg.labels import COUNT, Labels, count_of
 from semiseg.report.formats import Cell, Table
-from semiseg.report.published import FILE, read_published
+from semiseg.report.published import FILE, published_cell, read_published
 from semiseg.report.scores import score_cell
 from semiseg.report.summary import Results, fold_statistics
 
@@ -30,7 +30,8 @@ def reproduced_table(results: Results) -> Table | None:
             continue
         here = [score_cell(results, selected, "dice", name, labels, rule) for rule in rules]
         measured = score_cell(results, last, "dice", name, labels)
-        rows.append([row["labelled"], row["method"], row["source"], row["protocol"], row["dice"], measured, *here])
+        told = (row["labelled"], row["method"], row["source"], row["protocol"])
+        rows.append([*told, published_cell(row["dice"]), measured, *here])
     if not rows:
         return None
     return Table(

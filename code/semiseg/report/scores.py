@@ -25,7 +25,7 @@ def main_table(results: Results) -> Table:
     columns = ["Method", *map(in_words, results.amounts)]
     return Table(
         "main",
-        f"Dice (%) by {share_or_number(results)} of labeled training cases",
+        f"Dice (%) by {share_or_number(results)} of labelled training cases",
         columns,
         rows,
         notes(results),
@@ -37,23 +37,15 @@ def full_table(results: Results) -> Table:
     """Every metric, one block of rows per amount of labels."""
     scores = fold_statistics(results.cases)
     unit = unit_of_distances(results)
-    rows: list[list[Cell]] = []
-    rules: set[int] = set()
-    for labels in results.amounts:
-        entries = [e for e in results.entries if (e.name, labels) in scores.index]
-        block: list[list[Cell]] = [
-            [
-                in_words(labels),
-                e.title,
-                *(score_cell(results, scores, metric, e.name, labels) for metric in TABLE),
-                ABSENT if (missed := empty_predictions(results, e.name, labels)) is None else missed,
-            ]
-            for e in entries
+
+    def cells(method: str, labels: Labels) -> list[Cell]:
+        missed = empty_predictions(results, method, labels)
+        return [
+            *(score_cell(results, scores, metric, method, labels) for metric in TABLE),
+            ABSENT if missed is None else missed,
         ]
-        for column, metric in enumerate(TABLE.values(), start=2):
-            mark_best(block, column, [e.role == "semi-supervised" for e in entries], metric.better)
-        rules |= {len(rows)} - {0}
-        rows += block
+
+    rows, rules = _blocks(results, cells, [metric.better for metric in TABLE.values()])
     columns = [
         f"{m.title} {'↑' if m.better == 'higher' else '↓'} ({unit if m.distance else '%'})" for m in TABLE.values()
     ]
@@ -80,26 +72,15 @@ def class_table(results: Results) -> Table:
     """Dice of each foreground class."""
     scores = fold_statistics(results.cases, by=["class"])
     overall = fold_statistics(results.cases)
-    rows: list[list[Cell]] = []
-    rules: set[int] = set()
-    for labels in results.amounts:
-        entries = [e for e in results.entries if (e.name, labels) in overall.index]
-        block: list[list[Cell]] = [
-            [
-                in_words(labels),
-                e.title,
-                *(
-                    score_cell(results, scores, "dice", e.name, labels, index)
-                    for index in range(1, len(results.classes) + 1)
-                ),
-                score_cell(results, overall, "dice", e.name, labels),
-            ]
-            for e in entries
+    classes = range(1, len(results.classes) + 1)
+
+    def cells(method: str, labels: Labels) -> list[Cell]:
+        return [
+            *(score_cell(results, scores, "dice", method, labels, index) for index in classes),
+            score_cell(results, overall, "dice", method, labels),
         ]
-        for column in range(2, len(results.classes) + 3):
-            mark_best(block, column, [e.role == "semi-supervised" for e in entries], "higher")
-        rules |= {len(rows)} - {0}
-        rows += block
+
+    rows, rules = _blocks(results, cells, ["higher"] * (len(classes) + 1))
     return Table(
         "classes",
         "Dice (%) per class",
@@ -110,6 +91,22 @@ def class_table(results: Results) -> Table:
         text_columns=2,
         heading=0,
     )
+
+
+def _blocks(
+    results: Results, cells: Callable[[str, Labels], list[Cell]], better: list[str]
+) -> tuple[list[list[Cell]], set[int]]:
+    """A block of rows for each amount of labels, with the best marked in columns that are `better` so; its rules."""
+    rows: list[list[Cell]] = []
+    rules: set[int] = set()
+    for labels in results.amounts:
+        entries = [entry for entry in results.entries if (entry.name, labels) in results.cells]
+        block: list[list[Cell]] = [[in_words(labels), e.title, *cells(e.name, labels)] for e in entries]
+        for column, direction in enumerate(better, start=2):
+            mark_best(block, column, [entry.role == "semi-supervised" for entry in entries], direction)
+        rules |= {len(rows)} - {0}
+        rows += block
+    return rows, rules
 
 
 def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:

@@ -1,5 +1,6 @@
 """One report on several benchmarks: Dice of all of them side by side, average ranks, and a page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from semiseg.errors import UserError
 from semiseg.labels import in_words
-from semiseg.report.formats import ABSENT, Cell, Table
+from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.page import write_joint_page
 from semiseg.report.plots import Plot, save_figure
 from semiseg.report.rank_plots import critical_difference_diagram, rank_plot
@@ -17,7 +18,7 @@ from semiseg.report.scores import mark_best, role_changes, score_cell
 from semiseg.report.style import RC
 from semiseg.report.summary import ROLES, Entry, Results, fold_statistics, summary_frame
 from semiseg.report.tables import write_tables
-from semiseg.report.wording import data_title, notes, told_apart
+from semiseg.report.wording import about, data_title, notes, told_apart
 
 
 def write_several(contents: list[Results], out: Path) -> Path:
@@ -27,13 +28,17 @@ def write_several(contents: list[Results], out: Path) -> Path:
         raise UserError(f"{', '.join(twice)}: several folders have this name; rename one, tables tell them by it.")
     entries = all_entries(contents)
     ranks = average_ranks(contents)
-    tables = [combined_table(contents, entries), ranks_table(contents, entries, ranks)]
+    told = [f"{results.path.name}: {about(results)}" for results in contents]
+    tables = [
+        replace(table, about="; ".join(told), folder="-".join(names))
+        for table in (combined_table(contents, entries), ranks_table(contents, entries, ranks))
+    ]
     out.mkdir(parents=True, exist_ok=True)
     frames = [summary_frame(results) for results in contents]
     summary = pd.concat(frames, keys=names, names=["benchmark"]).reset_index("benchmark")
     summary.to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
     write_tables(tables, out / "tables")
-    plots = _draw(contents, entries, ranks, out / "plots")
+    plots = _draw(contents, entries, ranks, out / "plots", told)
     write_joint_page(contents, tables, plots, out / "plots", out / "index.html")
     return out / "index.html"
 
@@ -71,8 +76,8 @@ def ranks_table(contents: list[Results], entries: list[Entry], ranks: Ranks) -> 
     titles, data_sets, average = {e.name: e.title for e in entries}, ranks.data_sets, ranks.average
     names = _names(contents)
     rows: list[list[Cell]] = [
-        [titles[str(method)], f"{rank:.2f}", *(f"{rank:.2f}" for rank in data_sets[method])]
-        for method, rank in average.items()
+        [titles[str(method)], *(Number(f"{rank:.2f}", {"": float(rank)}) for rank in (mean, *data_sets[method]))]
+        for method, mean in average.items()
     ]
     told = [
         f"Ranks by Dice, 1 the best, in {len(ranks.blocks)} comparisons (a benchmark at one amount of labels), "
@@ -116,18 +121,19 @@ def _told(contents: list[Results]) -> list[str]:
     return [f"{results.path.name}: {' '.join(notes(results, results.entries))}" for results in contents]
 
 
-def _draw(contents: list[Results], entries: list[Entry], ranks: Ranks, folder: Path) -> list[Plot]:
-    """Draw what can be drawn."""
+def _draw(contents: list[Results], entries: list[Entry], ranks: Ranks, folder: Path, told: list[str]) -> list[Plot]:
+    """Draw what can be drawn; `told` is what each benchmark was."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[tuple[Plot, Figure]] = []
     with matplotlib.rc_context(RC):
         if ranks.blocks.shape[1] > 1:
             caption = "Ranks by Dice in every data set, averaged over its amounts of labels, and their mean."
-            drawn.append((Plot("ranks", "Average ranks", caption), rank_plot(ranks, entries, _names(contents))))
+            plot = Plot("ranks", "Average ranks", caption, "; ".join(told))
+            drawn.append((plot, rank_plot(ranks, entries, _names(contents), told)))
         if enough(ranks):
             caption = "Bars join methods whose average ranks differ by less than the critical difference."
-            plot = Plot("critical_differences", "Critical differences", caption)
-            drawn.append((plot, critical_difference_diagram(ranks.data_sets, entries)))
+            plot = Plot("critical_differences", "Critical differences", caption, "; ".join(told))
+            drawn.append((plot, critical_difference_diagram(ranks.data_sets, entries, told)))
         for plot, figure in drawn:
             save_figure(figure, folder / plot.name)
     return [plot for plot, _ in drawn]

@@ -73,10 +73,14 @@ def contrast(color: str, other: str) -> float:
 
 def looks(entries: Sequence[Entry]) -> dict[str, Look]:
     """A look per method: bounds are gray, the others differ in color first, in marker and dash after."""
-    out, index = {}, 0
+    out, index, bounds = {}, 0, 0
     for entry in entries:
-        if entry.role in ("lower bound", "upper bound"):
-            out[entry.name] = Look(GRAY, "o", DASHES[1] if entry.role == "lower bound" else DASHES[0])
+        if entry.role == "upper bound":
+            out[entry.name] = Look(GRAY, "o", DASHES[0])
+            continue
+        if entry.role == "lower bound":
+            out[entry.name] = Look(GRAY, MARKERS[bounds % len(MARKERS)], DASHES[1 + bounds % 2])
+            bounds += 1
             continue
         turn = index // len(COLORS)
         out[entry.name] = Look(

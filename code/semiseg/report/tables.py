@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from semiseg.errors import UserError
+from semiseg.report.changes import changes_table
 from semiseg.report.comparison import case_difference_table, difference_table
 from semiseg.report.cost import cost_table
 from semiseg.report.formats import ABSENT, Cell, Score, Table, comma_separated, markdown, text
@@ -21,12 +22,17 @@ from semiseg.report.reproduced import reproduced_table
 from semiseg.report.scores import class_table, ensemble_table, full_table, main_table, predictor_table, role_changes
 from semiseg.report.significance import case_differences, differences
 from semiseg.report.summary import Entry, Results
-from semiseg.report.wording import budget, data_source, data_title
+from semiseg.report.wording import about, data_source, data_title
 
 
-def all_tables(results: Results, against: str | None = None) -> list[Table]:
-    """Every table that these results can fill; differences are to the method `against`, else to the lower bound."""
+def all_tables(results: Results, against: str | None = None, earlier: Results | None = None) -> list[Table]:
+    """Every table that these results can fill; differences are to the method `against`, else to the lower bound.
+
+    If there are `earlier` results, a further table says what changed since then.
+    """
     tables = [main_table(results)]
+    if earlier:
+        tables.append(changes_table(earlier, results))
     reference = reference_method(results, against)
     if reference and (compared := differences(results, reference)):
         tables.append(difference_table(results, reference, compared))
@@ -45,8 +51,8 @@ def all_tables(results: Results, against: str | None = None) -> list[Table]:
         tables.append(case_difference_table(results, reference, compared))
     further = (reproduced_table(results), ranking_table(results), published_table(results))
     tables += [table for table in further if table]
-    about, name = f"{data_title(results)}, {budget(results)}", str(results.record["spec"]["benchmark"])
-    return [replace(table, about=about, benchmark=name) for table in (*tables, paper_table(results))]
+    told, folder = about(results), results.path.resolve().name
+    return [replace(table, about=told, folder=folder) for table in (*tables, paper_table(results))]
 
 
 def reference_method(results: Results, against: str | None) -> Entry | None:

@@ -42,6 +42,16 @@ def data_title(results: Results) -> str:
     return data_name(results) + (" (synthetic data)" if results.record["data"].get("synthetic") else "")
 
 
+def about(results: Results) -> str:
+    """What every caption says beside its title: the data, and how much was trained on them."""
+    return f"{data_title(results)}, {budget(results)}"
+
+
+def plot_heading(results: Results) -> str:
+    """The same above a plot, which may stand alone, in two lines."""
+    return f"{data_title(results)}\n{budget(results)}"
+
+
 def told_apart(titles: Sequence[str], names: Sequence[str]) -> list[str]:
     """Titles, with its own name behind each that several share."""
     return [t if titles.count(t) == 1 else f"{t}, {name}" for t, name in zip(titles, names, strict=True)]
@@ -62,12 +72,14 @@ def unit_of_distances(results: Results) -> str:
 
 
 def budget(results: Results) -> str:
-    """Network, training steps, and what of the images is seen."""
+    """Network, training steps, the size at which images are seen, and what of them."""
     spec = results.record["spec"]
     training = spec.get("training") or {}
     parts = [str(spec["network"])]
     if steps := training.get("steps"):
-        parts.append(f"{steps} training steps")
+        size = training.get("size") or ()
+        unit = "pixels" if len(size) == 2 else "voxels"
+        parts.append(f"{steps} training steps" + (f" at {' × '.join(map(str, size))} {unit}" if size else ""))
     if crop := training.get("crop"):
         window = " × ".join(map(str, crop["window"]))
         centre = f"central {window} pixels of the images, outside of which structures count as missed"

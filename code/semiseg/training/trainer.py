@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from semiseg.data.sampling import TrainingSet
 from semiseg.errors import UserError
@@ -28,6 +28,9 @@ from semiseg.training.precision import autocast, place
 from semiseg.training.selection import Selection
 from semiseg.training.stopping import Stop, never
 from semiseg.views import MOVED, Imaging, likely_imaging, move, view, warp
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Draw = Callable[[str], Batch] | None
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
@@ -95,6 +98,8 @@ class Trainer:
         start = self._resume()
         if not start:
             self._forget_curves()
+        from torch.utils.tensorboard import SummaryWriter  # takes 0.2 s, which who looks at runs need not wait for
+
         self.began = time.perf_counter() - self.seconds
         logged_at, logged_step, saved_at = time.perf_counter(), start, time.perf_counter()
         loss: float | None = None
@@ -281,13 +286,13 @@ class Trainer:
                     what = f"exploded ({value:.1e})" if math.isfinite(value) else "is no longer finite"
                     raise Diverged(f"the loss {name} {what} at step {step + 1}; lower the learning rate")
 
-    def _log(self, writer: SummaryWriter, step: int, values: dict[str, float]) -> None:
+    def _log(self, writer: "SummaryWriter", step: int, values: dict[str, float]) -> None:
         row = {"step": step + 1, "learning_rate": self.optimization.learning_rate, **values}
         self.curve.append(row)
         for name, value in list(row.items())[1:]:
             writer.add_scalar(name, value, step + 1)
 
-    def _show(self, writer: SummaryWriter, step: int, batch: Batch) -> None:
+    def _show(self, writer: "SummaryWriter", step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
         reported = next(iter(self.method.predictors().values()), None)
         if reported is None:

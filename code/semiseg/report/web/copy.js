@@ -25,6 +25,6 @@ function copyButton(title, format, text) {
 for (const figure of document.querySelectorAll("[data-table]")) {
   const caption = figure.querySelector("figcaption");
   const formats = Object.entries(DATA.tables[figure.dataset.table] ?? {});
-  const buttons = formats.map(([format, text]) => copyButton(caption.textContent, format, text));
+  const buttons = formats.map(([format, text]) => copyButton(caption.firstChild.textContent, format, text));
   caption.append(make("span", { class: "copy", role: "group", "aria-label": "Copy this table" }, ...buttons));
 }

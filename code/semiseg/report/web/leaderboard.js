@@ -1,7 +1,7 @@
 // The leaderboard: scores with their intervals, to sort and to filter.
 
 const board = {
-  metric: 0, data: "all", labels: null, structure: 0, sort: "score", turned: false, open: new Set(),
+  metric: 0, task: null, data: null, labels: null, structure: 0, sort: "score", turned: false, open: new Set(),
 };
 
 const allCells = DATA.benchmarks.flatMap((benchmark, place) =>
@@ -13,8 +13,10 @@ for (const row of allCells) {
   row.finished = runs.filter((run) => run.status === "finished").length;
   row.asked = runs.length;
   row.failed = runs.filter((run) => !["finished", "not started"].includes(run.status)).length;
-  row.missing = runs.filter((run) => run.status === "not started").length;
 }
+
+// Scores on different data say nothing about each other: each data set has its own ranking.
+const place = (row) => DATA.benchmarks.findIndex((benchmark) => benchmark.data === row.benchmark.data);
 
 const scoreOf = (row) => row.cell.scores[board.structure]?.[board.metric] ?? [null, null, null];
 
@@ -31,10 +33,11 @@ function shownRows() {
   const { value } = columns[board.sort];
   const direction = (board.sort === "score" ? better : 1) * (board.turned ? -1 : 1);
   return allCells
+    .filter((row) => board.task === "all" || row.cell.task === board.task)
     .filter((row) => board.data === "all" || row.benchmark.data === board.data)
     .filter((row) => board.labels === "all" || row.cell.labels === board.labels || row.cell.role === "upper bound")
     .filter((row) => scoreOf(row)[0] !== null)
-    .sort((a, b) => direction * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
+    .sort((a, b) => (board.sort === "score" ? place(a) - place(b) : 0) || direction * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
 }
 
 function interval([mean, low, high], [from, to], words) {
@@ -53,7 +56,6 @@ function chips(row) {
   if (row.cell.partial) words.push(["partial", `† ${row.cell.partial}`]);
   if (row.cell.kept) words.push(["kept", "‡ kept runs"]);
   if (row.failed) words.push(["failed", `${row.failed} failed`]);
-  if (row.missing) words.push(["missing", `${row.missing} missing`]);
   return words.map(([kind, text]) => make("span", { class: `chip ${kind}`, title: row.cell.kept || null }, text));
 }
 
@@ -66,7 +68,7 @@ function boardRows(row, range, best) {
   const name = make("button", { class: "method", type: "button", "aria-expanded": open, onclick: () => toggle(row.id) }, row.cell.method);
   const cells = [
     make("td", {}, best ? make("b", {}, name) : name, ...chips(row)),
-    several("data") ? make("td", {}, row.benchmark.data) : null,
+    shown("data") ? make("td", { class: "data" }, row.benchmark.data) : null,
     make("td", { class: "number" }, row.cell.labels),
     make("td", { class: "number" }, best ? make("b", {}, number(score[0])) : number(score[0])),
     make("td", { class: "interval" }, interval(score, range, said)),
@@ -84,11 +86,11 @@ function toggle(id) {
 }
 
 // The column of data sets is for several of them.
-const several = (what) => what !== "data" || new Set(DATA.benchmarks.map((b) => b.data)).size > 1;
+const shown = (column) => column !== "data" || (board.data === "all" && DATA.benchmarks.length > 1);
 
 function boardHead() {
   const metric = DATA.metrics[board.metric];
-  const cells = Object.entries(columns).filter(([name]) => several(name)).flatMap(([name, column]) => {
+  const cells = Object.entries(columns).filter(([name]) => shown(name)).flatMap(([name, column]) => {
     const ascending = name === "score" ? (metric.better === "lower") !== board.turned : !board.turned;
     const sorted = board.sort === name ? (ascending ? "ascending" : "descending") : "none";
     const units = [...new Set(DATA.benchmarks.map((benchmark) => unitOf(board.metric, benchmark)))];
@@ -114,7 +116,7 @@ function bestOf(rows) {
   const best = new Map();
   for (const row of rows) {
     if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
-    const key = `${row.benchmark.data}/${row.cell.labels}`;
+    const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
     if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
   }
   return new Set(best.values());
@@ -130,7 +132,23 @@ function showBoard() {
   document.querySelector("#board thead").replaceChildren(boardHead());
   document.querySelector("#board tbody").replaceChildren(...rows.flatMap((row) => boardRows(row, range, best.has(row))));
   document.querySelector("#range").replaceChildren(...(rows.length ? range : []).map((end) => make("span", {}, number(end, 1))));
-  document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row has these labels and structure.";
+  document.querySelector("#remarks").replaceChildren(...remarks().map((words) => make("li", {}, words)));
+  document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row is of this choice.";
+}
+
+// Labels that the data set does not have give way to those that it has.
+function chooseData(event) {
+  board.data = event.target.value;
+  const { labels } = DATA.benchmarks.find((benchmark) => benchmark.data === board.data) ?? { labels: [board.labels] };
+  if (board.labels !== "all" && !labels.includes(board.labels)) [board.labels] = labels;
+  document.querySelector("#filter-labels").value = board.labels;
+  showBoard();
+}
+
+// What readers must know before they believe a ranking.
+function remarks() {
+  const told = DATA.benchmarks.filter((benchmark) => board.data === "all" || benchmark.data === board.data);
+  return told.flatMap((benchmark) => benchmark.remarks.map((words) => (told.length > 1 ? `${benchmark.data}: ${words}` : words)));
 }
 
 function startBoard() {
@@ -138,10 +156,14 @@ function startBoard() {
   const amounts = [...new Set(DATA.benchmarks.flatMap((b) => b.labels))];
   const structures = DATA.benchmarks.length === 1 && first.structures.length > 1 ? first.structures : [];
   const change = (key, read) => (event) => { board[key] = read(event.target.value); showBoard(); };
+  const tasks = [...new Set(allCells.map((row) => row.cell.task))].map((name) => [name, name]);
   board.labels = amounts[0];
-  const data = [...new Set(DATA.benchmarks.map((b) => b.data))].map((name) => [name, name]);
+  [[board.task]] = tasks; // scores of several tasks are not to be ranked with each other
+  const data = DATA.benchmarks.map((b) => [b.data, b.data]); // no two have the same name
+  [[board.data]] = data;
   const controls = [
-    choice("filter-data", "Data set", data.length > 1 ? [["all", "All"], ...data] : data, change("data", String)),
+    choice("filter-task", "Task", tasks.length > 1 ? [...tasks, ["all", "All"]] : tasks, change("task", String)),
+    choice("filter-data", "Data set", data.length > 1 ? [...data, ["all", "All"]] : data, chooseData),
     choice("filter-labels", "Labels", [...amounts.map((words) => [words, words]), ["all", "All"]], change("labels", String)),
     choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
     choice("filter-structure", "Structure", [[0, "Mean"], ...structures.map((name, i) => [i + 1, name])], change("structure", Number)),
@@ -150,9 +172,11 @@ function startBoard() {
     make("div", { class: "controls" }, ...controls.map((control) => control.label)),
     make("div", { class: "scroll" }, make("table", { id: "board", "aria-label": "Leaderboard" }, make("thead"), make("tbody"))),
     make("p", { class: "soft", role: "status" }, make("span", { id: "count" })),
+    make("ul", { class: "notes", id: "remarks" }),
     make("ul", { class: "notes" },
       make("li", {}, "Bars: 95 % interval of the mean over folds (Nadeau and Bengio's variance), from three folds on."),
-      make("li", {}, "Bold: best complete semi-supervised method with these labels. Gray: bounds; the upper one is always shown."),
+      make("li", {}, "Bold: best complete semi-supervised method with these labels. Grey: bounds; the upper one is always shown."),
+      make("li", {}, "Whether a difference could be chance is told by the tables of differences, not by whether bars overlap."),
       make("li", {}, "A method's name opens its runs, with their identity and environment.")));
   showBoard();
 }

@@ -16,8 +16,8 @@ function setTheme(theme, remember) {
   document.documentElement.dataset.theme = theme;
   document.documentElement.style.colorScheme = theme;
   themeButton.textContent = theme === "dark" ? "☀" : "☾";
-  themeButton.setAttribute("aria-label", `Switch to ${nextTheme()} colors`);
-  themeButton.title = `Switch to ${nextTheme()} colors`;
+  themeButton.setAttribute("aria-label", `Switch to ${nextTheme()} colours`);
+  themeButton.title = `Switch to ${nextTheme()} colours`;
   if (remember) memory.write(theme);
 }
 
