@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from tests.test_report import CLASSES, make_results, write_run
+from tests.test_report_tasks import write_landmarks
 
 from semiseg.report.page import write_joint_page, write_page
 from semiseg.report.summary import read_results
@@ -110,16 +111,28 @@ def test_what_to_know_before_believing_a_ranking_stands_below_it(page):
 
 def test_tasks_are_told_apart_where_there_are_several(browser, tmp_path, page):
     assert page.locator("#filter-task").is_hidden()  # one task is no choice
-    for name, role, record in (("plain", "lower", {}), ("ant", "semi", {}), ("bee", "semi", {"task": "counting"})):
-        write_run(tmp_path, name, 0.05, 0, 0.5, role=role, **record)
+    for name in ("plain", "ant"):
+        write_run(tmp_path / "one", name, 0.05, 0, 0.5, role="lower" if name == "plain" else "semi")
+    write_landmarks(tmp_path / "two", "bee", 0.25)
+    contents = [read_results(tmp_path / name) for name in ("one", "two")]
+    write_joint_page(contents, [], [], tmp_path, tmp_path / "index.html")
     other = browser.new_page()
-    other.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    other.goto((tmp_path / "index.html").as_uri())
     seen = {}
-    for task in other.locator("#filter-task option").all_inner_texts():
+    for task in other.locator("#filter-task option").all_inner_texts():  # the rest follows
         other.select_option("#filter-task", label=task)
-        seen[task] = sorted(methods(other))
-    assert seen == {"segmentation": ["Ant", "Plain"], "counting": ["Bee"], "All": ["Ant", "Bee", "Plain"]}
-    assert other.locator("#board b .method").count() == 2  # the best of each task
+        chosen = [other.locator(f"#filter-{name} option:checked").inner_text() for name in ("data", "labels", "metric")]
+        seen[task] = (*chosen, sorted(methods(other)))
+    assert seen["segmentation"][1:] == ("5 %", "Dice", ["Ant", "Plain"])
+    assert seen["localization"][1:] == ("25 %", "Within 2", ["Bee"])
+    assert seen["segmentation"][0] != seen["localization"][0]
+    other.select_option("#filter-task", label="localization")
+    other.select_option("#filter-metric", label="Radial error")
+    assert methods(other) == ["Bee"]
+    assert "mm" in other.locator("#board [data-column=score]").inner_text()
+    other.select_option("#filter-data", label=seen["segmentation"][0])  # and the task follows the data
+    assert sorted(methods(other)) == ["Ant", "Plain"]
+    assert other.locator("#filter-task").input_value() == "segmentation"
     other.close()
 
 

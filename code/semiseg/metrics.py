@@ -33,6 +33,20 @@ class Metric:
     summary: Literal["mean", "median"] = "mean"  # over cases
 
     @property
+    def percent(self) -> str:
+        """The title of a share, with its unit."""
+        return f"{self.title} (%)"
+
+    @property
+    def points(self) -> str:
+        """What differences of a share are counted in."""
+        return f"{self.title} points"
+
+    def in_unit(self, unit: str) -> str:
+        """Its unit in brackets, where it has one; `unit` is that of distances."""
+        return "" if self.number else f" ({unit if self.distance else '%'})"
+
+    @property
     def scale(self) -> int:
         """What it is multiplied by to be printed: shares are, in percent."""
         return 1 if self.distance or self.number else 100

@@ -6,7 +6,7 @@ from typing import Any
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import KEY, Results, Run, read_results
+from semiseg.report.summary import Results, Run, fold_scores, read_results
 from semiseg.report.wording import kept_because, notes, share_of
 
 PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # of run.json, beside its settings
@@ -27,7 +27,7 @@ def earlier_results(results: Results, against: str | None) -> Results | None:
 def changes_table(earlier: Results, results: Results) -> Table:
     """Dice of every method then and now, over the runs (fold and seed) that both folders have finished."""
     titles = {entry.name: entry.title for content in (earlier, results) for entry in content.entries}
-    dice = [content.cases.groupby([*KEY, "class"]).dice.mean().groupby(KEY).mean() for content in (earlier, results)]
+    dice = [fold_scores(content.cases, ["seed"])[content.primary.name] for content in (earlier, results)]
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for labels in [*results.amounts, *(amount for amount in earlier.amounts if amount not in results.amounts)]:
@@ -43,9 +43,10 @@ def changes_table(earlier: Results, results: Results) -> Table:
         ["Labels", "Method", "Differs in", "Before", "Now", "Difference", "Runs compared", "The same", "New", "Gone"],
         rows,
         [
-            f"Dice (%) of the same folds and seeds in {earlier.path.name} (before) and {results.path.name} (now): "
-            "means over the runs that both have. The same: runs with the same Dice to six digits. New and gone: runs "
-            "that only one of them has; they are in no mean.",
+            f"{results.primary.percent} of the same folds and seeds in {earlier.path.name} (before) and "
+            f"{results.path.name} (now): means over the runs that both have. The same: runs with the same "
+            f"{results.primary.title} to six digits. New and gone: runs that only one of them has; they are in no "
+            "mean.",
             "Differs in: what some of the compared runs record differently; older runs do not record all of it.",
             *notes(results, results.entries, spread=False),
         ],

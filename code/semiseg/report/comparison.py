@@ -40,7 +40,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
         ]
-    title = f"Difference to {reference.title} in Dice points"
+    title = f"Difference to {reference.title} in {results.primary.points}"
     return _table("differences", title, results, reference, compared, columns, explained)
 
 
@@ -49,7 +49,7 @@ def case_difference_table(results: Results, reference: Entry, compared: list[Dif
     unit = "groups of test cases" if results.record["data"].get("grouping") else "test cases"
     return _table(
         "differences_cases",
-        f"Appendix: difference to {reference.title} in Dice points over {unit}",
+        f"Appendix: difference to {reference.title} in {results.primary.points} over {unit}",
         results,
         reference,
         compared,

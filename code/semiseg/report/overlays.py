@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from semiseg.labels import in_words
-from semiseg.report.summary import Results, Run
+from semiseg.report.summary import Results, Run, primary_scores
 from semiseg.report.wording import plot_heading
 
 CASES = 4
@@ -159,7 +159,7 @@ def _class_line(index: int) -> dict[str, Any]:
 def _write_dice(axes: Axes, results: Results, run: Run, case: str) -> None:
     cases = results.cases
     of_run = (cases[["method", "labels", "fold", "seed"]] == list(run.key)).all(axis=1)
-    dice = cases.dice[of_run & (cases.case == case)].mean()
+    dice = primary_scores(cases)[of_run & (cases.case == case)].mean()
     if isfinite(dice):
         words = f"{100 * dice:.0f}"
         axes.text(0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)

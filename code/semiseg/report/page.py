@@ -10,7 +10,7 @@ from typing import Any
 from semiseg.report.formats import Table, comma_separated, html, markdown
 from semiseg.report.latex import latex
 from semiseg.report.page_cases import case_data
-from semiseg.report.page_data import cell_keys, page_data
+from semiseg.report.page_data import cell_keys, page_data, page_metrics
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.provenance import facts, left_out, run_warnings
 from semiseg.report.summary import Results
@@ -76,7 +76,7 @@ def _data(contents: list[Results], tables: list[Table]) -> dict[str, Any]:
     """What the scripts read."""
     data = page_data(contents) | {"tables": {table.name: _copies(table) for table in tables}}
     for results, benchmark in zip(contents, data["benchmarks"], strict=True):
-        benchmark |= case_data(results, cell_keys(results))
+        benchmark |= case_data(results, cell_keys(results), page_metrics(contents))
     return data
 
 

@@ -9,25 +9,30 @@ import numpy as np
 from PIL import Image
 
 from semiseg.labels import Labels
-from semiseg.metrics import METRICS
-from semiseg.report.page_data import SCALE
-from semiseg.report.summary import Results, Run
+from semiseg.metrics import Metric
+from semiseg.report.summary import Results, Run, primary_scores, score_names
 
 MASKS = 3000  # predictions on a page at most, so that it stays small enough to mail and opens at once
 Key = tuple[str, Labels]  # of a cell
 
 
-def case_data(results: Results, keys: list[Key]) -> dict[str, Any]:
+def case_data(results: Results, keys: list[Key], shown: list[Metric]) -> dict[str, Any]:
     """Names and scores of all cases, by cell and metric in hundredths, and the pictures that runs have kept."""
+    metrics = score_names(results.cases)
     # Structures weigh the same, then seeds and repeats.
-    scores: Any = results.cases.groupby(["method", "labels", "case", "fold", "seed"])[list(METRICS)].mean()
+    scores: Any = results.cases.groupby(["method", "labels", "case", "fold", "seed"])[metrics].mean()
     scores = scores.groupby(["method", "labels", "case"]).mean()
     cases = sorted(set(results.cases.case))
     by_cell = []
     for key in keys:
         own = scores.loc[key].reindex(cases)
-        by_cell.append([[_hundredths(SCALE[metric] * value) for value in own[metric]] for metric in METRICS])
-    worst = scores.dice.groupby("case").mean().sort_values(kind="stable").index
+        by_cell.append(
+            [
+                [_hundredths(m.scale * value) for value in own[m.name]] if m.name in own else [None] * len(cases)
+                for m in shown
+            ]
+        )
+    worst = primary_scores(scores).groupby("case").mean().sort_values(kind="stable").index
     return {"cases": cases, "caseScores": by_cell, "pictures": _pictures(results, keys, cases, list(worst))}
 
 

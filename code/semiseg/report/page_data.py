@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from semiseg.labels import Labels, in_words
-from semiseg.metrics import METRICS, TABLE
+from semiseg.metrics import Metric
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import ENOUGH, corrected_t_test
 from semiseg.report.summary import KEY, Results, Run, fold_scores
@@ -21,9 +21,6 @@ from semiseg.report.wording import (
     unit_of_distances,
 )
 
-TASK = "segmentation"  # of runs that record none
-SCALE = {name: 1 if metric.distance else 100 for name, metric in TABLE.items()}  # shares are printed in percent
-
 
 def cell_keys(results: Results) -> list[tuple[str, Labels]]:
     """Method and labels of every cell with a finished run, in the order of the tables."""
@@ -35,20 +32,29 @@ def cell_keys(results: Results) -> list[tuple[str, Labels]]:
 
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
     """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
-    metrics = [{"title": m.title, "better": m.better, "distance": m.distance} for m in TABLE.values()]
+    known = page_metrics(benchmarks)
+    metrics = [{"title": m.title, "better": m.better, "distance": m.distance, "number": m.number} for m in known]
     names = told_apart([data_title(results) for results in benchmarks], [results.path.name for results in benchmarks])
-    return {"metrics": metrics, "benchmarks": list(map(_benchmark, benchmarks, names))}
+    return {
+        "metrics": metrics,
+        "benchmarks": [_benchmark(*each, known) for each in zip(benchmarks, names, strict=True)],
+    }
 
 
-def _benchmark(results: Results, name: str) -> dict[str, Any]:
+def page_metrics(benchmarks: Sequence[Results]) -> list[Metric]:
+    """Those of every task that is there."""
+    return list(dict.fromkeys(metric for results in benchmarks for metric in results.kind.metrics))
+
+
+def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, Any]:
     titles = {entry.name: entry.title for entry in results.entries}
     roles = {entry.name: entry.role for entry in results.entries}
-    scores = _scores(results)
+    scores = _scores(results, metrics)
     cells = [
         {
             "method": titles[method],
             "role": roles[method],
-            "task": str(results.cells[method, labels][0].record.get("task") or TASK),
+            "task": results.kind.name,
             "labels": in_words(labels),
             "partial": share_of(results, method, labels),
             "kept": kept_because(results, method, labels),
@@ -63,7 +69,7 @@ def _benchmark(results: Results, name: str) -> dict[str, Any]:
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
         "cells": cells,
-        **_runs(results, titles),
+        **_runs(results, titles, metrics),
     }
 
 
@@ -73,23 +79,26 @@ def _few(results: Results) -> list[str]:
     return [f"{count_of_folds(folds)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
 
 
-def _scores(results: Results) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:
+def _scores(results: Results, metrics: list[Metric]) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:
     """Mean and ends of the 95 % interval for the mean over structures, then for each one, and every metric."""
     whole = fold_scores(results.cases)
     single = fold_scores(results.cases, ["class"])
     out: dict[tuple[Any, ...], list[list[list[float | None]]]] = {}
     for cell, folds in whole.groupby(["method", "labels"]):
-        out[tuple(cell)] = [_intervals(folds)]
+        out[tuple(cell)] = [_intervals(folds, metrics)]
     for (method, labels, _), folds in single.groupby(["method", "labels", "class"]):
-        out[method, labels].append(_intervals(folds))
+        out[method, labels].append(_intervals(folds, metrics))
     return out
 
 
-def _intervals(folds: pd.DataFrame) -> list[list[float | None]]:
-    """Mean, low and high of every metric; without ends where folds are too few to tell."""
-    out = []
-    for metric in METRICS:
-        values = SCALE[metric] * folds[metric].to_numpy(dtype=float)
+def _intervals(folds: pd.DataFrame, metrics: list[Metric]) -> list[list[float | None]]:
+    """Mean, low and high of every metric; without ends where folds are too few to tell, and none of another task's."""
+    out: list[list[float | None]] = []
+    for metric in metrics:
+        if metric.name not in folds:
+            out.append([None] * 3)
+            continue
+        values = metric.scale * folds[metric.name].to_numpy(dtype=float)
         found = corrected_t_test(values)
         out.append([_rounded(value) for value in (float(values.mean()), found.low, found.high)])
     return out
@@ -99,7 +108,7 @@ def _rounded(value: float) -> float | None:
     return None if isnan(value) else round(value, 2)
 
 
-def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
+def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> dict[str, Any]:
     """Every run that was asked for; what many share stands once."""
     shared: dict[str, int] = {}
 
@@ -108,14 +117,15 @@ def _runs(results: Results, titles: dict[str, str]) -> dict[str, Any]:
         return shared.setdefault(told, len(shared))
 
     columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
-    means = results.cases.groupby([*KEY, "class"])[list(METRICS)].mean().groupby(KEY).mean()
+    means = fold_scores(results.cases, ["seed"]).reindex(columns=[metric.name for metric in metrics])
+    means = means.reorder_levels(KEY)
     by_run: dict[Any, Any] = dict(zip(means.index, means.to_numpy(), strict=True))
     rows: list[list[Any]] = []
     for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):
         environment = {k: v for k, v in (run.record.get("environment") or {}).items() if k != "load"}
         scores = None
         if run.status == "finished":
-            scores = [_rounded(SCALE[m] * float(mean)) for m, mean in zip(METRICS, by_run[run.key], strict=True)]
+            scores = [_rounded(m.scale * float(mean)) for m, mean in zip(metrics, by_run[run.key], strict=True)]
         rows.append(
             [
                 titles.get(run.method, run.method),

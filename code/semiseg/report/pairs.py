@@ -8,7 +8,7 @@ from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.ranks import no_diagram
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, corrected_t_test, holm
-from semiseg.report.summary import KEY, Entry, Results
+from semiseg.report.summary import KEY, Entry, Results, primary_scores
 from semiseg.report.wording import kept_because, notes, share_or_number
 
 Pairs = dict[tuple[str, str], Difference]  # by a method and the one it is compared with
@@ -20,7 +20,14 @@ def pair_differences(results: Results, labels: Labels) -> Pairs:
     p is adjusted for the number of these pairs.
     """
     cases = results.cases[results.cases.labels == labels]
-    runs = cases.groupby([*KEY, "class"]).dice.mean().groupby(["fold", "seed", "method"]).mean().unstack("method")
+    runs = (
+        primary_scores(cases)
+        .groupby([cases[key] for key in (*KEY, "class")])
+        .mean()
+        .groupby(["fold", "seed", "method"])
+        .mean()
+        .unstack("method")
+    )
     folds, seeds = results.grid
     found: Pairs = {}
     for method, other in combinations(_compared(results, labels), 2):
@@ -61,7 +68,7 @@ def pair_table(results: Results) -> Table | None:
     margin = f"{100 * EQUIVALENT:g} point{'' if EQUIVALENT == 0.01 else 's'}"
     return Table(
         "pairs",
-        "Differences between all methods in Dice points",
+        f"Differences between all methods in {results.primary.points}",
         ["Labels", "Method", *(e.title for e in columns)],
         rows,
         [

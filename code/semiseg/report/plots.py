@@ -38,14 +38,14 @@ class Plot:
 def write_plots(results: Results, folder: Path) -> list[Plot]:
     """Draw and save everything these results can show; returns what lies in `folder`, in reading order."""
     folder.mkdir(parents=True, exist_ok=True)
-    amount = share_or_number(results)
+    amount, score = share_or_number(results), results.primary.title
     bounded = any(entry.role == "upper bound" for entry in results.entries)
     plots: list[tuple[Plot, Callable[[Results], Figure | None]]] = [
         (
             Plot(
                 "label_efficiency",
                 "Label efficiency",
-                f"Dice by {amount} of labelled training cases: mean over folds, bars are ± one standard deviation."
+                f"{score} by {amount} of labelled training cases: mean over folds, bars are ± one standard deviation."
                 f"{' Grey line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
@@ -54,7 +54,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             Plot(
                 "quality_cost",
                 "Quality against cost",
-                "Dice against seconds of training, with those of a pre-training that a run starts from: means over "
+                f"{score} against seconds of training, with those of a pre-training that a run starts from: means over "
                 "runs. Grey steps: what nothing cheaper equals. Seconds can be compared where runs had the same "
                 "machine and as many of them shared it (tables/cost).",
             ),
@@ -63,7 +63,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
         (
             Plot(
                 "case_dice",
-                "Dice of every test case",
+                f"{score} of every test case",
                 "One dot per test case (mean over classes and trainings); boxes span the quartiles, whiskers 1.5 "
                 "times their range.",
             ),
@@ -83,7 +83,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
                 "Predictions",
                 f"The same test cases for every method, at the smallest {amount} of labels, first fold and seed. "
                 "Dashed: prediction; white line with black edges: reference, whose own picture has the colours of its "
-                "classes; number: Dice of the case.",
+                f"classes; number: {score} of the case.",
             ),
             overlays,
         ),
@@ -126,7 +126,7 @@ def label_efficiency(results: Results) -> Figure:
             continue
         shift = 0.16 * (index / len(results.entries) - 0.5)  # so that error bars do not hide each other
         known = [
-            (x + shift, *found) for x, labels in enumerate(amounts) if (found := _dice(scores, entry.name, labels))
+            (x + shift, *found) for x, labels in enumerate(amounts) if (found := _score(scores, entry.name, labels))
         ]
         if known:
             at, mean, deviation = np.transpose(known)
@@ -135,7 +135,7 @@ def label_efficiency(results: Results) -> Figure:
     axes.set(
         xticks=range(len(amounts)),
         xticklabels=map(in_words, amounts),
-        ylabel="Dice (%)",
+        ylabel=results.primary.percent,
         xlabel="Labelled training cases",
         xlim=(-0.25, len(amounts) - 0.75),
     )
@@ -146,8 +146,9 @@ def label_efficiency(results: Results) -> Figure:
 
 def case_dice(results: Results) -> Figure:
     """The distribution of Dice over test cases, one panel per amount of labels."""
-    cases = results.cases.groupby(["method", "labels", "case"], as_index=False)["dice"].mean()
-    cases["dice"] *= 100
+    score = results.primary.name
+    cases = results.cases.groupby(["method", "labels", "case"], as_index=False)[score].mean()
+    cases[score] *= 100
     amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
     upper = [e.name for e in results.entries if e.role == "upper bound"]
     style, names = looks(results.entries), [e.name for e in results.entries]
@@ -157,10 +158,15 @@ def case_dice(results: Results) -> Figure:
     np.random.seed(0)  # seaborn jitters with the global generator, and the same results give the same bytes
     for axes, labels in zip(panels, amounts, strict=True):
         shown = cases[(cases.labels == labels) | cases.method.isin(upper)]
-        rows = {"data": shown, "x": "dice", "y": "method", "order": names, "hue": "method", "palette": palette}
+        rows = {"data": shown, "x": score, "y": "method", "order": names, "hue": "method", "palette": palette}
         seaborn.stripplot(**rows, size=2.2, alpha=0.35, jitter=0.22, ax=axes, legend=False, rasterized=True)
         seaborn.boxplot(**rows, fill=False, width=0.56, linewidth=1, showfliers=False, ax=axes, legend=False)
-        axes.set(yticks=range(len(names)), yticklabels=[e.title for e in results.entries], xlabel="Dice (%)", ylabel="")
+        axes.set(
+            yticks=range(len(names)),
+            yticklabels=[e.title for e in results.entries],
+            xlabel=results.primary.percent,
+            ylabel="",
+        )
         axes.set_title(f"{in_words(labels)} labelled", loc="left")
     figure.suptitle(plot_heading(results), x=0.01, ha="left")
     return figure
@@ -177,7 +183,7 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
         if entry.role == "upper bound":
             found: tuple[float, float] | None = _upper_bound(scores, entry, look, axes.axvspan, axes.axvline)
         else:
-            found = _dice(scores, entry.name, labels)
+            found = _score(scores, entry.name, labels)
         if found:
             mean, deviation = found
             axes.errorbar(mean, height, xerr=deviation, **look.line, capsize=2, zorder=3)
@@ -195,15 +201,16 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
         yticks=range(len(entries)),
         yticklabels=[e.title for e in entries],
         ylim=(-0.6, len(entries) - 0.3),
-        xlabel=f"Dice (%) with {in_words(labels)}{'' if count_of(labels) else ' of the cases'} labelled",
+        xlabel=f"{results.primary.percent} with {in_words(labels)}"
+        f"{'' if count_of(labels) else ' of the cases'} labelled",
     )
     axes.set_title(plot_heading(results), loc="left")
     return figure
 
 
-def _dice(scores: pd.DataFrame, method: str, labels: Labels) -> tuple[float, float] | None:
+def _score(scores: pd.DataFrame, method: str, labels: Labels) -> tuple[float, float] | None:
     """Mean and standard deviation in percent, the latter 0 for a single fold."""
-    found = lookup(scores, "dice", method, labels)
+    found = lookup(scores, str(scores.columns[0][0]), method, labels)  # the first metric is the one to compare by
     return (100 * found[0], float(np.nan_to_num(100 * found[1]))) if found else None
 
 
@@ -211,7 +218,7 @@ def _upper_bound(
     scores: pd.DataFrame, entry: Entry, look: Look, band: Callable[..., Any], line: Callable[..., Any]
 ) -> tuple[float, float]:
     """Draw a line with a band across the axes; returns mean and standard deviation."""
-    mean, deviation = _dice(scores, entry.name, 1.0) or (float("nan"), 0.0)
+    mean, deviation = _score(scores, entry.name, 1.0) or (float("nan"), 0.0)
     band(mean - deviation, mean + deviation, color=look.color, alpha=0.15, linewidth=0)
     line(mean, color=look.color, linewidth=1.2, linestyle=look.dash)
     return mean, deviation

@@ -21,7 +21,7 @@ def quality_cost(results: Results) -> Figure | None:
         labels: [
             (entry, cost, 100 * found[0])
             for entry in results.entries
-            if (found := lookup(scores, "dice", entry.name, labels))
+            if (found := lookup(scores, results.primary.name, entry.name, labels))
             and not isnan(cost := seconds(results.cells[entry.name, labels]))
         ]
         for labels in amounts
@@ -44,7 +44,7 @@ def quality_cost(results: Results) -> Figure | None:
         axes.tick_params(axis="x", which="both", labelsize=7)
         axes.tick_params(axis="x", which="minor", pad=5)  # as low as those of the longer ticks
         axes.set_title(f"{in_words(labels)} labelled", loc="left")
-    panels[0].set_ylabel("Dice (%)")
+    panels[0].set_ylabel(results.primary.percent)
     in_order = [entry.title for entry in results.entries if entry.title in shown]
     figure.legend([shown[title] for title in in_order], in_order, loc="outside right upper")
     figure.suptitle(plot_heading(results), x=0.01, ha="left")

@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import Cell, Number, Table
-from semiseg.report.summary import Entry, Results
+from semiseg.report.summary import Entry, Results, primary_scores
 from semiseg.report.wording import notes
 
 DRAWS = 1000
@@ -24,7 +24,12 @@ def resampled_dice(cases: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
         (draws,) means over cases, then classes, seeds, and folds. A class of which a run has no case in a draw does
         not count there, nor does a run without any.
     """
-    tables = cases.groupby(["fold", "seed", "class", "group"]).dice.agg(["sum", "count"]).unstack("group", fill_value=0)
+    tables = (
+        primary_scores(cases)
+        .groupby([cases[key] for key in ("fold", "seed", "class", "group")])
+        .agg(["sum", "count"])
+        .unstack("group", fill_value=0)
+    )
     with np.errstate(invalid="ignore"):
         means = (weights @ tables["sum"].to_numpy().T) / (weights @ tables["count"].to_numpy().T)
     scores = pd.DataFrame(means.T, tables.index)
@@ -84,7 +89,8 @@ def ranking_table(results: Results) -> Table | None:
         [
             *notes(results, [], spread=False),
             f"Each bootstrap draws as many {_unit(results)} as there are, with all cases of each, and ranks the "
-            "methods by Dice, 1 the best; equal ones share the mean of their ranks. Folds and seeds that all methods "
+            f"methods by {results.primary.title}, 1 the best; equal ones share the mean of their ranks. Folds and "
+            "seeds that all methods "
             "with the same labels have.",
             "These very networks on other cases: what other trainings would change is not in it.",
         ],

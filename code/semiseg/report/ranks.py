@@ -40,7 +40,7 @@ def average_ranks(contents: list[Results]) -> Ranks:
     skipped: list[str] = []
     for results in contents:
         names |= {entry.name: None for entry in results.entries if entry.role != "upper bound"}
-        dice: Any = fold_statistics(results.cases)["dice", "mean"]
+        dice: Any = fold_statistics(results.cases)[results.primary.name, "mean"]
         for labels in results.amounts:
             methods = complete(results, labels) if labels != 1 else []
             if labels != 1 and len(methods) < 2:

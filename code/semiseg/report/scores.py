@@ -7,17 +7,17 @@ from math import isnan
 import pandas as pd
 
 from semiseg.labels import Labels, in_words
-from semiseg.metrics import TABLE
 from semiseg.report.formats import ABSENT, Cell, Score, Table
 from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import kept_because, notes, share_of, share_or_number, unit_of_distances
+from semiseg.tasks import all_metrics
 
 
 def main_table(results: Results) -> Table:
     """Dice per method and amount of labels."""
     scores = fold_statistics(results.cases)
     rows: list[list[Cell]] = [
-        [e.title, *(score_cell(results, scores, "dice", e.name, labels) for labels in results.amounts)]
+        [e.title, *(score_cell(results, scores, results.primary.name, e.name, labels) for labels in results.amounts)]
         for e in results.entries
     ]
     for column in range(1, len(results.amounts) + 1):
@@ -25,7 +25,7 @@ def main_table(results: Results) -> Table:
     columns = ["Method", *map(in_words, results.amounts)]
     return Table(
         "main",
-        f"Dice (%) by {share_or_number(results)} of labelled training cases",
+        f"{results.primary.percent} by {share_or_number(results)} of labelled training cases",
         columns,
         rows,
         notes(results),
@@ -35,32 +35,26 @@ def main_table(results: Results) -> Table:
 
 def full_table(results: Results) -> Table:
     """Every metric, one block of rows per amount of labels."""
-    scores = fold_statistics(results.cases)
-    unit = unit_of_distances(results)
+    scores, metrics = fold_statistics(results.cases), results.kind.metrics
+    unit, counted = unit_of_distances(results), bool(results.kind.counts)
 
     def cells(method: str, labels: Labels) -> list[Cell]:
-        missed = empty_predictions(results, method, labels)
+        missed = [ABSENT if (n := empty_predictions(results, method, labels)) is None else n] if counted else []
         return [
-            *(score_cell(results, scores, metric, method, labels) for metric in TABLE),
-            ABSENT if missed is None else missed,
+            *(score_cell(results, scores, metric.name, method, labels) for metric in metrics),
+            *missed,
         ]
 
-    rows, rules = _blocks(results, cells, [metric.better for metric in TABLE.values()])
-    columns = [
-        f"{m.title} {'↑' if m.better == 'higher' else '↓'} ({unit if m.distance else '%'})" for m in TABLE.values()
-    ]
+    rows, rules = _blocks(results, cells, [metric.better for metric in metrics])
+    columns = [f"{m.title} {'↑' if m.better == 'higher' else '↓'}{m.in_unit(unit)}" for m in metrics]
     return Table(
         "full",
         "All metrics",
-        ["Labels", "Method", *columns, "Missed ↓"],
+        ["Labels", "Method", *columns, *(["Missed ↓"] if counted else [])],
         rows,
         [
             *notes(results),
-            "HD95: 95th percentile of both directions' surface distances, pooled; HD95 max: the larger of the "
-            "two directed percentiles; ASD: directed, prediction to reference; NSD: surface Dice at a tolerance "
-            f"of 1 ({unit}).",
-            "Missed: structures that were not predicted at all, over all runs. Each scores 0, and its distances "
-            "are the image diagonal.",
+            *(note.format(unit=unit) for note in results.kind.notes),
         ],
         rules,
         text_columns=2,
@@ -76,14 +70,14 @@ def class_table(results: Results) -> Table:
 
     def cells(method: str, labels: Labels) -> list[Cell]:
         return [
-            *(score_cell(results, scores, "dice", method, labels, index) for index in classes),
-            score_cell(results, overall, "dice", method, labels),
+            *(score_cell(results, scores, results.primary.name, method, labels, index) for index in classes),
+            score_cell(results, overall, results.primary.name, method, labels),
         ]
 
     rows, rules = _blocks(results, cells, ["higher"] * (len(classes) + 1))
     return Table(
         "classes",
-        "Dice (%) per class",
+        f"{results.primary.percent} per class",
         ["Labels", "Method", *results.classes, "Mean"],
         rows,
         notes(results),
@@ -124,20 +118,23 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
             [
                 entry.title,
                 "reported",
-                *(score_cell(results, primary, "dice", entry.name, labels) for labels in results.amounts),
+                *(score_cell(results, primary, results.primary.name, entry.name, labels) for labels in results.amounts),
             ]
         )
         rows += [
             [
                 "",
                 name,
-                *(score_cell(results, others, "dice", entry.name, labels, name) for labels in results.amounts),
+                *(
+                    score_cell(results, others, results.primary.name, entry.name, labels, name)
+                    for labels in results.amounts
+                ),
             ]
             for name in names
         ]
     return Table(
         "predictors",
-        "Dice (%) of secondary predictors",
+        f"{results.primary.percent} of secondary predictors",
         ["Method", "Predictor", *map(in_words, results.amounts)],
         rows,
         notes(results, entries),
@@ -158,7 +155,10 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
             str(networks),
             by_name[method].title,
             name,
-            *(score_cell(results, scores, "dice", method, labels, networks, name) for labels in results.amounts),
+            *(
+                score_cell(results, scores, results.primary.name, method, labels, networks, name)
+                for labels in results.amounts
+            ),
         ]
         for networks, method, name in kinds
     ]
@@ -167,7 +167,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
     missing = [f"No mean of {n} networks of {bound.title} was made, with which these compare." for n in alone if bound]
     return Table(
         "ensembles",
-        "Dice (%) of means of several networks",
+        f"{results.primary.percent} of means of several networks",
         ["Networks", "Method", "Predictor", *map(in_words, results.amounts)],
         rows,
         [
@@ -188,7 +188,7 @@ def score_cell(
     found = lookup(scores, metric, method, labels, *rest)
     if found is None or isnan(found[0]):
         return ABSENT
-    scale = 1 if TABLE[metric].distance else 100
+    scale = all_metrics()[metric].scale
     partial, kept = bool(share_of(results, method, labels)), bool(kept_because(results, method, labels))
     return Score(found[0] * scale, found[1] * scale, partial=partial, kept=kept)
 

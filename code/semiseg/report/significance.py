@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels
-from semiseg.report.summary import Entry, Results, fold_scores
+from semiseg.report.summary import Entry, Results, fold_scores, primary_scores
 
 ENOUGH = 3  # folds; with two, Student's t has one degree of freedom and reaches 12.7 standard errors either way
 EQUIVALENT = 0.01  # of Dice: two methods within one point of each other are as good as equal
@@ -45,12 +45,17 @@ class Difference:
 
 def differences(results: Results, reference: Entry) -> list[Difference]:
     """Every method but upper bounds against `reference`, with all labels that both have, over trainings."""
-    return _compare(results, reference, lambda cases: fold_scores(cases).dice, corrected_t_test)
+    return _compare(results, reference, lambda cases: primary_scores(fold_scores(cases)), corrected_t_test)
 
 
 def case_differences(results: Results, reference: Entry) -> list[Difference]:
     """The same over groups of test cases, whose Dice is the mean over cases, classes and trainings."""
-    return _compare(results, reference, lambda cases: cases.groupby(["method", "group"]).dice.mean(), signed_rank_test)
+    return _compare(
+        results,
+        reference,
+        lambda cases: primary_scores(cases).groupby([cases.method, cases.group]).mean(),
+        signed_rank_test,
+    )
 
 
 def corrected_t_test(folds: np.ndarray) -> Evidence:

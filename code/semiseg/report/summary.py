@@ -14,11 +14,12 @@ from pandas.api.types import is_numeric_dtype
 
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
-from semiseg.metrics import METRICS
+from semiseg.metrics import Metric
 from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
+from semiseg.tasks import DEFAULT, TaskKind, all_metrics, task_kind
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
-COUNTS = ("predicted_voxels", "reference_voxels")
+COUNTS = ("predicted_voxels", "reference_voxels")  # of tasks that count voxels
 Role = Literal["lower bound", "semi-supervised", "theirs", "upper bound"]
 ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
@@ -97,6 +98,16 @@ class Results:
         """The run.json of the first finished run, for what all runs share."""
         return self.finished[0].record
 
+    @cached_property
+    def kind(self) -> TaskKind:
+        """What was learned; runs from before that was recorded do not tell."""
+        return task_kind(self.record["data"].get("task") or DEFAULT)
+
+    @property
+    def primary(self) -> Metric:
+        """What methods are compared by."""
+        return self.kind.primary
+
     @property
     def classes(self) -> list[str]:
         """Names of the foreground classes."""
@@ -122,10 +133,11 @@ def read_results(path: Path) -> Results:
         run = _read_run(file)
         if run.status == "finished":
             try:
-                frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"])
+                kind = task_kind(run.record["data"].get("task") or DEFAULT)
+                frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"], kind)
                 secondary = file.with_name("predictors.csv")
                 if secondary.exists() and secondary.stat().st_size:
-                    scores = _read_scores(secondary, ["predictor", "class"])
+                    scores = _read_scores(secondary, ["predictor", "class"], kind)
                     networks = scores.get("networks", 1)  # runs from before that was recorded do not tell
                     predictors.append(scores.assign(**_named(run), networks=networks))
                 cases.append(frame.assign(**_named(run)))
@@ -136,6 +148,8 @@ def read_results(path: Path) -> Results:
     if not finished:
         why = f"`semiseg status {path}` says why" if runs else "give the folder of a benchmark's results (results/NAME)"
         raise UserError(f"{path}: no finished run to report on; {why}.")
+    if len(tasks := {run.record["data"].get("task") or DEFAULT for run in finished}) > 1:
+        raise UserError(f"{path}: some runs learned {' and others '.join(sorted(tasks))}; separate the folders.")
     if len({(run.record.get("spec") or {}).get("inner") is None for run in finished}) > 1:
         raise UserError(f"{path}: some runs were tested on inner folds and others on test cases; separate the folders.")
     unfinished = [run for run in runs if run.status != "finished"]
@@ -150,13 +164,26 @@ def read_results(path: Path) -> Results:
     )
 
 
+def score_names(cases: pd.DataFrame) -> list[str]:
+    """The metrics among the columns, the one that methods are compared by first."""
+    return [column for column in cases if column in all_metrics()]
+
+
+def primary_scores(cases: pd.DataFrame) -> pd.Series:
+    """The column of what methods are compared by."""
+    column: pd.Series = cases[score_names(cases)[0]]
+    return column
+
+
 def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Every metric per method, amount of labels, value of `by` and fold.
 
-    A run's score is the mean over its cases, then over foreground classes; the seeds of a fold are averaged.
+    A run's score is the mean over its cases (of ranks the median), then over foreground classes; the seeds of a fold
+    are averaged.
     """
-    scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"])))[list(METRICS)].mean()
-    scores = scores.groupby([*KEY, *by]).mean()
+    summaries = {name: all_metrics()[name].summary for name in score_names(cases)}
+    scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"]))).agg(summaries)
+    scores = scores.groupby(list(dict.fromkeys([*KEY, *by]))).mean()
     return scores.groupby(["method", "labels", *by, "fold"]).mean()
 
 
@@ -191,7 +218,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
                 "role": entry.role,
                 "labels": labels,
             }
-            for metric in METRICS:
+            for metric in score_names(results.cases):
                 found = lookup(statistics, metric, entry.name, labels)
                 row[metric], row[f"{metric}_sd"] = found if found else (None, None)
             row |= {
@@ -209,7 +236,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
 def empty_predictions(results: Results, method: str, labels: Labels) -> int | None:
     """How many structures that are there were not predicted at all, over all runs; None where nobody counted."""
     cases = results.cases[(results.cases.method == method) & (results.cases.labels == labels)]
-    if cases.predicted_voxels.isna().any():
+    if COUNTS[0] not in cases or cases.predicted_voxels.isna().any():
         return None
     return int(((cases.predicted_voxels == 0) & (cases.reference_voxels > 0)).sum())
 
@@ -251,18 +278,19 @@ def _number(text: str) -> float:
     return float(digits) if digits.strip(".") else 0.0
 
 
-def _read_scores(file: Path, needed: list[str]) -> pd.DataFrame:
+def _read_scores(file: Path, needed: list[str], kind: TaskKind) -> pd.DataFrame:
     words = dict.fromkeys(["case", "group", "class_name", "predictor"], str)
     frame = pd.read_csv(file, dtype=words, keep_default_na=False)  # a patient may be called NA
-    absent = [column for column in (*needed, *METRICS, *COUNTS) if column not in frame]
+    metrics = [metric.name for metric in kind.metrics]
+    absent = [column for column in (*needed, *metrics, *kind.counts) if column not in frame]
     if absent:
         raise ValueError(f"{file.name} lacks the columns {', '.join(absent)}")
     if frame.empty and file.name == "cases.csv":
         raise ValueError(f"{file.name} holds no case")
-    for column in METRICS:
+    for column in metrics:
         if not is_numeric_dtype(frame[column]):
             frame[column] = pd.to_numeric(frame[column])
-    if frame[[*METRICS]].isna().any(axis=None):
+    if frame[metrics].isna().any(axis=None):
         raise ValueError(f"{file.name} holds scores that are no numbers")
     return frame
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words, read_labels
-from semiseg.metrics import METRICS
-from semiseg.report.summary import COUNTS, KEY, ROLES, Entry, Results, Run
+from semiseg.report.summary import COUNTS, KEY, ROLES, Entry, Results, Run, score_names
+from semiseg.tasks import all_metrics
 
 NEEDED = ("case", "dice")
 
@@ -77,7 +77,7 @@ def _read(file: Path) -> pd.DataFrame:
         raise UserError(
             f"--add {file}: lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}; add what is so named."
         )
-    for column in [metric for metric in METRICS if metric in frame]:
+    for column in [metric for metric in all_metrics() if metric in frame]:
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
     if not frame["dice"].between(0, 1).all():
         raise UserError(f"--add {file}: dice should be a number from 0 to 1 in every row, not a percentage.")
@@ -131,4 +131,4 @@ def _complete(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> pd.DataFr
         what = f"lacks {len(lost)} of {len(facts)}" if len(lost) else f"has {len(extra)} more than or repeats some of"
         example = f", such as {(lost if len(lost) else extra)[0][0]}" if len(lost) or len(extra) else ""
         raise UserError(f"{where} {what} the test cases and classes{example}; means over others are no comparison.")
-    return own.reindex(columns=[*METRICS, COUNTS[0]]).join(facts).reset_index()
+    return own.reindex(columns=[*score_names(ours), COUNTS[0]]).join(facts).reset_index()

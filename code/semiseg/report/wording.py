@@ -221,7 +221,9 @@ def headroom(results: Results) -> list[str]:
     cases = results.cases
     few, most = results.amounts_of(lower.name)[0], results.amounts_of(upper.name)[-1]
     above, below = (
-        fold_scores(cases[(cases.method == entry.name) & (cases.labels == labels)]).dice.droplevel(["method", "labels"])
+        fold_scores(cases[(cases.method == entry.name) & (cases.labels == labels)])[results.primary.name].droplevel(
+            ["method", "labels"]
+        )
         for entry, labels in ((upper, most), (lower, few))
     )
     room = round(float((above - below).mean()), 4)  # as it is printed

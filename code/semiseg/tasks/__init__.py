@@ -65,6 +65,7 @@ class TaskKind(ABC):
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     counts: ClassVar[tuple[str, ...]] = ()  # further columns, of whole numbers
+    notes: ClassVar[tuple[str, ...]] = ()  # below the table of all metrics; {unit} is that of distances
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     has_labels: ClassVar[bool] = True  # which unlabelled cases do not show
     example_classes: ClassVar[tuple[str, ...]] = ("background", "bright", "dark")  # of `example`
@@ -138,6 +139,12 @@ def task_kind(name: str) -> TaskKind:
     if name not in known:
         raise UserError(f"unknown task {name!r}; there are: {', '.join(sorted(known))}.")
     return known[name]()
+
+
+@cache
+def all_metrics() -> dict[str, Metric]:
+    """The metrics of all tasks by name, which is the same for equal ones."""
+    return {metric.name: metric for name in _finders() for metric in task_kind(name).metrics}
 
 
 @cache

@@ -42,6 +42,10 @@ class Alignment(TaskKind):
         Metric("rank", "Median rank", "lower", number=True, summary="median"),
         Metric("bound", "MI bound", "higher", number=True),
     )
+    notes = (
+        "Recall at k: the share of queries with fewer than k wrong answers before the first right one; chance: that "
+        "of a random order. MI bound: InfoNCE over all tested pairs, in nats.",
+    )
     dims = (2,)
     has_labels = False
     example_classes = ("background", *DIRECTIONS[:2])

@@ -29,6 +29,9 @@ class Localization(TaskKind):
         *(Metric(f"within_{limit:g}".replace(".", "_"), f"Within {limit:g}", "higher") for limit in WITHIN),
         Metric("radial_error", "Radial error", "lower", distance=True),
     )
+    notes = (
+        "Within: the share of landmarks found no farther away than that ({unit}); radial error: the mean distance.",
+    )
     dims = (2,)
 
     def predict(

@@ -22,6 +22,13 @@ class Segmentation(TaskKind):
     name = "segmentation"
     metrics = tuple(TABLE.values())
     counts = ("predicted_voxels", "reference_voxels")
+    notes = (
+        "HD95: 95th percentile of both directions' surface distances, pooled; HD95 max: the larger of the "
+        "two directed percentiles; ASD: directed, prediction to reference; NSD: surface Dice at a tolerance "
+        "of 1 ({unit}).",
+        "Missed: structures that were not predicted at all, over all runs. Each scores 0, and its distances "
+        "are the image diagonal.",
+    )
 
     def predict(
         self,

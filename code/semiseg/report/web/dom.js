@@ -27,4 +27,7 @@ function choice(id, words, options, change) {
 
 const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
-const unitOf = (metric, benchmark) => (DATA.metrics[metric].distance ? benchmark.unit : "%");
+const unitOf = (metric, benchmark) => {
+  const { distance, number } = DATA.metrics[metric];
+  return distance ? benchmark.unit : number ? "" : "%";
+};

@@ -126,8 +126,9 @@ function showBoard() {
   const rows = shownRows();
   const ends = rows.flatMap((row) => scoreOf(row).filter((value) => value !== null));
   // A wide interval of few folds may pass what a score can be.
-  const most = DATA.metrics[board.metric].distance ? Infinity : 100;
-  const range = [Math.max(0, Math.min(...ends)), Math.min(most, Math.max(...ends))];
+  const { distance, number: plain } = DATA.metrics[board.metric];
+  const most = distance || plain ? Infinity : 100;
+  const range = [Math.max(plain ? -Infinity : 0, Math.min(...ends)), Math.min(most, Math.max(...ends))];
   const best = bestOf(rows);
   document.querySelector("#board thead").replaceChildren(boardHead());
   document.querySelector("#board tbody").replaceChildren(...rows.flatMap((row) => boardRows(row, range, best.has(row))));
@@ -136,12 +137,20 @@ function showBoard() {
   document.querySelector("#count").textContent = rows.length ? `${rows.length} rows` : "No row is of this choice.";
 }
 
-// Labels that the data set does not have give way to those that it has.
-function chooseData(event) {
-  board.data = event.target.value;
-  const { labels } = DATA.benchmarks.find((benchmark) => benchmark.data === board.data) ?? { labels: [board.labels] };
+// What the chosen task or data set does not have gives way to what it has: data sets, labels and metrics.
+function choose(key, value) {
+  board[key] = value;
+  const has = (benchmark) => (board.task === "all" || benchmark.cells[0].task === board.task)
+    && (board.data === "all" || benchmark.data === board.data);
+  if (key === "data" && board.task !== "all" && value !== "all" && !DATA.benchmarks.some(has)) board.task = DATA.benchmarks.find((b) => b.data === value).cells[0].task;
+  if (!DATA.benchmarks.some(has)) board.data = DATA.benchmarks.find((b) => b.cells[0].task === board.task).data;
+  const told = DATA.benchmarks.filter(has);
+  const labels = told.flatMap((benchmark) => benchmark.labels);
   if (board.labels !== "all" && !labels.includes(board.labels)) [board.labels] = labels;
-  document.querySelector("#filter-labels").value = board.labels;
+  const cells = told.flatMap((benchmark) => benchmark.cells);
+  const known = DATA.metrics.map((_, metric) => cells.some((cell) => cell.scores[0][metric][0] !== null));
+  if (!known[board.metric]) board.metric = known.indexOf(true);
+  for (const name of ["task", "data", "labels", "metric"]) document.querySelector(`#filter-${name}`).value = board[name];
   showBoard();
 }
 
@@ -162,8 +171,8 @@ function startBoard() {
   const data = DATA.benchmarks.map((b) => [b.data, b.data]); // no two have the same name
   [[board.data]] = data;
   const controls = [
-    choice("filter-task", "Task", tasks.length > 1 ? [...tasks, ["all", "All"]] : tasks, change("task", String)),
-    choice("filter-data", "Data set", data.length > 1 ? [...data, ["all", "All"]] : data, chooseData),
+    choice("filter-task", "Task", tasks.length > 1 ? [...tasks, ["all", "All"]] : tasks, (event) => choose("task", event.target.value)),
+    choice("filter-data", "Data set", data.length > 1 ? [...data, ["all", "All"]] : data, (event) => choose("data", event.target.value)),
     choice("filter-labels", "Labels", [...amounts.map((words) => [words, words]), ["all", "All"]], change("labels", String)),
     choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
     choice("filter-structure", "Structure", [[0, "Mean"], ...structures.map((name, i) => [i + 1, name])], change("structure", Number)),
