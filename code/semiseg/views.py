@@ -46,15 +46,16 @@ def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = Tru
         torch.stack([flip_y * sin / aspect, flip_y * cos, zero], 1),
     ], 1)  # fmt: skip
 
-    def sample(values: Tensor, matrices: Tensor, mode: str) -> Tensor:
-        planes = values.flatten(1, -3)
-        grid = F.affine_grid(matrices, [*planes.shape], align_corners=False)
-        return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
+    grid = F.affine_grid(matrix, [count, 1, height, width], align_corners=False)
 
-    images = sample(images, matrix, "bilinear").clamp(0, 1)
+    def sample(values: Tensor, mode: str) -> Tensor:
+        planes = values.flatten(1, -3)
+        return F.grid_sample(planes, grid[: len(values)], mode=mode, align_corners=False).view_as(values)
+
+    images = sample(images, "bilinear").clamp(0, 1)
     if not len(labels):
         return images, labels
-    warped = sample(labels[:, None].to(images.dtype), matrix[: len(labels)], "nearest")[:, 0]
+    warped = sample(labels[:, None].to(images.dtype), "nearest")[:, 0]
     return images, warped.to(labels.dtype)
 
 
