@@ -17,7 +17,14 @@ from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
 from semiseg.training.energy import Meter
-from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
+from semiseg.training.environment import (
+    environment,
+    forget_peak_memory,
+    git_commit,
+    keep_freed_memory,
+    peak_memory,
+    release_memory,
+)
 from semiseg.training.evaluation import evaluate, evaluate_selected
 from semiseg.training.files import read_record, save_tensors, write_json, write_rows
 from semiseg.training.identity import made
@@ -53,6 +60,7 @@ def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = ne
     """
     folder = places.results / spec.folder
     record: Record = {"spec": spec.model_dump(mode="json"), "status": "running", "reason": ""}
+    keep_freed_memory()
     try:
         spec = _in_effect(spec, device)
         record |= {
