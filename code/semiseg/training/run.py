@@ -247,6 +247,7 @@ class _Attempt:
         trainer = build_trainer(
             self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder, start
         )
+        self.notes += [note for note in trainer.data.notes if note not in self.notes]
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
         trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size, self.meter), self.stop
         trainer.guard = self.lease.demand
