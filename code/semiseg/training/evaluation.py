@@ -1,6 +1,7 @@
 """Whole-case prediction, and the per-case numbers of a finished method."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -34,12 +35,14 @@ class Evaluation:
 def evaluate(
     method: Method, dataset: Dataset, cases: Iterable[str], device: torch.device, precision: str
 ) -> Evaluation:
-    """Predict every case with every predictor of the method; the first predictor is the reported one."""
+    """Predict every case with every predictor of the method; the first predictor is the reported one.
+
+    While one case is predicted, the one before is measured.
+    """
     result, predictors = Evaluation(), method.predictors()
     distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
-    for case in cases:
-        image, label = dataset.image(case), dataset.label(case)
-        masks = predict_case(distinct, image, method.task, device, precision)
+
+    def measure(case: str, image: np.ndarray, label: np.ndarray, masks: list[np.ndarray]) -> None:
         scores = [_scores(dataset, case, mask, label) for mask in masks]
         for index, (name, predictor) in enumerate(predictors.items()):
             place = distinct.index(predictor)
@@ -49,6 +52,15 @@ def evaluate(
                 continue
             result.cases += scores[place]
             _add_example(result.examples, case, image, label, masks[place])
+
+    with ThreadPoolExecutor(1) as beside:
+        measured = beside.submit(lambda: None)
+        for case in cases:
+            image, label = dataset.image(case), dataset.label(case)
+            masks = predict_case(distinct, image, method.task, device, precision)
+            measured.result()  # no more than one case waits in memory
+            measured = beside.submit(measure, case, image, label, masks)
+        measured.result()
     return result
 
 
