@@ -4,7 +4,7 @@
 discriminators: 1.0 means that nothing is wasted. `over customary` is Mean Teacher's step over the same step as the
 SSL4MIS family takes it: one HDF5 file per slice, SciPy transforms sample by sample in a data loader, float32, and a
 look at the loss after every step. Both are timed in turns with the step itself, so that whatever else the machine does
-weighs on all alike.
+weighs on all alike; on one thread of a CPU it is the time that the processor spent on them.
 
     python benchmarks/speed.py --device cpu --methods mean_teacher,ua_mt --size 96,96 --json speed.json
 """
@@ -38,7 +38,7 @@ from semiseg.networks import EncoderDecoder
 from semiseg.registry import find_methods, get_method
 from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
 from semiseg.training.assembly import build_method, partition_for
-from semiseg.training.environment import environment
+from semiseg.training.environment import environment, keep_freed_memory
 from semiseg.training.precision import autocast
 from semiseg.training.trainer import Trainer
 
@@ -169,7 +169,7 @@ class Bench:
             row[f"over_{other}"] = statistics.median(a / b for a, b in pairs)
         return row
 
-    def trainer(self, name: str) -> tuple[Trainer, Partition]:
+    def trainer(self, name: str, folder_name: str = "") -> tuple[Trainer, Partition]:
         """A trainer with a few steps behind it, which set up all that the following ones need."""
         method, settings = get_method(name), self.settings.training
         common = self.settings.model_dump(include={"dataset", "network", "weights"})
@@ -183,7 +183,7 @@ class Bench:
             self.dataset, partition, settings.size, self.device, 0, *batches, labeled_parts=method.labeled_parts
         )
         built = build_method(method, spec, self.dataset, data.unlabeled_steps)
-        folder = self.folder / name
+        folder = self.folder / (folder_name or name)
         folder.mkdir()
         trainer = Trainer(built, data, spec.training, 0, self.device, folder)
         trainer.fit()
@@ -195,11 +195,15 @@ class Bench:
         for _ in range(1 + self.rounds):
             for name, work in works.items():
                 self.wait()
-                began = time.perf_counter()
+                began = self.clock()
                 work()
                 self.wait()
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(self.clock() - began)
         return {name: values[1:] for name, values in seconds.items()}
+
+    def clock(self) -> float:
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1 and not self.workers
+        return time.process_time() if alone else time.perf_counter()
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -242,6 +246,7 @@ def main(
 ) -> None:
     """Time the optimizer step of every method."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as runs do; the customary loop, which does not, has the benefit here, too
     overrides: dict[str, Any] = {"network": network} if network else {}
     if size:
         overrides["training.size"] = size.split(",")

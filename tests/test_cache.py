@@ -157,3 +157,14 @@ def test_a_gpu_holds_the_items_only_if_they_take_a_part_of_what_is_free(monkeypa
     for free, fits in ((5120 / sampling.SHARE, True), (5119 / sampling.SHARE, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 0))
         assert sampling.fits(torch.device("cuda"), items) is fits
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_it_is_said_that_images_do_not_fit_on_the_gpu(tmp_path, monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 0))
+    dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
+    names = tuple(dataset.records)
+    data = TrainingSet(dataset, Partition(names[:2], names[2:], ()), (16, 16), torch.device(device), 0, 2, 2)
+    assert not data.resident
+    assert len(data.notes) == (device == "cuda")
+    assert all("more than 25%" in note for note in data.notes)

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from semiseg import connected_components
-from semiseg.connected_components import component_roots, largest_components
+from semiseg.connected_components import component_roots, largest_by_roots, largest_components
 
 
 def by_scipy(labels, classes):
@@ -46,44 +46,50 @@ def rounds(request, monkeypatch):
         monkeypatch.setattr(connected_components, "_settled", lambda new, old: False)
 
 
+@pytest.fixture(params=[largest_components, largest_by_roots], ids=["host", "device"])
+def largest(request):
+    """On a host, and without waiting for a device."""
+    return request.param
+
+
 @pytest.mark.usefixtures("rounds")
 @pytest.mark.parametrize("smoothing", [0, 1, 3])
 @pytest.mark.parametrize("shape", [(5, 31, 20), (3, 64, 64), (2, 6, 17, 12), (1, 1, 9), (2, 1, 1)], ids=str)
-def test_what_remains_is_what_scipy_keeps(shape, smoothing):
+def test_what_remains_is_what_scipy_keeps(shape, smoothing, largest):
     scores = np.random.default_rng(0).normal(size=(4, *shape))
     scores = ndimage.gaussian_filter(scores, (0, 0, *[smoothing] * (len(shape) - 1)))
     labels = torch.from_numpy(scores.argmax(0))
     expected = by_scipy(labels, 4)
-    assert torch.equal(largest_components(labels, 4), expected)
+    assert torch.equal(largest(labels, 4), expected)
     assert labels[0].numel() < 10 or not torch.equal(labels, expected)
 
 
 @pytest.mark.usefixtures("rounds")
 @pytest.mark.parametrize("density", [0.3, 0.4, 0.5])
-def test_sparse_noise_with_its_winding_components_is_followed_to_the_end(density):
+def test_sparse_noise_with_its_winding_components_is_followed_to_the_end(density, largest):
     for seed in range(5):
         labels = torch.from_numpy((np.random.default_rng(seed).random((2, 96, 80)) < density).astype(np.int64))
-        assert torch.equal(largest_components(labels, 2), by_scipy(labels, 2))
+        assert torch.equal(largest(labels, 2), by_scipy(labels, 2))
 
 
 @pytest.mark.usefixtures("rounds")
 @pytest.mark.parametrize("turns", range(4))
-def test_a_spiral_is_one_component(turns):
+def test_a_spiral_is_one_component(turns, largest):
     labels = torch.from_numpy(spiral(61))[None].rot90(turns, (1, 2))
     assert labels.sum() > 1500
-    assert torch.equal(largest_components(labels, 2), labels)
+    assert torch.equal(largest(labels, 2), labels)
     assert (component_roots(labels)[labels > 0]).unique().numel() == 1
 
 
-def test_of_equal_components_the_first_stays():
+def test_of_equal_components_the_first_stays(largest):
     labels = torch.tensor([[[0, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 0], [2, 0, 2, 0]]])
     expected = torch.tensor([[[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [2, 0, 0, 0]]])
-    assert torch.equal(largest_components(labels, 3), expected)
+    assert torch.equal(largest(labels, 3), expected)
 
 
-def test_an_absent_class_keeps_nothing_of_another():
+def test_an_absent_class_keeps_nothing_of_another(largest):
     labels = torch.tensor([[[2, 0, 2, 2]]])
-    assert torch.equal(largest_components(labels, 4), torch.tensor([[[0, 0, 2, 2]]]))
+    assert torch.equal(largest(labels, 4), torch.tensor([[[0, 0, 2, 2]]]))
 
 
 def test_images_do_not_touch_each_other():

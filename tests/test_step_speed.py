@@ -10,6 +10,7 @@ from semiseg.contract import CPU, tiny_dataset
 from semiseg.settings import BenchmarkSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import gpu
 from speed import Bench
 
 # Measured on an idle machine: docs/speed.md. What is allowed here is far above, for machines that have much else to do.
@@ -35,3 +36,9 @@ def test_a_step_costs_little_more_than_its_passes(bench, name, monkeypatch):
     assert torch.get_num_threads() == 1
     row = bench.measure(name)
     assert 0.9 < row["over_bare"] < ALLOWED[name], row
+
+
+@pytest.mark.slow
+def test_the_script_that_waits_for_a_gpu_works(tmp_path, capsys):
+    gpu.main("cpu", "supervised", "32,32", 2, "unet_small", "own,plain layout,unfused", 1, 30_000, None, tmp_path)
+    assert "supervised: 0 kernels and 0.0 waits a step" in capsys.readouterr().out

@@ -23,7 +23,8 @@ class MovingAverage(nn.Module):
         self.network = frozen_copy(network)
         self.decay, self.every = decay, every
         self.follow = [network]  # in a list, so that the followed network is not registered twice
-        self._pairs: list[tuple[Tensor, Tensor]] = []  # one's own tensors and the followed ones, once they are in place
+        self._floating: list[list[Tensor]] = []  # one's own tensors and the followed ones, once they are in place
+        self._counting: list[list[Tensor]] = []
 
     def forward(self, images: Tensor) -> Output:
         return self.network(images)
@@ -42,17 +43,18 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def _keep(self, alpha: float) -> None:
         """Keep a share of one's own, and take the rest from the followed network."""
-        if not self._pairs:  # looking through all modules at every step would take longer than the arithmetic
-            self._pairs = list(zip(_tensors(self.network), _tensors(self.follow[0]), strict=True))
-        floating = [(own, other) for own, other in self._pairs if own.is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], 1 - alpha)
-        for own, other in self._pairs:
-            if not own.is_floating_point():
-                own.copy_(other)
+        if not self._floating:  # looking through all modules at every step would take longer than the arithmetic
+            both = [_tensors(self.network), _tensors(self.follow[0])]
+            self._floating = [[tensor for tensor in tensors if tensor.is_floating_point()] for tensors in both]
+            self._counting = [[tensor for tensor in tensors if not tensor.is_floating_point()] for tensors in both]
+        own, other = self._floating
+        torch._foreach_lerp_(own, other, 1 - alpha)
+        if self._counting[0]:
+            torch._foreach_copy_(self._counting[0], self._counting[1])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moved elsewhere, buffers are other tensors."""
-        self._pairs = []
+        self._floating = []
         return super()._apply(fn, recurse)
 
     @torch.no_grad()

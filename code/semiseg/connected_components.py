@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 Region = tuple[slice, ...]
@@ -13,13 +15,30 @@ def largest_components(labels: Tensor, classes: int) -> Tensor:
     """Keep the largest connected component of every foreground class in every image; the rest becomes background.
 
     Pixels that share a corner are connected: 8 neighbours in 2D, 26 in 3D. Of components equal in size the one that
-    comes first in memory stays. On a CPU, SciPy takes about a quarter of the time (1 against 3 to 7 ms for
-    8 × 64 × 64), but it would have an accelerator wait in every step.
+    comes first in memory stays. SciPy, which takes a fraction of the time on a CPU, would have an accelerator wait in
+    every step; there it is 1,200 to 3,300 kernels without a wait.
 
     Args:
         labels: (batch, *space) class indices.
         classes: C, background included.
     """
+    if labels.device.type == "cpu":
+        return torch.from_numpy(_largest_on_host(labels.numpy(), classes))
+    return largest_by_roots(labels, classes)
+
+
+def _largest_on_host(labels: np.ndarray, classes: int) -> np.ndarray:
+    kept, corners = np.zeros_like(labels), np.ones((3,) * (labels.ndim - 1))
+    for image, target in zip(labels, kept, strict=True):
+        for index in range(1, classes):
+            components, number = ndimage.label(image == index, corners)
+            if number:
+                target[components == np.bincount(components.ravel())[1:].argmax() + 1] = index
+    return kept
+
+
+def largest_by_roots(labels: Tensor, classes: int) -> Tensor:
+    """The same in operations that need not be waited for."""
     roots = component_roots(labels).flatten(1)
     sizes = torch.zeros_like(roots).scatter_add_(1, roots, torch.ones_like(roots))
     foreground = torch.arange(1, classes, device=labels.device)[:, None]

@@ -6,7 +6,7 @@ treated like images whose slices share one geometry, so 2D and 3D use the same c
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,6 +25,7 @@ class Geometry:
     """
 
     matrix: Tensor  # (batch, 2, 3); positions are (x, y)
+    grids: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)  # of sizes asked for
 
     def images(self, values: Tensor) -> Tensor:
         """Values for every pixel, (batch, channels, *space), moved by linear interpolation; all slices alike."""
@@ -50,7 +51,11 @@ class Geometry:
 
     def _sample(self, values: Tensor, mode: str) -> Tensor:
         planes = values.flatten(1, -3)
-        grid = F.affine_grid(self.matrix[: len(values)], [*planes.shape], align_corners=False)
+        height, width = planes.shape[2:]
+        if (height, width) not in self.grids:  # images and masks have one
+            size = [len(self.matrix), 1, height, width]
+            self.grids[height, width] = F.affine_grid(self.matrix, size, align_corners=False)
+        grid = self.grids[height, width][: len(values)]
         return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
 
 

