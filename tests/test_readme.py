@@ -142,5 +142,5 @@ def test_the_real_results_are_those_of_the_stored_runs(name):
             cells.append(f"{dice:.1f} ± {deviation:.1f}")
             if (title, labels) in p:
                 bound = 100 * float(found["Supervised", labels]["dice"])
-                cells[-1] += f", {dice - bound:+.1f} (p {p[title, labels]})"
+                cells[-1] += f", {dice - bound:+.1f} (p {float(p[title, labels]):.3f})"
         assert f"| {title} | {' | '.join(cells)} |" in PAGES["results/README.md"]
