@@ -14,7 +14,7 @@ from semiseg.names import did_you_mean
 from semiseg.registry import Methods
 from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
 
-ALL = "all"  # in the list of methods: every method found that is not listed by itself
+ALL = "all"  # in the list of methods: every method found that is not listed by itself and needs no other data set
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
     variants = settings.variants()  # refuses what makes no sense, before names are looked for
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
-        names = dict.fromkeys(n for name in names for n in (found if name == ALL else [name]))
+        every = [name for name, method in found.items() if not any(s.data for s in method.streams(method.Config()))]
+        names = dict.fromkeys(n for name in names for n in (every if name == ALL else [name]))
     variants = settings.variants(names)
     for name in names:
         if variants[name].implementation not in found:
