@@ -38,13 +38,14 @@ class ShapeGuided(Method):
     they are: this stage is in the paper's figure and not in its public code, and its losses are this suite's.
 
     Read-outs beside that network are the cluster maps (`map`), and for each pixel the softmax over the regions of its
-    own image (`regions`), from which the network learns. Images seen in windows have regions in every window. As in the
-    public code, what is dark in all channels lies outside the field of view and is background in read-outs; here maps
-    and masks are cut to it for the discriminator, too, with a margin, or the rim, a fine line, becomes a vessel.
+    own image, or window (`regions`), from which the network learns. As in the public code, what is dark in all channels
+    is outside the field of view and background in read-outs; here maps and masks are cut to it for the discriminator,
+    too, with a margin, or the rim, a fine line, becomes a vessel. Images are rolled round their borders (`shifted`), or
+    patches and regions are told by their place in the window.
 
-    Rates, weights and widths are those of the public code. There the discriminator's slope is `True`, which makes it
-    linear but for its pooling, and real masks are told by their sharp edges: here the slope is 0.2, masks are smoothed,
-    and axes are halved as long as they have eight pixels. Adam's rate follows the benchmark's decay.
+    Rates, weights and widths are those of the public code, whose discriminator has the slope 1 (`True`) and knows real
+    masks by their sharp edges: here it has 0.2, and masks are smoothed. Views alter light alone: the noise of others
+    hides what is as faint as a vessel. Adam's rate follows the benchmark's decay.
     """
 
     title = "Shape-guided"
@@ -55,7 +56,7 @@ class ShapeGuided(Method):
     )
     networks = 2
     uses_labels = False
-    views = ("plain", "moderate", "moderate-2")
+    views = ("plain", "weak", "weak-2")
     space: ClassVar = {"clusters": (4, 8), "shape_weight": (0.3, 1.0, 3.0)}
     brief: ClassVar = {"shapes": "tiny"}
 
@@ -103,9 +104,8 @@ class ShapeGuided(Method):
     def read(self, batch: Batch) -> Compared:
         """Both views."""
         config = self.config
-        return self.pixels.compare(
-            batch.images("moderate"), batch.images("moderate-2"), config.patches, config.temperature, config.shifted
-        )
+        first, second = batch.images("weak"), batch.images("weak-2")
+        return self.pixels.compare(first, second, config.patches, config.temperature, config.shifted)
 
     def patch_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The first stage's: patches, and mixtures."""
