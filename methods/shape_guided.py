@@ -9,14 +9,24 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from semiseg.discrimination import Compared, Pixels, binary_entropy, region_loss, region_probabilities
+from semiseg.discrimination import (
+    Compared,
+    Pixels,
+    binary_entropy,
+    field_of_view,
+    region_loss,
+    region_probabilities,
+    turned,
+)
 from semiseg.losses import one_hot, soft_supervised_loss, sureness, taken_for
 from semiseg.method import Batch, Method, Paper, Progress, Stage, Stream, Task
 from semiseg.networks import Output
 from semiseg.networks.layers import CONVOLUTION
+from semiseg.views import blur
 
 WIDTHS = (16, 32, 32, 32, 32)  # of the discriminator
 SIDE = 4  # an axis is halved no further
+SOFTENED = 0.85  # pixels, of real masks, whose sharp edges would tell them from maps
 
 
 class ShapeGuided(Method):
@@ -28,12 +38,14 @@ class ShapeGuided(Method):
     they are: this stage is in the paper's figure and not in its public code, and its losses are this suite's.
 
     Read-outs beside that network are the cluster maps (`map`), and for each pixel the softmax over the regions of its
-    own image (`regions`), from which the network learns. Images seen in windows have regions in every window. Neither
-    is cut to the field of view, as the paper's are, because the suite knows of none; what is outside counts.
+    own image, or window (`regions`), from which the network learns. As in the public code, what is dark in all channels
+    is outside the field of view and background in read-outs; here maps and masks are cut to it for the discriminator,
+    too, with a margin, or the rim, a fine line, becomes a vessel. Images are rolled round their borders (`shifted`), or
+    patches and regions are told by their place in the window.
 
-    Rates, weights and widths are those of the public code. There the discriminator's slope is `True`, which makes it
-    linear but for its pooling, and real masks are told by their sharp edges: here the slope is 0.2, masks are smoothed,
-    and axes are halved as long as they have eight pixels. Adam's rate follows the benchmark's decay.
+    Rates, weights and widths are those of the public code, whose discriminator has the slope 1 (`True`) and knows real
+    masks by their sharp edges: here it has 0.2, and masks are smoothed. Views alter light alone: the noise of others
+    hides what is as faint as a vessel. Adam's rate follows the benchmark's decay.
     """
 
     title = "Shape-guided"
@@ -44,7 +56,7 @@ class ShapeGuided(Method):
     )
     networks = 2
     uses_labels = False
-    views = ("plain", "moderate", "moderate-2")
+    views = ("plain", "weak", "weak-2")
     space: ClassVar = {"clusters": (4, 8), "shape_weight": (0.3, 1.0, 3.0)}
     brief: ClassVar = {"shapes": "tiny"}
 
@@ -61,6 +73,8 @@ class ShapeGuided(Method):
         shape_weight: float = Field(1.0, ge=0)
         patch_share: float = Field(0.15, ge=0, le=0.4)  # of the steps, before regions are discriminated
         refine_share: float = Field(0.35, gt=0, le=0.5)  # of the steps, for the last stage
+        dark: float = Field(0.08, ge=0, le=1)  # less is outside the field of view; 0 where black means nothing
+        margin: int = Field(2, ge=0)  # pixels beside what is dark that are outside, too
         shifted: bool = True  # patches and regions cannot be told by their place in the window
         rate: float = Field(1e-3, gt=0)  # of Adam
         adversary_rate: float = Field(0.05, gt=0)  # of the discriminator's Adam, in parts of that rate
@@ -90,9 +104,8 @@ class ShapeGuided(Method):
     def read(self, batch: Batch) -> Compared:
         """Both views."""
         config = self.config
-        return self.pixels.compare(
-            batch.images("moderate"), batch.images("moderate-2"), config.patches, config.temperature, config.shifted
-        )
+        first, second = batch.images("weak"), batch.images("weak-2")
+        return self.pixels.compare(first, second, config.patches, config.temperature, config.shifted)
 
     def patch_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The first stage's: patches, and mixtures."""
@@ -104,7 +117,9 @@ class ShapeGuided(Method):
         clusters = self.pixels.clusters(views.features)
         for number, area in enumerate(clusters.flatten(2).mean((0, 2)), 1):
             self.note(f"cluster_{number}", area)  # that of class 1 is the first
-        maps = clusters[:, : self.task.classes - 1]
+        field = field_of_view(batch.images("plain"), config.dark, config.margin)
+        self.field = torch.cat([field, turned(field, views.moves)])
+        maps = clusters[:, : self.task.classes - 1] * self.field
         self.maps = maps.detach()
         return views.losses | {
             "regions": config.region_weight * region_loss(views.vectors, clusters, config.region_temperature),
@@ -115,44 +130,52 @@ class ShapeGuided(Method):
     def adversary_losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         if progress.stage != "regions":
             return {}
-        masks = smooth(one_hot(batch["shapes"].labels, self.task.classes)[:, 1:])
+        masks = one_hot(batch["shapes"].labels, self.task.classes)[:, 1:]
+        masks = blur(masks, masks.new_full((len(masks),), SOFTENED), 3)
+        masks = masks * self.field[torch.arange(len(masks)) % len(self.field)]  # else maps are told by being cut
         real, made = self.discriminator(masks), self.discriminator(self.maps)
         self.note("discriminator_accuracy", ((real > 0).float().mean() + (made < 0).float().mean()) / 2)
         return {"discriminator": (taken_for(real, real=True) + taken_for(made, real=False)) / 2}
 
     def refine(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The last stage's: what the regions of each image say, by how sure they are."""
-        images, config = batch.images("plain"), self.config
+        images, regions = batch.images("plain"), self.read_out(self.config.region_temperature)
         training = self.pixels.training
         with torch.no_grad():
-            vectors, clusters = self.pixels.eval()(images)
-            leaning = region_probabilities(vectors, clusters, config.region_temperature)
+            leaning, target = regions.eval().read(images)
         self.pixels.train(training)
-        target, weight = as_classes(leaning, self.task.classes), sureness(leaning)
+        weight = sureness(leaning)
         self.note("sureness", weight.mean())
         return {"refinement": soft_supervised_loss(self.refined(images).logits, target, weight)}
 
+    def read_out(self, temperature: float | None) -> "ReadOut":
+        """What clusters say, as a network."""
+        return ReadOut(self.pixels, self.task.classes, temperature, self.config.dark, self.config.margin)
+
     def predictors(self) -> dict[str, nn.Module]:
-        readout = partial(ReadOut, self.pixels, self.task.classes)
-        return {
-            "refined": self.refined,
-            "regions": readout(self.config.region_temperature),
-            "map": readout(None),
-        }
+        regions, clusters = self.read_out(self.config.region_temperature), self.read_out(None)
+        return {"refined": self.refined, "regions": regions, "map": clusters}
 
 
 class ReadOut(nn.Module):
     """Classes by the clusters: of the pixel itself, or by a temperature of the regions that it resembles."""
 
-    def __init__(self, pixels: Pixels, classes: int, temperature: float | None) -> None:
+    def __init__(self, pixels: Pixels, classes: int, temperature: float | None, dark: float, margin: int) -> None:
         super().__init__()
         self.pixels, self.classes, self.temperature = pixels, classes, temperature
+        self.dark, self.margin = dark, margin
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of clusters (batch, K, *space), and probabilities of classes (batch, C, *space)."""
+        vectors, shares = self.pixels(images)
+        field = field_of_view(images, self.dark, self.margin)
+        if self.temperature is not None:
+            shares = region_probabilities(vectors, shares * field, self.temperature)
+        classes = shares[:, : self.classes - 1] * field  # the first clusters; all others are the background
+        return shares, torch.cat([1 - classes.sum(1, keepdim=True), classes], 1)
 
     def forward(self, images: Tensor) -> Output:
-        vectors, clusters = self.pixels(images)
-        if self.temperature is not None:
-            clusters = region_probabilities(vectors, clusters, self.temperature)
-        return Output(as_classes(clusters, self.classes).clamp(min=1e-8).log())
+        return Output(self.read(images)[1].clamp(min=1e-8).log())
 
 
 class Discriminator(nn.Module):
@@ -174,18 +197,3 @@ class Discriminator(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.judge(self.features(maps).flatten(2).mean(2))[:, 0].float()
-
-
-def smooth(masks: Tensor) -> Tensor:
-    """Weights ¼, ½, ¼ along every axis of (batch, channels, *space), what lies beyond the border like the border."""
-    for axis in range(2, masks.ndim):
-        length = masks.shape[axis]
-        place = torch.arange(length, device=masks.device)
-        before, after = (masks.index_select(axis, (place + d).clamp(0, length - 1)) for d in (-1, 1))
-        masks = (before + 2 * masks + after) / 4
-    return masks
-
-
-def as_classes(clusters: Tensor, classes: int) -> Tensor:
-    """The first C − 1 of (batch, K, *space) are classes 1 … C − 1, the sum of all others is the background."""
-    return torch.cat([clusters[:, classes - 1 :].sum(1, keepdim=True), clusters[:, : classes - 1]], 1)

@@ -11,6 +11,7 @@ from semiseg.discrimination import (
     Pixels,
     binary_entropy,
     discrimination_loss,
+    field_of_view,
     region_loss,
     region_probabilities,
     rolled,
@@ -154,3 +155,14 @@ def test_features_of_a_coarse_network_are_those_of_pixels():
     module.embedding, module.clustering = (torch.nn.Conv2d(16, n, 1) for n in (6, 5))
     vectors, clusters = module(torch.rand(2, 1, 32, 32))
     assert vectors.shape[2:] == clusters.shape[2:] == (32, 32)
+
+
+def test_what_is_dark_in_every_channel_is_outside_and_so_is_a_margin_in_plane():
+    images = torch.full((2, 2, 3, 9, 9), 0.5)
+    images[0, :, 1, 4, 4] = 0.05
+    images[1, 0, 1, 4, 4] = 0.05  # one channel alone
+    expected = torch.ones(2, 1, 3, 9, 9)
+    expected[0, 0, 1, 2:7, 2:7] = 0
+    assert torch.equal(field_of_view(images, 0.08, 2), expected)
+    assert torch.equal(field_of_view(images[:, :, 1], 0.08, 2), expected[:, :, 1])
+    assert field_of_view(torch.zeros(1, 1, 4, 4), 0, 2).min() == 1

@@ -16,6 +16,7 @@ class Compared(NamedTuple):
     """Two views of the same images, read: losses of their patches, and what is known of every pixel."""
 
     losses: dict[str, Tensor]
+    moves: Tensor  # how pixels of the second view lie: `turned(x, moves)` is x as it is there
     vectors: Tensor  # (2 · batch, D, *space), unit vectors
     features: Tensor  # (2 · batch, channels, *space)
 
@@ -96,7 +97,15 @@ class Pixels(nn.Module):
             "patches": discrimination_loss(rows(a), rows(b), temperature),
             "mixtures": discrimination_loss(rows(mixed), rows(target), temperature),
         }
-        return Compared(losses, vectors[: 2 * len(first)], features[: 2 * len(first)])
+        return Compared(losses, moves, vectors[: 2 * len(first)], features[: 2 * len(first)])
+
+
+def field_of_view(images: Tensor, dark: float, margin: int) -> Tensor:
+    """1 where a channel of (batch, channels, *space) reaches the threshold, and so around it; (batch, 1, *space)."""
+    outside = (images.amax(1, keepdim=True) < dark).float()
+    pool = F.max_pool2d if images.ndim == 4 else F.max_pool3d
+    in_plane = (0,) * (images.ndim - 4) + (margin, margin)
+    return 1 - pool(outside, tuple(2 * m + 1 for m in in_plane), 1, in_plane)
 
 
 def branch(dims: int, inputs: int, outputs: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from semiseg.contract import assert_equal, tiny_task
 from semiseg.losses import one_hot
 from semiseg.method import Batch, Progress, predict
-from semiseg.methods.shape_guided import Discriminator, ShapeGuided, as_classes, smooth
+from semiseg.methods.shape_guided import Discriminator, ShapeGuided
 
 REGIONS = Progress(0, 10, "regions")
 
@@ -18,10 +18,24 @@ REGIONS = Progress(0, 10, "regions")
 def random_batch(task, labels=None):
     """Images in every view, and masks of other data in the stream."""
     generator = torch.Generator().manual_seed(0)
-    views = {name: torch.rand(2, 1, *task.size, generator=generator) for name in ShapeGuided.views}
+    views = {name: 0.5 + torch.rand(2, 1, *task.size, generator=generator) / 2 for name in ShapeGuided.views}
+    views["plain"][:, :, ..., :5] = 0  # lies outside the field of view
     masks = torch.randint(task.classes, (3, *task.size), generator=generator) if labels is None else labels
     shapes = Batch({"plain": torch.zeros(3, 1, *task.size)}, masks)
     return Batch(views, torch.zeros(0, *task.size, dtype=torch.long), draw={"shapes": shapes}.__getitem__)
+
+
+def softened(masks):
+    """In plane, what lies beyond the border like the border."""
+    side, w = masks.shape[-1], np.exp(-0.5 * np.array([-1, 0, 1]) ** 2 / 0.85**2)
+    place = [[min(max(i + d, 0), side - 1) for d in (-1, 0, 1)] for i in range(side)]
+    found = np.zeros(masks.shape)
+    for i in range(side):
+        for j in range(side):
+            for a, di in enumerate(place[i]):
+                for b, dj in enumerate(place[j]):
+                    found[..., i, j] += w[a] * w[b] / w.sum() ** 2 * masks[..., di, dj]
+    return found
 
 
 def learning(method):
@@ -47,14 +61,18 @@ def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_cluster
     method.losses(batch, REGIONS)
     method.discriminator.requires_grad_(True).train()
     loss = method.adversary_losses(batch, REGIONS)["discriminator"]
-    real = method.discriminator(smooth(one_hot(batch["shapes"].labels, 3)[:, 1:])).double().detach().numpy()
+    masks = softened(one_hot(batch["shapes"].labels, 3)[:, 1:].numpy())
+    assert torch.equal(method.maps[:2] > 0, torch.arange(task.size[-1]).expand_as(method.maps[:2]) >= 7)  # 5 + margin
+    masks *= (method.maps[:3, :1] > 0).numpy()
+    masks = torch.from_numpy(masks).float()
+    real = method.discriminator(masks).double().detach().numpy()
     made = method.discriminator(method.maps).double().detach().numpy()
     expected = [-math.log(1 / (1 + math.exp(-x))) for x in real], [-math.log(1 / (1 + math.exp(x))) for x in made]
     assert loss.item() == pytest.approx(sum(map(np.mean, expected)) / 2, rel=1e-4)
     shown = []
     method.discriminator.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
     loss = method.adversary_losses(batch, REGIONS)["discriminator"]
-    torch.testing.assert_close(shown, [smooth(one_hot(batch["shapes"].labels, 3)[:, 1:]), method.maps])
+    torch.testing.assert_close(shown, [masks, method.maps])
     loss.backward()
     assert learning(method) == {"discriminator"}
     assert method.adversary_losses(batch, Progress(0, 10, "patches")) == {}
@@ -86,14 +104,16 @@ def test_the_network_learns_what_regions_say_by_how_sure_they_are(method, task):
     method.eval()
     loss = method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].item()
     vectors, clusters = (v.detach().double().flatten(2).numpy() for v in method.pixels(images))
+    field = (torch.arange(task.size[-1]).expand(task.size) >= 7).flatten().numpy()
     p = method.refined(images).logits.detach().double().softmax(1).flatten(2).numpy()
     q, w = np.zeros_like(p), np.zeros((len(p), p.shape[2]))
     for x in range(len(p)):
-        r = clusters[x] @ vectors[x].T
+        r = (clusters[x] * field) @ vectors[x].T
         r /= np.linalg.norm(r, axis=1, keepdims=True)
         e = np.exp(r @ vectors[x] / 0.02)
         leaning = e / e.sum(0)
-        q[x] = [leaning[2:].sum(0), leaning[0], leaning[1]]
+        q[x, 1:] = leaning[:2] * field
+        q[x, 0] = 1 - q[x, 1:].sum(0)
         w[x] = 1 + (leaning * np.log(leaning)).sum(0) / math.log(5)
     assert w.sum() > 1  # less would be taken for 1
     crossed = -(w[:, None] * q * np.log(p)).sum() / w.sum()
@@ -103,7 +123,8 @@ def test_the_network_learns_what_regions_say_by_how_sure_they_are(method, task):
 
 
 def test_read_outs_say_probabilities_of_classes_at_the_size_of_the_image(method, task):
-    images = torch.rand(2, 1, *(side + 8 for side in task.size))
+    images = 0.5 + torch.rand(2, 1, *(side + 8 for side in task.size)) / 2
+    images[..., :6] = 0
     predictors = method.predictors()
     assert next(iter(predictors)) == "refined"
     clusters = method.eval().pixels(images)[1]
@@ -112,35 +133,17 @@ def test_read_outs_say_probabilities_of_classes_at_the_size_of_the_image(method,
         assert logits.shape == (2, 3, *images.shape[2:])
         if name != "refined":
             torch.testing.assert_close(logits.exp().sum(1), torch.ones_like(logits[:, 0]))
+            assert logits.argmax(1)[..., :8].max() == 0  # outside the field of view
     said = predict(predictors["map"], images).logits.softmax(1)
-    torch.testing.assert_close(said[:, 1:], clusters[:, :2])
+    torch.testing.assert_close(said[:, 1:, ..., 8:], clusters[:, :2, ..., 8:])
 
 
 def test_a_read_out_of_one_image_does_not_depend_on_others(method, task):
-    images = torch.rand(3, 1, *task.size)
+    images = 0.5 + torch.rand(3, 1, *task.size) / 2
     regions = method.predictors()["regions"]
     torch.testing.assert_close(
         predict(regions, images).logits[1:2], predict(regions, images[1:2]).logits, atol=1e-3, rtol=0
     )
-
-
-def test_the_first_clusters_are_classes_and_the_rest_is_background():
-    clusters = torch.rand(2, 5, 3, 3).softmax(1)
-    found = as_classes(clusters, 3)
-    torch.testing.assert_close(found[:, 0], clusters[:, 2] + clusters[:, 3] + clusters[:, 4])
-    assert torch.equal(found[:, 1:], clusters[:, :2])
-
-
-def test_masks_are_smoothed_along_every_axis_and_not_darkened_at_the_border():
-    masks = torch.rand(1, 1, 4, 5)
-    m, expected = masks[0, 0].double().numpy(), np.zeros((4, 5))
-    for i in range(4):
-        for j in range(5):
-            for di, u in ((-1, 1), (0, 2), (1, 1)):
-                for dj, v in ((-1, 1), (0, 2), (1, 1)):
-                    expected[i, j] += u * v / 16 * m[min(max(i + di, 0), 3), min(max(j + dj, 0), 4)]
-    np.testing.assert_allclose(smooth(masks)[0, 0].numpy(), expected, rtol=1e-5)
-    assert torch.equal(smooth(torch.ones(2, 3, 4, 4, 1)), torch.ones(2, 3, 4, 4, 1))
 
 
 def test_the_discriminator_is_not_linear_and_reads_maps_of_any_size():

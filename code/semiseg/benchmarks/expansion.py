@@ -15,7 +15,7 @@ from semiseg.registry import Methods
 from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
 from semiseg.tasks import DEFAULT
 
-ALL = "all"  # in the list of methods: every method of segmentation that is not listed by itself
+ALL = "all"  # in the list of methods: those of segmentation that are not listed by themselves and need no other data
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
     variants = settings.variants()  # refuses what makes no sense, before names are looked for
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
-        every = [name for name, method in found.items() if method.learns == DEFAULT]
+        every = [
+            name
+            for name, method in found.items()
+            if method.learns == DEFAULT and not any(stream.data for stream in method.streams(method.Config()))
+        ]
         names = dict.fromkeys(n for name in names for n in (every if name == ALL else [name]))
     variants = settings.variants(names)
     for name in names:
