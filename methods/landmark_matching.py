@@ -32,7 +32,7 @@ class LandmarkMatching(Method):
     title = "Landmark Matching"
     paper = Paper(
         "Unsupervised Local Discrimination for Medical Images",
-        "Chen, Wang, Li, Peng, Meng and Wang",
+        "Chen, Wang, Wang, Li, Fang, Li, Bai, Peng, Meng and Wang",
         "IEEE TPAMI 2023",
     )
     learns = "localization"
