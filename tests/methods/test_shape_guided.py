@@ -25,19 +25,6 @@ def random_batch(task, labels=None):
     return Batch(views, torch.zeros(0, *task.size, dtype=torch.long), draw={"shapes": shapes}.__getitem__)
 
 
-def softened(masks):
-    """In plane, what lies beyond the border like the border."""
-    side, w = masks.shape[-1], np.exp(-0.5 * np.array([-1, 0, 1]) ** 2 / 0.85**2)
-    place = [[min(max(i + d, 0), side - 1) for d in (-1, 0, 1)] for i in range(side)]
-    found = np.zeros(masks.shape)
-    for i in range(side):
-        for j in range(side):
-            for a, di in enumerate(place[i]):
-                for b, dj in enumerate(place[j]):
-                    found[..., i, j] += w[a] * w[b] / w.sum() ** 2 * masks[..., di, dj]
-    return found
-
-
 def learning(method):
     """Parameters by the part of the method that they belong to, once there was a backward pass."""
     return {name for name, part in method.named_children() for p in part.parameters() if p.grad is not None}
@@ -56,12 +43,12 @@ def test_clusters_are_pushed_towards_real_masks_and_the_discriminator_stays_froz
     assert learning(method) == {"pixels"}
 
 
-def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_clusters_no_gradient(method, task):
+def test_the_discriminator_learns_from_masks_and_maps_in_the_field_of_view_and_gives_clusters_no_gradient(method, task):
     batch = random_batch(task)
     method.losses(batch, REGIONS)
     method.discriminator.requires_grad_(True).train()
     loss = method.adversary_losses(batch, REGIONS)["discriminator"]
-    masks = softened(one_hot(batch["shapes"].labels, 3)[:, 1:].numpy())
+    masks = one_hot(batch["shapes"].labels, 3)[:, 1:].numpy()
     assert torch.equal(method.maps[:2] > 0, torch.arange(task.size[-1]).expand_as(method.maps[:2]) >= 7)  # 5 + margin
     masks *= (method.maps[:3, :1] > 0).numpy()
     masks = torch.from_numpy(masks).float()
@@ -158,3 +145,18 @@ def test_the_discriminator_is_not_linear_and_reads_maps_of_any_size():
 def test_fewer_clusters_than_classes_become_as_many(task):
     method = ShapeGuided(task, ShapeGuided.Config(clusters=2))
     assert method.pixels(F.pad(torch.zeros(1, 1, *task.size), (0, 0)))[1].shape[1] == task.classes
+
+
+def test_the_discriminator_sees_masks_softened_in_plane_and_not_darkened_at_the_border(method, task):
+    shown = []
+    method.discriminator.features.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    masks = torch.rand(2, 2, *task.size)
+    method.discriminator(masks)
+    side, reach = task.size[-1], range(-2, 3)
+    w = np.exp(-0.5 * np.array(reach) ** 2.0)
+    w, expected = np.outer(w, w) / w.sum() ** 2, np.zeros(masks.shape)
+    place = [[min(max(i + d, 0), side - 1) for d in reach] for i in range(side)]
+    for i in range(side):
+        for j in range(side):
+            expected[..., i, j] = (w * masks.numpy()[..., place[i], :][..., place[j]]).sum((-1, -2))
+    np.testing.assert_allclose(shown[0].numpy(), expected, atol=1e-5)
