@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from semiseg.contract import assert_equal, tiny_task
+from semiseg.discrimination import turned
 from semiseg.losses import one_hot
 from semiseg.method import Batch, Progress, predict
 from semiseg.methods.shape_guided import Discriminator, ShapeGuided
@@ -65,6 +66,17 @@ def test_the_discriminator_learns_from_masks_and_maps_in_the_field_of_view_and_g
     assert method.adversary_losses(batch, Progress(0, 10, "patches")) == {}
 
 
+def test_the_field_of_view_is_turned_as_the_second_view_is(method, task):
+    batch = random_batch(task)
+    torch.manual_seed(1)
+    moves = method.read(batch).moves
+    torch.manual_seed(1)
+    method.losses(batch, REGIONS)
+    inside = (torch.arange(task.size[-1]) >= 7).float().expand(2, 1, *task.size)
+    assert not torch.equal(turned(inside, moves), inside)
+    assert torch.equal(method.maps[2:, :1] > 0, turned(inside, moves) > 0)
+
+
 def test_other_masks_change_what_the_discriminator_learns_and_nothing_else_does_so(method, task):
     first, second = (random_batch(task, torch.full((3, *task.size), value)) for value in (0, 1))
     losses = []
@@ -120,7 +132,7 @@ def test_read_outs_say_probabilities_of_classes_at_the_size_of_the_image(method,
         assert logits.shape == (2, 3, *images.shape[2:])
         if name != "refined":
             torch.testing.assert_close(logits.exp().sum(1), torch.ones_like(logits[:, 0]))
-            assert logits.argmax(1)[..., :8].max() == 0  # outside the field of view
+            assert logits[:, 1:, ..., :8].exp().max() < 1e-6  # outside the field of view
     said = predict(predictors["map"], images).logits.softmax(1)
     torch.testing.assert_close(said[:, 1:, ..., 8:], clusters[:, :2, ..., 8:])
 
