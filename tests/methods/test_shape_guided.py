@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from semiseg.contract import assert_equal, tiny_task
+from semiseg.discrimination import turned
 from semiseg.losses import one_hot
 from semiseg.method import Batch, Progress, predict
 from semiseg.methods.shape_guided import Discriminator, ShapeGuided
@@ -23,19 +24,6 @@ def random_batch(task, labels=None):
     masks = torch.randint(task.classes, (3, *task.size), generator=generator) if labels is None else labels
     shapes = Batch({"plain": torch.zeros(3, 1, *task.size)}, masks)
     return Batch(views, torch.zeros(0, *task.size, dtype=torch.long), draw={"shapes": shapes}.__getitem__)
-
-
-def softened(masks):
-    """In plane, what lies beyond the border like the border."""
-    side, w = masks.shape[-1], np.exp(-0.5 * np.array([-1, 0, 1]) ** 2 / 0.85**2)
-    place = [[min(max(i + d, 0), side - 1) for d in (-1, 0, 1)] for i in range(side)]
-    found = np.zeros(masks.shape)
-    for i in range(side):
-        for j in range(side):
-            for a, di in enumerate(place[i]):
-                for b, dj in enumerate(place[j]):
-                    found[..., i, j] += w[a] * w[b] / w.sum() ** 2 * masks[..., di, dj]
-    return found
 
 
 def learning(method):
@@ -56,12 +44,12 @@ def test_clusters_are_pushed_towards_real_masks_and_the_discriminator_stays_froz
     assert learning(method) == {"pixels"}
 
 
-def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_clusters_no_gradient(method, task):
+def test_the_discriminator_learns_from_masks_and_maps_in_the_field_of_view_and_gives_clusters_no_gradient(method, task):
     batch = random_batch(task)
     method.losses(batch, REGIONS)
     method.discriminator.requires_grad_(True).train()
     loss = method.adversary_losses(batch, REGIONS)["discriminator"]
-    masks = softened(one_hot(batch["shapes"].labels, 3)[:, 1:].numpy())
+    masks = one_hot(batch["shapes"].labels, 3)[:, 1:].numpy()
     assert torch.equal(method.maps[:2] > 0, torch.arange(task.size[-1]).expand_as(method.maps[:2]) >= 7)  # 5 + margin
     masks *= (method.maps[:3, :1] > 0).numpy()
     masks = torch.from_numpy(masks).float()
@@ -76,6 +64,17 @@ def test_the_discriminator_learns_from_softened_masks_and_maps_and_gives_cluster
     loss.backward()
     assert learning(method) == {"discriminator"}
     assert method.adversary_losses(batch, Progress(0, 10, "patches")) == {}
+
+
+def test_the_field_of_view_is_turned_as_the_second_view_is(method, task):
+    batch = random_batch(task)
+    torch.manual_seed(1)
+    moves = method.read(batch).moves
+    torch.manual_seed(1)
+    method.losses(batch, REGIONS)
+    inside = (torch.arange(task.size[-1]) >= 7).float().expand(2, 1, *task.size)
+    assert not torch.equal(turned(inside, moves), inside)
+    assert torch.equal(method.maps[2:, :1] > 0, turned(inside, moves) > 0)
 
 
 def test_other_masks_change_what_the_discriminator_learns_and_nothing_else_does_so(method, task):
@@ -133,7 +132,7 @@ def test_read_outs_say_probabilities_of_classes_at_the_size_of_the_image(method,
         assert logits.shape == (2, 3, *images.shape[2:])
         if name != "refined":
             torch.testing.assert_close(logits.exp().sum(1), torch.ones_like(logits[:, 0]))
-            assert logits.argmax(1)[..., :8].max() == 0  # outside the field of view
+            assert logits[:, 1:, ..., :8].exp().max() < 1e-6  # outside the field of view
     said = predict(predictors["map"], images).logits.softmax(1)
     torch.testing.assert_close(said[:, 1:, ..., 8:], clusters[:, :2, ..., 8:])
 
@@ -158,3 +157,18 @@ def test_the_discriminator_is_not_linear_and_reads_maps_of_any_size():
 def test_fewer_clusters_than_classes_become_as_many(task):
     method = ShapeGuided(task, ShapeGuided.Config(clusters=2))
     assert method.pixels(F.pad(torch.zeros(1, 1, *task.size), (0, 0)))[1].shape[1] == task.classes
+
+
+def test_the_discriminator_sees_masks_softened_in_plane_and_not_darkened_at_the_border(method, task):
+    shown = []
+    method.discriminator.features.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    masks = torch.rand(2, 2, *task.size)
+    method.discriminator(masks)
+    side, reach = task.size[-1], range(-2, 3)
+    w = np.exp(-0.5 * np.array(reach) ** 2.0)
+    w, expected = np.outer(w, w) / w.sum() ** 2, np.zeros(masks.shape)
+    place = [[min(max(i + d, 0), side - 1) for d in reach] for i in range(side)]
+    for i in range(side):
+        for j in range(side):
+            expected[..., i, j] = (w * masks.numpy()[..., place[i], :][..., place[j]]).sum((-1, -2))
+    np.testing.assert_allclose(shown[0].numpy(), expected, atol=1e-5)
