@@ -44,7 +44,9 @@ def test_a_benchmark_of_all_goes_on_with_the_rest_and_says_so(called, tmp_path, 
 def test_all_leaves_out_the_broken_one(tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0")
     settings = BenchmarkSettings(name="b", dataset="d", methods=("all",))
-    assert set(resolve(settings, find_methods(tmp_path)).methods) == set(find_methods())
+    found = find_methods(tmp_path)
+    assert "broken" in found.broken
+    assert set(resolve(settings, found).methods) == set(resolve(settings, find_methods()).methods)
 
 
 def test_asking_for_the_broken_one_gives_the_reason(called, tmp_path):

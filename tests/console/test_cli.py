@@ -557,7 +557,17 @@ def test_lists_for_scripts(root, capfd):
     assert call("methods", "--json") == 0
     methods = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert {"supervised", "mean_teacher", "mutual_exemplar"} <= set(methods)
-    assert set(methods["cps"]) == {"name", "kind", "title", "networks", "venue", "paper", "paper_title", "file"}
+    assert set(methods["cps"]) == {
+        "name",
+        "kind",
+        "learns",
+        "title",
+        "networks",
+        "venue",
+        "paper",
+        "paper_title",
+        "file",
+    }
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
     for listed in ("methods", "networks"):
         assert call(listed) == 0
@@ -566,7 +576,7 @@ def test_lists_for_scripts(root, capfd):
     assert call("datasets", "--json") == 0
     datasets = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
     assert datasets["tiny"] | {"licence": "", "page": ""} == {
-        "name": "tiny", "state": "ready", "cases": 10, "classes": 3, "licence": "", "task": "Tiny boxes", "page": "",
+        "name": "tiny", "state": "ready", "cases": 10, "classes": 3, "licence": "", "task": "Tiny cases", "page": "",
         "citation": "", "layout": "", "groups": "case", "masks": "",
     }  # fmt: skip
     assert "Antonelli" in datasets["msd_heart"]["citation"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from commands import call, in_this_process
-from semiseg.console import running
 from semiseg.console.preparing import next_command
 from semiseg.executors import local
 
@@ -22,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.delenv("SEMISEG_DATA", raising=False)
     monkeypatch.setattr(local.Local, "carry_out", in_this_process)
-    monkeypatch.setattr(running, "report", lambda results: None)  # has tests of its own, and takes its time
+    monkeypatch.setattr("semiseg.report.report", lambda results: None)  # has tests of its own, and takes its time
     return tmp_path / "what I have"
 
 

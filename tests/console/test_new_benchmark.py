@@ -13,7 +13,6 @@ from commands import call, carried_out, in_this_process
 from semiseg.benchmarks.expansion import expand
 from semiseg.benchmarks.proposal import LEAST, MOST, Pace, budget, fractions, seconds, set_up
 from semiseg.console import new_benchmark as command
-from semiseg.console import running
 from semiseg.contract import tiny_dataset
 from semiseg.data.census import Outline, count_classes
 from semiseg.data.splits import make_splits
@@ -71,7 +70,7 @@ def test_the_file_runs_as_it_is_and_what_comes_next_is_printed(dims, capfd, monk
     (following,) = re.findall(r"Next: semiseg (.*)", out)
     assert "splits" not in {path.name for path in Path("benchmarks").iterdir()}, "nothing is frozen by looking"
     less = ["--device", "cpu", "--methods", "supervised", "--labels", "50%", "--folds", "0"]
-    monkeypatch.setattr(running, "report", lambda _: None)  # takes longer than all of this
+    monkeypatch.setattr("semiseg.report.report", lambda _: None)  # takes longer than all of this
     assert call(*shlex.split(following), *less, "--set", "training.steps=1", "--set", "training.size=[16,16]") == 0
     assert carried_out == ["runs/supervised/labels-50/fold-0/seed-0"]
 

@@ -110,7 +110,7 @@ def test_a_run_that_ends_leaves_one_line_and_no_bar(watch, tmp_path):
         lease.show(**PACE)
         with display:
             until(lambda: display.display.bars)
-            display.end(done, {"status": "finished", "metrics": {"dice": 0.5}, "seconds": 40.0})
+            display.end(done, {"status": "finished", "data": {}, "metrics": {"dice": 0.5}, "seconds": 40.0})
             assert not display.display.bars
             assert re.search("All runs .*2/3 .*80 s left", shown(display))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Results, Run, fold_scores, read_results
+from semiseg.report.summary import Results, Run, read_results, run_scores
 from semiseg.report.wording import kept_because, notes, share_of
 
 PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # of run.json, beside its settings
@@ -27,7 +27,7 @@ def earlier_results(results: Results, against: str | None) -> Results | None:
 def changes_table(earlier: Results, results: Results) -> Table:
     """Dice of every method then and now, over the runs (fold and seed) that both folders have finished."""
     titles = {entry.name: entry.title for content in (earlier, results) for entry in content.entries}
-    dice = [fold_scores(content.cases, ["seed"])[content.primary.name] for content in (earlier, results)]
+    dice = [run_scores(content.cases)[content.primary.name] for content in (earlier, results)]
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for labels in [*results.amounts, *(amount for amount in earlier.amounts if amount not in results.amounts)]:

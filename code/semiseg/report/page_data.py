@@ -10,7 +10,7 @@ from semiseg.labels import Labels, in_words
 from semiseg.metrics import Metric
 from semiseg.report.provenance import not_started
 from semiseg.report.significance import ENOUGH, corrected_t_test
-from semiseg.report.summary import KEY, Results, Run, fold_scores
+from semiseg.report.summary import KEY, Results, Run, fold_scores, run_scores
 from semiseg.report.wording import (
     count_of_folds,
     data_title,
@@ -117,8 +117,7 @@ def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> di
         return shared.setdefault(told, len(shared))
 
     columns = [*KEY, "status", "reason", "kept", "seconds", "identity", "commit", "environment", "warnings", "scores"]
-    means = fold_scores(results.cases, ["seed"]).reindex(columns=[metric.name for metric in metrics])
-    means = means.reorder_levels(KEY)
+    means = run_scores(results.cases).reindex(columns=[metric.name for metric in metrics])
     by_run: dict[Any, Any] = dict(zip(means.index, means.to_numpy(), strict=True))
     rows: list[list[Any]] = []
     for run in sorted(results.finished + results.unfinished, key=lambda r: str(r.folder)):

@@ -175,16 +175,16 @@ def primary_scores(cases: pd.DataFrame) -> pd.Series:
     return column
 
 
-def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Every metric per method, amount of labels, value of `by` and fold.
-
-    A run's score is the mean over its cases (of ranks the median), then over foreground classes; the seeds of a fold
-    are averaged.
-    """
+def run_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Every metric per run and value of `by`: the mean over its cases (of ranks the median), then over classes."""
     summaries = {name: all_metrics()[name].summary for name in score_names(cases)}
     scores = cases.groupby(list(dict.fromkeys([*KEY, *by, "class"]))).agg(summaries)
-    scores = scores.groupby(list(dict.fromkeys([*KEY, *by]))).mean()
-    return scores.groupby(["method", "labels", *by, "fold"]).mean()
+    return scores.groupby([*KEY, *by]).mean()
+
+
+def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """The same per method, amount of labels, value of `by` and fold, whose seeds are averaged."""
+    return run_scores(cases, by).groupby(["method", "labels", *by, "fold"]).mean()
 
 
 def fold_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:

@@ -118,7 +118,7 @@ def build_method(
 ) -> Method:
     """A method ready to be trained, or a message that says why it cannot be."""
     training, asked = spec.training, dataset.info.task
-    if method.learns != asked and not isinstance(spec, StartSpec):
+    if method.learns not in ("", asked) and not isinstance(spec, StartSpec):
         raise UserError(
             f"{spec.implementation} learns {method.learns}, and {dataset.info.name} is for {asked}; `semiseg methods` "
             "says what each method learns."
