@@ -2,14 +2,16 @@
 
 import pytest
 
+from semiseg import tasks
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
+from semiseg.metrics import Metric
 from semiseg.registry import find_methods
 from semiseg.settings import RunSpec, TrainingSettings
-from semiseg.tasks import TaskKind, task_kind
+from semiseg.tasks import TaskKind, all_metrics, task_kind
 from semiseg.training.assembly import build_method
 
-TASKS = ("segmentation", "localization")
+TASKS = ("segmentation", "localization", "alignment")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -18,6 +20,36 @@ def test_methods_are_compared_by_a_share_that_is_better_when_higher(name):
     assert isinstance(kind, TaskKind)
     assert kind.name == name
     assert (kind.primary.better, kind.primary.scale) == ("higher", 100)
+
+
+def test_no_two_tasks_have_a_metric_of_one_name():
+    names = [metric.name for task in TASKS for metric in task_kind(task).metrics]
+    assert len(set(names)) == len(names)
+    assert set(names) == set(all_metrics())
+
+
+def test_a_task_of_a_package_of_one_s_own_is_found(monkeypatch):
+    class Counting(type(task_kind("segmentation"))):
+        name = "counting"
+        metrics = (Metric("exact", "Exact", "higher"),)
+
+    class Entry:
+        name = "counting"
+
+        def load(self):
+            return Counting
+
+    monkeypatch.setattr(tasks, "entry_points", lambda group: [Entry()] if group == "semiseg.tasks" else [])
+    caches = tasks.task_kind, tasks._finders, tasks.all_metrics
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        assert task_kind("counting").primary.title == "Exact"
+        assert "exact" in all_metrics()
+    finally:
+        monkeypatch.undo()
+        for cached in caches:
+            cached.cache_clear()
 
 
 def test_an_unknown_task_names_those_that_there_are():
