@@ -53,6 +53,7 @@ def test_tables_plots_and_page_speak_of_the_task_s_own_metrics(tmp_path, task):
     report(tmp_path)
     written = [*(tmp_path / "tables").glob("*.md"), *(tmp_path / "tables").glob("*.tex"), tmp_path / "index.html"]
     assert len(written) > 8
+    assert f"semi-supervised {task}" in (tmp_path / "index.html").read_text()
     for file in written:
         text = file.read_text()
         page = text.split("<script>")[0] if file.suffix == ".html" else text
