@@ -66,8 +66,10 @@ class LandmarkMatching(Method):
             self.image.copy_(support.images())
             self.points.copy_(support.labels[0])
         config = self.config
-        views = batch[OTHERS].images("weak"), batch[OTHERS].images("strong")
-        return self.pixels.compare(*views, config.patches, config.temperature, turns=False).losses
+        others = batch[OTHERS]
+        return self.pixels.compare(
+            others.images("weak"), others.images("strong"), config.patches, config.temperature, turns=False
+        ).losses
 
     def predictors(self) -> dict[str, nn.Module]:
         config, longest = self.config, max(self.task.size)

@@ -14,7 +14,7 @@ from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
 from semiseg.data.scale import relative
 from semiseg.data.splits import Partition
-from semiseg.data.store import POINTS, Dataset
+from semiseg.data.store import POINTS, TELLING, Dataset
 from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 
@@ -176,8 +176,8 @@ class TrainingSet:
 
 def _field(dataset: Dataset, case: str, name: str) -> np.ndarray | str:
     """A field of a case, unless it is what unlabelled cases must not show."""
-    if name == POINTS:
-        raise UserError(f"{dataset.info.name}: {name} are labels, which `batch.labels` shows; no field of a batch.")
+    if name in TELLING:
+        raise UserError(f"{dataset.info.name}: {name} says what a label says; of labels, a batch shows `batch.labels`.")
     return dataset.field(case, name)
 
 
