@@ -85,6 +85,20 @@ class TaskKind(ABC):
         """
 
     @abstractmethod
+    def evaluate(
+        self, method: "Method", dataset: Dataset, cases: Iterable[str], device: "torch.device", precision: str
+    ) -> Evaluation:
+        """Score cases with every predictor of a method, of which the first is the reported one."""
+
+    def picture(self, network: "nn.Module", images: "Tensor") -> "Tensor | None":
+        """What a network makes of training images, (batch, 1, *space) within [0, 1], to be logged; None for nothing."""
+        return None
+
+
+class CaseByCase(TaskKind):
+    """A task whose cases are scored one by one, as most are."""
+
+    @abstractmethod
     def predict(
         self,
         predictors: "Sequence[nn.Module]",
@@ -103,10 +117,6 @@ class TaskKind(ABC):
     def masks(self, dataset: Dataset, case: str, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The reference and a prediction as class indices (*space), to be looked at."""
 
-    def picture(self, network: "nn.Module", images: "Tensor") -> "Tensor | None":
-        """What a network makes of training images, (batch, 1, *space) within [0, 1], to be logged; None for nothing."""
-        return None
-
     def rows(self, dataset: Dataset, case: str, prediction: np.ndarray) -> list[dict[str, Any]]:
         """The scores with the case's name and group."""
         group = dataset.records[case].group
@@ -115,10 +125,7 @@ class TaskKind(ABC):
     def evaluate(
         self, method: "Method", dataset: Dataset, cases: Iterable[str], device: "torch.device", precision: str
     ) -> Evaluation:
-        """Score cases with every predictor of a method, of which the first is the reported one.
-
-        While one case is predicted, the one before is measured.
-        """
+        """While one case is predicted, the one before is measured."""
         result, predictors = Evaluation(), method.predictors()
         distinct = list(dict.fromkeys(predictors.values()))  # an exemplar is one of the others
 

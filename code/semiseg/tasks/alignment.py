@@ -14,7 +14,7 @@ from semiseg.texts import REGIONS, STUDY, TEXT, sentences
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from semiseg.method import Method, Task
 
@@ -49,20 +49,6 @@ class Alignment(TaskKind):
     dims = (2,)
     has_labels = False
     example_classes = ("background", *DIRECTIONS[:2])
-
-    def predict(
-        self, predictors: "Sequence[nn.Module]", image: np.ndarray, task: "Task", device: "torch.device", precision: str
-    ) -> list[np.ndarray]:
-        """No case says anything without the others."""
-        raise NotImplementedError
-
-    def scores(self, dataset: Dataset, case: str, prediction: np.ndarray) -> list[dict[str, Any]]:
-        """Likewise."""
-        raise NotImplementedError
-
-    def masks(self, dataset: Dataset, case: str, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise."""
-        raise NotImplementedError
 
     def evaluate(
         self, method: "Method", dataset: Dataset, cases: Iterable[str], device: "torch.device", precision: str

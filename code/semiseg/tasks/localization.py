@@ -9,7 +9,7 @@ from semiseg.data.cropping import region
 from semiseg.data.store import POINTS, Case, Dataset
 from semiseg.errors import UserError
 from semiseg.metrics import Metric
-from semiseg.tasks import TaskKind
+from semiseg.tasks import CaseByCase
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ WITHIN = (2.0, 2.5, 3.0, 4.0)  # in the unit of the spacing, which is mm in the 
 DISC = 0.012  # radius of a landmark in a picture, as a share of the longer side
 
 
-class Localization(TaskKind):
+class Localization(CaseByCase):
     """Class k is landmark k. A predictor gives an `Output` whose logits of class k are highest where landmark k is."""
 
     name = "localization"

@@ -7,7 +7,7 @@ import numpy as np
 
 from semiseg.data.store import Case, Dataset
 from semiseg.metrics import TABLE, class_metrics
-from semiseg.tasks import TaskKind
+from semiseg.tasks import CaseByCase
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from semiseg.method import Task
 
 
-class Segmentation(TaskKind):
+class Segmentation(CaseByCase):
     """A predictor gives an `Output` with logits of all classes for every pixel."""
 
     name = "segmentation"

@@ -11,7 +11,7 @@ from semiseg.data.cropping import region
 from semiseg.data.scale import from_training, to_training
 from semiseg.data.store import Dataset
 from semiseg.method import Ensemble, Method, Task, predict
-from semiseg.tasks import task_kind
+from semiseg.tasks import CaseByCase, task_kind
 from semiseg.training.precision import autocast
 
 SLICES_AT_ONCE = 64
@@ -28,6 +28,7 @@ def evaluate_selected(
     """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
     network, rows = next(iter(method.predictors().values())), []
     kind = task_kind(dataset.info.task)
+    assert isinstance(kind, CaseByCase)  # rules look at cases
     for rule, weights in selected.items():
         network.load_state_dict(weights)
         for case in cases:
