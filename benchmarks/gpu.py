@@ -1,8 +1,9 @@
 """Tells what a GPU makes of the steps, in one go: times, kernels, waits of the host, variants, and a grid of a paper.
 
 For each method it takes as many steps as a block of `speed.py` in every variant, in turns: as they are (`own`), in
-plain memory layout, with an optimizer that is not fused, with compiled networks, and with compiled networks in CUDA
-graphs; what the compilation costs is paid before, and `after` says how many steps pay it back. Below the table stand
+plain memory layout, with an optimizer that is not fused, with the convolutions that cuDNN finds fastest when it tries
+all, with compiled networks, and with compiled networks in CUDA graphs; what trying and compiling costs is paid before,
+and `after` says how many steps pay it back. Below the table stand
 the hours of a grid of three label fractions and five folds. `throughput.py --device cuda` counts the steps of several
 runs on one GPU. No figure of a GPU stands in the documentation yet. On a CPU everything runs, too, for a test.
 
@@ -60,6 +61,7 @@ VARIANTS: dict[str, Callable[[Trainer], None]] = {
     "own": lambda trainer: None,
     "plain layout": plain_layout,
     "unfused": unfused,
+    "tried": lambda trainer: None,
     "compiled": compiled,
     "graphs": lambda trainer: compiled(trainer, "reduce-overhead"),
 }
@@ -71,7 +73,7 @@ def measure(bench: Bench, method: str, variants: list[str], trace: Path | None) 
     for variant in variants:
         trainer, _ = bench.trainer(method, f"{method}, {variant}")
         VARIANTS[variant](trainer)
-        blocks[variant] = take_block(trainer)
+        blocks[variant] = take_block(trainer, tries=variant == "tried")
         began = time.perf_counter()
         for _ in range(3):  # compiles, and records graphs
             blocks[variant]()
@@ -99,11 +101,12 @@ def measure(bench: Bench, method: str, variants: list[str], trace: Path | None) 
     return steps
 
 
-def take_block(trainer: Trainer) -> Callable[[], None]:
+def take_block(trainer: Trainer, tries: bool) -> Callable[[], None]:
     """A block of steps in the middle of a training."""
     numbers, stage = itertools.count(TOTAL // 2 - 1), [*trainer.plan.stages][-1]
 
     def block() -> None:
+        torch.backends.cudnn.benchmark = tries
         for _ in range(BLOCK):
             trainer.step(Progress(next(numbers), TOTAL, stage))
 

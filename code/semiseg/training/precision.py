@@ -10,7 +10,12 @@ from semiseg.settings import TrainingSettings
 
 
 def place(module: nn.Module, dims: int, device: torch.device) -> nn.Module:
-    """Move a module to a device, in the memory layout in which convolutions are fastest."""
+    """Move a module to a device, in the memory layout in which convolutions are fastest.
+
+    From then on float32 means float32 on a GPU as on a CPU, and not what cuDNN puts in its place: TensorFloat-32, with
+    the mantissa of float16.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     layout = torch.channels_last if dims == 2 else torch.channels_last_3d
     return module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
