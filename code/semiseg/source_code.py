@@ -25,8 +25,9 @@ def method_code(method: type) -> tuple[str, ...]:
 def module_code(module: str) -> tuple[str, ...]:
     """The text of a plug-in's module and of what it imports beside the engine.
 
-    That is the methods, the plug-in's own package, and modules of the user's that nobody installed. Asked for
-    right after the import, it is the text that this process carries out, whatever becomes of the files.
+    That is the methods, the plug-in's own package, and modules of the user's that nobody installed, with
+    `pip install --target` neither. Asked for right after the import, it is the text that this process carries out,
+    whatever becomes of the files.
     """
     library = Path(sysconfig.get_path("stdlib")).resolve()
     home = module.partition(".")[0]
@@ -43,11 +44,18 @@ def module_code(module: str) -> tuple[str, ...]:
             return False
         if spec is None:
             return False
-        place = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "built-in"))
+        package = next(iter(spec.submodule_search_locations or ()), None)
+        place = Path(package or spec.origin or "built-in")
         installed = {"site-packages", "dist-packages", "built-in", "frozen"} & set(place.parts)
-        return not installed and not place.resolve().is_relative_to(library)
+        return not installed and not _holds_distributions(place.parent) and not place.resolve().is_relative_to(library)
 
     return tuple(follow_imports([module], belongs).values())
+
+
+@functools.cache
+def _holds_distributions(folder: Path) -> bool:
+    """Whether an installer put packages into a folder, as it leaves a record of each beside them."""
+    return any(folder.glob("*.dist-info"))
 
 
 def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import semiseg.methods
+from semiseg import source_code
 from semiseg.contract import CPU, Interrupted, tiny_dataset
 from semiseg.data.protocol import Protocol
 from semiseg.data.splits import load_or_freeze
@@ -239,6 +240,27 @@ def test_code_that_a_method_imports_beside_the_engine_counts(tmp_path, monkeypat
     assert hash_with(unused="z = 2\n", part=files["part"] + "# a comment\n") == before
     assert hash_with(part=files["part"] + "x = 2\n") != before
     assert hash_with(deep="y = 2\n") != before
+
+
+@pytest.mark.parametrize("library", ["tool.py", "tool/__init__.py"])
+def test_a_library_is_no_code_of_a_method_wherever_it_was_installed(tmp_path, monkeypatch, library):
+    for folder in ("target", "target/tool", "own"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "target")  # filled by `pip install --target`
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    (tmp_path / "own" / "using.py").write_text("from tool import x\n" + PLUGIN.replace("WEIGHT", "1"))
+
+    def hash_with(text):
+        (tmp_path / "target" / library).write_text(text)
+        source_code._holds_distributions.cache_clear()
+        for name in ("using", "tool"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return code_hash(importlib.import_module("using").Edited)
+
+    assert hash_with("x = 1\n") != hash_with("x = 2\n")  # nobody installed it
+    (tmp_path / "target" / "tool-1.0.dist-info").mkdir()
+    assert hash_with("x = 1\n") == hash_with("x = 2\n")
 
 
 def test_a_method_that_builds_on_another_depends_on_its_code_too(tmp_path, monkeypatch):

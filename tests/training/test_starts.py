@@ -1,6 +1,7 @@
 """Starts: learned once for all runs of a fold, without labels, and part of what those runs are."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from semiseg.benchmarks.expansion import expand
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import survey
 from semiseg.contract import CPU, tiny_dataset
+from semiseg.data.store import DatasetInfo, write_dataset
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings
+from semiseg.tasks import task_kind
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.lease import claim
 from semiseg.training.places import Places
@@ -60,7 +63,7 @@ def edit(root, factor):
     (root / "plugins" / "brightness.py").write_text(PLUGIN.replace("FACTOR", factor))
 
 
-def benchmark(method="supervised", **start):
+def benchmark(method="supervised", /, **start):
     return BenchmarkSettings.model_validate({
         "name": "b", "dataset": "tiny", "labels": [0.25, 0.5], "folds": [0], "seeds": [0], "network": "unet_small",
         "methods": [{"begun": {"method": method, "start": "copied"}}],
@@ -105,6 +108,17 @@ def test_a_start_is_learned_once_for_all_runs_of_a_fold_with_the_steps_it_asks_f
     learned, steps = file.stat().st_mtime_ns, json.loads(file.read_text())["spec"]["training"]["steps"]
     assert execute(second, places, CPU)["status"] == "finished"
     assert (file.stat().st_mtime_ns, steps) == (learned, 3)
+
+
+def test_a_start_that_is_a_method_of_another_task_shows_what_that_task_shows(tmp_path):
+    kind = task_kind("segmentation")
+    cases = [replace(kind.example(n, 2), fields={"text": f"case {n}", "study": str(n)}) for n in range(10)]
+    about = ("tiny", "Tiny cases", "generated", kind.example_classes, "MIT", "generated")
+    (tmp_path / "data").mkdir()
+    write_dataset(tmp_path / "data" / "tiny.h5", DatasetInfo(*about, grouping="case", synthetic=True), cases)
+    places = Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits", None)
+    record = execute(expand(benchmark(method="image_text"), find_methods(None))[0], places, CPU)
+    assert record["status"] == "finished", record["reason"]
 
 
 def test_a_start_sees_all_training_images_and_no_test_image(places):

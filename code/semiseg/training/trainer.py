@@ -299,7 +299,7 @@ class Trainer:
             return
         images = batch.images(self.method.views[0])[-4:]
         with self._autocast():
-            picture = task_kind(self.data.task).picture(reported, images)
+            picture = task_kind(self.method.learns or self.data.task).picture(reported, images)
         if picture is None:
             return
         if images.ndim == 5:
