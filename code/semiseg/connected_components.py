@@ -5,7 +5,6 @@ from itertools import product
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 Region = tuple[slice, ...]
@@ -28,6 +27,8 @@ def largest_components(labels: Tensor, classes: int) -> Tensor:
 
 
 def _largest_on_host(labels: np.ndarray, classes: int) -> np.ndarray:
+    from scipy import ndimage  # takes 0.3 s, which who only asks how runs stand need not wait for
+
     kept, corners = np.zeros_like(labels), np.ones((3,) * (labels.ndim - 1))
     for image, target in zip(labels, kept, strict=True):
         for index in range(1, classes):

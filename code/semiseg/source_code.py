@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import tokenize
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType
@@ -89,16 +89,19 @@ def _text(name: str, file: Path) -> str:
     return _loaded.setdefault(module, file.read_text(encoding="utf-8"))
 
 
-def _imports(text: str, package: str) -> Iterator[str]:
+@functools.cache  # thirty methods share what they build on
+def _imports(text: str, package: str) -> list[str]:
     """What a module of a package imports, wherever in its text: modules, and names that may be modules."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 parts = alias.name.split(".")
-                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+                names += (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         elif isinstance(node, ast.ImportFrom):
             origin = resolve_name("." * node.level + (node.module or ""), package)
-            yield from (origin, *(f"{origin}.{alias.name}" for alias in node.names))
+            names += (origin, *(f"{origin}.{alias.name}" for alias in node.names))
+    return names
 
 
 @functools.cache  # a thousand runs share a few modules

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def identify(
     return Identity(
         settings,
         dataset.hash if dataset else "",
-        _hash(asdict(partition)) if partition else "",
+        _hash(vars(partition)) if partition else "",
         code_hash(method, (spec.network, *spec.config.values())) if method and spec.network in NETWORKS else "",
         file_hash(weights) if weights else "",
         start.hash if start and dataset and partition else "",
