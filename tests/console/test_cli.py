@@ -503,7 +503,7 @@ def test_an_embedded_benchmark_is_found_by_name_from_any_folder(root, refused):
     assert load_benchmark(find_benchmark(Path("acdc")), {}).dataset == "acdc"
     line = refused("run", "benchmarks/acdc.yaml")
     assert "benchmarks/acdc.yaml: no such file" in line
-    assert "acdc, cephalometric" in line
+    assert "acdc, acdc_ablations, cephalometric" in line
     edited(root, name="mine").rename(root / "acdc")
     assert load_benchmark(find_benchmark(Path("acdc")), {}).name == "mine", "a file goes before a name"
 
