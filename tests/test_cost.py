@@ -23,6 +23,19 @@ def test_cost_is_a_mean_over_runs_which_say_whether_they_shared_the_device(tmp_p
     assert len(table.columns) == 7, "parameters that no run counted have no columns"
 
 
+def test_seconds_of_different_processors_are_never_averaged(tmp_path):
+    for fold, (device, took) in enumerate([("cpu: a", 400), ("cuda: b", 40), ("cuda: b", 50), ("cuda: b", 60)]):
+        write_run(tmp_path, "ant", 0.05, fold, 0.6, seconds=took, environment={"device": device})
+    write_run(tmp_path, "slow", 0.05, 0, 0.6, seconds=500, environment={"device": "cpu: a"})
+    results = read_results(tmp_path)
+    table = cost_table(results)
+    assert [row[:4] for row in printed(table)] == [["Ant", "1", "3", "50.0"], ["Slow", "1", "0", "–"]]
+    assert any("cuda: b" in note for note in table.notes)
+    axes = quality_cost(results).axes[0]
+    assert "cuda: b" in axes.get_xlabel()
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"] == [[50]]
+
+
 def test_parameters_that_are_trained_and_those_at_test_time_are_told_apart(tmp_path):
     counted = {"trained": 2_345_678, "predicting": 1_200_000}
     write_run(tmp_path, "ant", 0.05, 0, 0.6)

@@ -189,6 +189,15 @@ def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results)
     assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Ant", "Zebra", "Full"]
 
 
+def test_a_variant_is_called_after_the_method_that_it_varies(tmp_path):
+    write_run(tmp_path, "ant", 0.05, 0, 0.6, title="Ant System")
+    for name in ("ant_as_published", "antless", "with_two_queens"):
+        write_run(tmp_path, name, 0.05, 0, 0.5, title=name)
+        retell(tmp_path, part="spec", pattern=f"{name}/*/*/*/run.json", implementation="ant")
+    titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
+    assert titles == {"Ant System", "Ant System (as published)", "antless", "with two queens"}
+
+
 def test_bold_goes_to_the_best_complete_semi_supervised_method(results):
     table = markdown(main_table(read_results(results)))
     assert "| Plain | 90.00 ± 0.00 | 90.00 ± 0.00 | – |" in table

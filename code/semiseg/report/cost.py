@@ -1,11 +1,11 @@
 """The table of what a method costs: networks, time, throughput, memory, and how many runs shared the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Entry, Results
+from semiseg.report.summary import Entry, Results, Run
 from semiseg.report.wording import notes
 
 PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json counts them, and in words
@@ -14,7 +14,9 @@ PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json
 def cost_table(results: Results) -> Table:
     """One row for each method, over all its finished runs."""
     entries = [entry for entry in results.entries if entry.role != "theirs"]
+    device, timed = on_one_processor(results.own)
     runs = {entry.name: [run.record for run in results.own if run.method == entry.name] for entry in entries}
+    times = {entry.name: [run.record for run in timed if run.method == entry.name] for entry in entries}
     counted = any(_parameters(record) for records in runs.values() for record in records)
     metered = any(record.get("attempt_joules") is not None for of in runs.values() for record in of)
     columns = {key: f"Parameters {what} (million)" for key, what in PARAMETERS.items() if counted}
@@ -24,11 +26,13 @@ def cost_table(results: Results) -> Table:
         ["Method", "Networks", *columns.values(), "Runs", "Seconds", "Images a second", "Memory (MB)"]
         + ["Energy (kJ)"] * metered
         + ["At once"],
-        [_row(entry, runs[entry.name], list(columns), metered) for entry in entries],
+        [_row(entry, runs[entry.name], times[entry.name], list(columns), metered) for entry in entries],
         [
             *notes(results, [], spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
             "all do. Seconds: of training, in all attempts; memory: the highest in a run.",
+            *[f"Of runs on {device} alone, which made most: seconds of others do not compare."]
+            * (len(timed) < len(results.own)),
             *["Energy: of all processors of the machine while the run's last attempt went on."] * metered,
             f"At once: how many runs shared the device, on which seconds depend; {ABSENT} where runs do not tell. "
             "Compare methods where it is the same for both, and the machine, too.",
@@ -36,17 +40,26 @@ def cost_table(results: Results) -> Table:
     )
 
 
-def _row(entry: Entry, records: list[dict[str, Any]], counts: list[str], metered: bool) -> list[Cell]:
-    environments = [record.get("environment") or {} for record in records]
+def on_one_processor(runs: Sequence[Run]) -> tuple[str, list[Run]]:
+    """The processor that carried out most of these runs, and all but those that say that another did."""
+    devices = [str((run.record.get("environment") or {}).get("device", "")) for run in runs]
+    most = max(filter(None, dict.fromkeys(devices)), key=devices.count, default="")
+    return most, [run for run, device in zip(runs, devices, strict=True) if device in ("", most)]
+
+
+def _row(
+    entry: Entry, records: list[dict[str, Any]], timed: list[dict[str, Any]], counts: list[str], metered: bool
+) -> list[Cell]:
+    environments = [record.get("environment") or {} for record in timed]
     return [
         entry.title,
         _counts({record["method"].get("networks") for record in records}, str),
         *(_millions(records, key) for key in counts),
-        len(records),
-        _mean(records, "seconds"),
-        _mean(records, "images_per_second"),
-        _mean(records, "peak_memory_mb"),
-        *[_mean(records, "attempt_joules", 1e-3)] * metered,
+        len(timed),
+        _mean(timed, "seconds"),
+        _mean(timed, "images_per_second"),
+        _mean(timed, "peak_memory_mb"),
+        *[_mean(timed, "attempt_joules", 1e-3)] * metered,
         _counts({environment.get("concurrency") for environment in environments}, str),
     ]
 

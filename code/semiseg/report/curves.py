@@ -13,8 +13,9 @@ from semiseg.report.wording import plot_heading
 
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart
 PER_ROW = 6  # small panels side by side
+FITTING = 24  # letters above a small panel; longer titles are smaller
 PANEL = (1.45, 1.1)  # inches of a small panel with its surroundings; a layout engine takes minutes for fifty of them
-LEFT, TITLE, HEADING, STEPS = 0.75, 0.42, 0.16, 0.42  # inches for the ticks, the data set, a share of labels, its steps
+LEFT, LINE, HEADING, STEPS = 0.75, 0.14, 0.16, 0.42  # inches: ticks, a line above all, a share of labels, its steps
 Losses = dict[tuple[str, Labels], pd.Series]  # by method and amount of labels, the smoothed loss at each step
 
 
@@ -60,8 +61,10 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
         for labels in amounts
     }
     rows = sum(ceil(len(shown) / PER_ROW) for shown in blocks.values())
-    width, height = LEFT + PANEL[0] * PER_ROW, TITLE + rows * PANEL[1] + len(blocks) * (HEADING + STEPS)
-    figure, style, top = Figure(figsize=(width, height)), looks(results.entries), height - TITLE
+    about = plot_heading(results)
+    margin = LINE * (len(about.splitlines()) + 1)
+    width, height = LEFT + PANEL[0] * PER_ROW, margin + rows * PANEL[1] + len(blocks) * (HEADING + STEPS)
+    figure, style, top = Figure(figsize=(width, height)), looks(results.entries), height - margin
     limits = _limits(
         [losses[entry.name, own] for shown in blocks.values() for entry, own in shown]
         + [losses[reference.name, labels] for labels in blocks if (reference.name, labels) in losses]
@@ -82,7 +85,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             loss = losses[entry.name, own]
             axes.plot(loss.index, loss, color=style[entry.name].color, linewidth=1.2)
             title = entry.title if own == labels else f"{entry.title}, {in_words(own)}"
-            axes.set_title(title, loc="left", fontsize=7, pad=3)
+            axes.set_title(title, loc="left", fontsize=7 * min(1, FITTING / len(title)), pad=3)
             axes.tick_params(
                 labelsize=6, which="both", labelleft=column == 0, labelbottom=place + PER_ROW >= len(shown)
             )
@@ -91,7 +94,7 @@ def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
             if place + PER_ROW >= len(shown):
                 axes.set_xlabel("Step", fontsize=7, labelpad=1)
         top -= ceil(len(shown) / PER_ROW) * PANEL[1] + STEPS
-    figure.suptitle(plot_heading(results), x=0.01, y=1 - 0.06 / height, ha="left")
+    figure.suptitle(about, x=0.01, y=1 - 0.06 / height, ha="left")
     return figure
 
 

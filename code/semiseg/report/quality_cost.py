@@ -8,13 +8,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semiseg.labels import in_words
+from semiseg.report.cost import on_one_processor
 from semiseg.report.style import looks
 from semiseg.report.summary import Results, Run, fold_statistics, lookup
 from semiseg.report.wording import plot_heading
 
 
 def quality_cost(results: Results) -> Figure | None:
-    """Dice against seconds of training, one panel per amount of labels; None where no run recorded them."""
+    """Dice against seconds of training, one panel per amount of labels; None where no run recorded them.
+
+    Seconds are those of the processor that carried out most runs.
+    """
+    device, timed = on_one_processor(results.own)
+    where = f" ({device})" if len(timed) < len(results.own) else ""
     amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
     scores, style = fold_statistics(results.cases), looks(results.entries)
     points = {
@@ -22,7 +28,7 @@ def quality_cost(results: Results) -> Figure | None:
             (entry, cost, 100 * found[0])
             for entry in results.entries
             if (found := lookup(scores, results.primary.name, entry.name, labels))
-            and not isnan(cost := seconds(results.cells[entry.name, labels]))
+            and not isnan(cost := seconds([run for run in timed if (run.method, run.labels) == (entry.name, labels)]))
         ]
         for labels in amounts
     }
@@ -38,7 +44,7 @@ def quality_cost(results: Results) -> Figure | None:
             shown[entry.title] = axes.plot(cost, dice, color=look.color, marker=look.marker, linestyle="none")[0]
         if best := frontier([(cost, dice) for _, cost, dice in points[labels]]):
             axes.step(*np.transpose(best), where="post", color="#aaaaaa", linewidth=0.9, zorder=1)
-        axes.set(xlabel="Seconds of training", xscale="log")
+        axes.set(xlabel=f"Seconds of training{where}", xscale="log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(_few_digits)
         axes.tick_params(axis="x", which="both", labelsize=7)

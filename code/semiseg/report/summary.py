@@ -319,6 +319,7 @@ def _asked_settings(path: Path) -> BenchmarkSettings | None:
 def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
     """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says."""
     entries: dict[str, Entry] = {}
+    titles = {run.method: run.record["method"].get("title") or run.method for run in runs}
     for run in runs:
         described = run.record["method"]
         role: Role = (
@@ -328,15 +329,22 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
             if described["uses_unlabeled"]
             else "lower bound"
         )
-        entries.setdefault(
-            run.method,
-            Entry(run.method, described.get("title") or run.method, role, described.get("paper") or {}),
-        )
+        entries.setdefault(run.method, Entry(run.method, _title(run, titles), role, described.get("paper") or {}))
     place = {name: index for index, name in enumerate(asked)}
     return sorted(
         entries.values(),
         key=lambda e: (ROLES.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
     )
+
+
+def _title(run: Run, titles: dict[str, str]) -> str:
+    """What a method is called: a variant whose name begins with its method's has that one's title and the rest."""
+    title, base = titles[run.method], run.record["spec"].get("implementation") or run.method
+    if title != run.method or base == run.method:
+        return title
+    rest = run.method.removeprefix(f"{base}_")
+    words = rest.replace("_", " ")
+    return f"{titles[base]} ({words})" if base in titles and rest != run.method else words
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -48,8 +48,9 @@ def about(results: Results) -> str:
 
 
 def plot_heading(results: Results) -> str:
-    """The same above a plot, which may stand alone, in two lines."""
-    return f"{data_title(results)}\n{budget(results)}"
+    """The same above a plot, which may stand alone, in lines that a narrow one has room for."""
+    trained, *seen = _budget(results)
+    return "\n".join([data_title(results), trained, *(part.partition(",")[0] for part in seen)])
 
 
 def told_apart(titles: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -73,18 +74,24 @@ def unit_of_distances(results: Results) -> str:
 
 def budget(results: Results) -> str:
     """Network, training steps, the size at which images are seen, and what of them."""
+    return ", ".join(_budget(results))
+
+
+def _budget(results: Results) -> list[str]:
+    """What is trained and how long, and what is seen of the images if not all."""
     spec = results.record["spec"]
     training = spec.get("training") or {}
-    parts = [str(spec["network"])]
+    trained = str(spec["network"])
     if steps := training.get("steps"):
         size = training.get("size") or ()
         unit = "pixels" if len(size) == 2 else "voxels"
-        parts.append(f"{steps} training steps" + (f" at {' × '.join(map(str, size))} {unit}" if size else ""))
-    if crop := training.get("crop"):
-        window = " × ".join(map(str, crop["window"]))
-        centre = f"central {window} pixels of the images, outside of which structures count as missed"
-        parts.append(centre if crop["at"] == "centre" else f"windows of {window} pixels")
-    return ", ".join(parts)
+        trained += f", {steps} training steps" + (f" at {' × '.join(map(str, size))} {unit}" if size else "")
+    crop = training.get("crop")
+    if not crop:
+        return [trained]
+    window = " × ".join(map(str, crop["window"]))
+    centre = f"central {window} pixels of the images, outside of which structures count as missed"
+    return [trained, centre if crop["at"] == "centre" else f"windows of {window} pixels"]
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
