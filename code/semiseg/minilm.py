@@ -28,6 +28,7 @@ IDEOGRAPHS = (  # ranges of characters that are words of their own
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF),
     (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
+LEFT_OUT = ("Mn", "Cc", "Cf", "Co")  # categories of accents and of what does not print
 SIGNS = frozenset("$+<=>^`|~")  # of ASCII, which count as punctuation
 NAMES = {  # parts of the published names, and what PyTorch's own layers call them; the longer ones first
     "embeddings.word_embeddings": "pieces",
@@ -48,7 +49,7 @@ def words(text: str) -> list[str]:
     read = []
     for character in normalize("NFD", text):
         kind = category(character)
-        if kind == "Mn" or character == "\ufffd" or (kind[0] == "C" and character not in "\t\n\r"):
+        if character == "\ufffd" or (kind in LEFT_OUT and character not in "\t\n\r"):
             continue
         alone = kind[0] == "P" or character in SIGNS or any(a <= ord(character) <= b for a, b in IDEOGRAPHS)
         read.append(f" {character} " if alone else character.lower())
