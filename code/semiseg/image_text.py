@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from math import log, sqrt
+from math import log
 from typing import Literal
 
 import torch
@@ -63,8 +63,7 @@ class SentenceEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """(texts, width)."""
         vectors = torch.stack([minilm.sentence_vector(text) for text in texts])
-        scaled = vectors.to(self.pool.weight.device) * sqrt(self.pool.in_features)  # as large as a layer expects
-        pooled: Tensor = self.pool(scaled).tanh()
+        pooled: Tensor = self.pool(vectors.to(self.pool.weight.device)).tanh()
         return pooled
 
 
