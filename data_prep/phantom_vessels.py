@@ -63,12 +63,12 @@ class PhantomVesselsMasks(PhantomVessels):
 
 
 class Shoot(NamedTuple):
-    """Where a vessel begins to grow, which way, half its width there, and whether it turns round the macula."""
+    """Where a vessel begins to grow, which way, and half its width there."""
 
     start: complex
     heading: complex
     radius: float
-    around: bool
+    orbit: float  # how far from the macula it turns round this, or 0: away from the optic disc
 
 
 def draw(random: Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,12 +87,12 @@ def draw(random: Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     bright = 1 / (1 + np.exp((np.abs(z - disc) - random.uniform(7, 9)) / 0.8))
     canvas += bright * (np.array((0.95, 0.75, 0.45))[:, None, None] - canvas) * random.uniform(0.6, 0.85)
     vessels = np.full(z.shape, np.inf)
-    for low, high, depth in ((1.0, 1.4, 0.7), (1.4, 2.0, 1.0)):  # arteries, veins
+    for low, high, depth, apart in ((0.8, 1.2, 0.7, -1), (1.2, 1.7, 1.0, 1)):  # arteries, and veins outside of them
         trunks = []
         for angle, around in TRUNKS:
-            turn = np.deg2rad(angle + random.normal(0, 10))
+            turn = np.deg2rad(angle - apart * 12 * np.sign(angle) + random.normal(0, 6))
             heading = complex(nose * np.cos(turn), -np.sin(turn))
-            trunks.append(Shoot(disc, heading, random.uniform(low, high), around))
+            trunks.append(Shoot(disc, heading, random.uniform(low, high), (28 + 6 * apart) * around))
         distance = grow(random, z, trunks, disc, macula)
         faded = depth * np.clip(0.5 - distance / 1.4, 0, 1)  # green light is lost in blood, above all
         canvas *= 1 - np.array((0.30, 0.50, 0.40))[:, None, None] * faded
@@ -114,8 +114,8 @@ def grow(random: Generator, z: np.ndarray, shoots: list[Shoot], disc: complex, m
     distance = np.full(z.shape, np.inf)
     growing = shoots[::-1]
     while growing:
-        point, heading, radius, around = growing.pop()
-        bend, side, rest, length = 0.0, random.choice([-1, 1]), random.uniform(10, 18), 0.0
+        point, heading, radius, orbit = growing.pop()
+        bend, side, rest, length = 0.0, random.choice([-1, 1]), random.uniform(12, 22), 0.0
         while radius > THINNEST and abs(point) < FIELD + 3 and abs(point - macula) > 7:
             if length > 10 and distance[pixel(point + (radius + 2) * heading)] < 0:
                 break
@@ -124,18 +124,18 @@ def grow(random: Generator, z: np.ndarray, shoots: list[Shoot], disc: complex, m
             distance[near] = np.minimum(distance[near], np.abs(z[near] - point) - radius)
             bend = 0.95 * bend + random.normal(0, 0.01)
             ahead = (point - disc) / (abs(point - disc) + 1)
-            if around:
+            if orbit:
                 out = (point - macula) / abs(point - macula)
-                ahead = 1j * out * np.sign((heading * np.conj(1j * out)).real) + out * (28 - abs(point - macula)) / 20
+                ahead = 1j * out * np.sign((heading * np.conj(1j * out)).real) + out * (orbit - abs(point - macula)) / 20
             pull = 0.05 * (ahead * np.conj(heading)).imag
             heading *= np.exp(1j * STEP * (bend + pull))
             point += STEP * heading
             radius, rest, length = radius * (1 - 0.006 * STEP), rest - STEP, length + STEP
             if rest < 0:
                 twig = heading * np.exp(1j * side * random.uniform(0.5, 1.0))
-                growing.append(Shoot(point, twig, radius * random.uniform(0.5, 0.8), False))
+                growing.append(Shoot(point, twig, radius * random.uniform(0.5, 0.8), 0))
                 heading *= np.exp(-0.15j * side)
-                radius, side, rest = 0.95 * radius, -side, random.uniform(8, 18)
+                radius, side, rest = 0.95 * radius, -side, random.uniform(12, 24)
     return distance
 
 

@@ -208,8 +208,8 @@ EYES, OTHERS = PhantomVessels(), PhantomVesselsMasks()
 
 
 def test_no_byte_of_a_drawn_eye_changes_nor_of_the_masks_that_others_learn_from():
-    assert tuple(h[:16] for h in hashes(case(EYES, 3))) == ("1f9be2a62d700715", "7d4b4c90ea67bbca")
-    assert hashes(case(OTHERS, 3))[1][:16] == "efd54b6c01f7b47e"
+    assert tuple(h[:16] for h in hashes(case(EYES, 3))) == ("210978fc79aea28f", "5eda09f3c94c5c75")
+    assert hashes(case(OTHERS, 3))[1][:16] == "be3255cd5a831284"
     assert hashes(PhantomVessels().load(3)) == hashes(case(EYES, 3))
 
 
@@ -237,7 +237,7 @@ def test_vessels_of_a_drawn_eye_lie_in_its_field_of_view_which_is_all_that_is_no
         assert field.dtype == drawn.label.dtype
         assert field.shape == drawn.label.shape
         assert not drawn.label[field == 0].any()
-        assert 0.08 < drawn.label[field == 1].mean() < 0.25
+        assert 0.07 < drawn.label[field == 1].mean() < 0.18
         brightest = ndimage.uniform_filter(drawn.image.max(0).astype(float), 3)
         assert brightest[ndimage.binary_erosion(field, iterations=2)].min() > 25, drawn.id
         assert brightest[ndimage.binary_dilation(field, iterations=2) == 0].max() < 10, drawn.id
