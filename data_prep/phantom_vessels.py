@@ -125,8 +125,9 @@ def grow(random: Generator, z: np.ndarray, shoots: list[Shoot], disc: complex, m
             bend = 0.95 * bend + random.normal(0, 0.01)
             ahead = (point - disc) / (abs(point - disc) + 1)
             if orbit:
-                out = (point - macula) / abs(point - macula)
-                ahead = 1j * out * np.sign((heading * np.conj(1j * out)).real) + out * (orbit - abs(point - macula)) / 20
+                far = abs(point - macula)
+                out = (point - macula) / far
+                ahead = 1j * out * np.sign((heading * np.conj(1j * out)).real) + out * (orbit - far) / 20
             pull = 0.05 * (ahead * np.conj(heading)).imag
             heading *= np.exp(1j * STEP * (bend + pull))
             point += STEP * heading
