@@ -40,10 +40,10 @@ def volumes(folder):
             nib.save(nib.Nifti1Image(np.repeat(PIXELS[None], 4, 0), np.eye(4)), folder / part / f"{case}.nii.gz")
 
 
-def benchmark(dataset):
+def benchmark(dataset, *methods):
     training = {"steps": 1, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "precision": "float32"}
-    content = {"dataset": dataset, "methods": ["supervised"], "labels": ["20%"], "folds": [0], "network": "unet_small"}
-    Path("b.yaml").write_text(yaml.safe_dump(content | {"training": training}))
+    content = {"dataset": dataset, "methods": [*methods] or ["supervised"], "labels": ["20%"], "folds": [0]}
+    Path("b.yaml").write_text(yaml.safe_dump(content | {"network": "unet_small", "training": training}))
     return "b.yaml"
 
 
@@ -122,3 +122,20 @@ def test_embedded_data_are_generated_as_before(monkeypatch):
     monkeypatch.setattr("semiseg.console.preparing.prepare_dataset", lambda name, *_: made.append(name))
     assert call("run", benchmark("phantom_cardiac")) == 2
     assert made == ["phantom_cardiac"]
+
+
+def test_generated_data_that_a_method_draws_from_are_made_like_those_of_the_benchmark(monkeypatch):
+    made = []
+    monkeypatch.setattr("semiseg.console.preparing.prepare_dataset", lambda name, *_: made.append(name))
+    other = {"shape_guided": {"shapes": "phantom_vessels_masks"}}
+    assert call("run", benchmark("phantom_vessels", "supervised", other)) == 2
+    assert made == ["phantom_vessels", "phantom_vessels_masks"]
+    made.clear()
+    assert call("run", "b.yaml", "--methods", "supervised") == 2
+    assert made == ["phantom_vessels"], "what no run needs is not made"
+
+
+def test_data_that_a_method_draws_from_lead_to_the_command_that_makes_them(monkeypatch, capfd):
+    monkeypatch.setattr("semiseg.console.preparing.prepare_dataset", lambda *_: None)
+    assert call("run", benchmark("phantom_vessels", "shape_guided")) == 2
+    assert proposed(capfd.readouterr().err) == ["prepare", "chase_db1"]

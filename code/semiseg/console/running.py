@@ -13,7 +13,7 @@ import typer
 
 from semiseg.benchmarks.expansion import Selection, expand, resolve, write_benchmark
 from semiseg.benchmarks.order import expected_seconds, longest_first
-from semiseg.benchmarks.readiness import check
+from semiseg.benchmarks.readiness import check, drawn_from
 from semiseg.benchmarks.state import Standing, give_up, keep, standing, strays, survey
 from semiseg.console.preparing import ensure_dataset
 from semiseg.console.terminal import console, show_left_out
@@ -111,7 +111,8 @@ def finish(
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     require_network(settings.network, len(training.size))
-    ensure_dataset(settings.dataset, places.data)
+    for name in (settings.dataset, *drawn_from(runs, found)):
+        ensure_dataset(name, places.data)
     with console.status("Looking at data and earlier runs"):
         data = check(runs, found, places, settings.repeats)
         standings = survey(runs, places, found, data)
