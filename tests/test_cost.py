@@ -6,7 +6,7 @@ from tests.test_report import printed, retell, write_run
 
 from semiseg.report.cost import cost_table
 from semiseg.report.quality_cost import frontier, quality_cost, seconds
-from semiseg.report.summary import read_results
+from semiseg.report.summary import read_results, summary_frame
 
 
 def test_cost_is_a_mean_over_runs_which_say_whether_they_shared_the_device(tmp_path):
@@ -31,6 +31,7 @@ def test_seconds_of_different_processors_are_never_averaged(tmp_path):
     table = cost_table(results)
     assert [row[:4] for row in printed(table)] == [["Ant", "1", "3", "50.0"], ["Slow", "1", "0", "–"]]
     assert any("cuda: b" in note for note in table.notes)
+    assert list(summary_frame(results).seconds.fillna(0)) == [50, 0]
     axes = quality_cost(results).axes[0]
     assert "cuda: b" in axes.get_xlabel()
     assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"] == [[50]]

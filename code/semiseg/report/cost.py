@@ -1,11 +1,11 @@
 """The table of what a method costs: networks, time, throughput, memory, and how many runs shared the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Entry, Results, Run
+from semiseg.report.summary import Entry, Results, on_one_processor
 from semiseg.report.wording import notes
 
 PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json counts them, and in words
@@ -38,13 +38,6 @@ def cost_table(results: Results) -> Table:
             "Compare methods where it is the same for both, and the machine, too.",
         ],
     )
-
-
-def on_one_processor(runs: Sequence[Run]) -> tuple[str, list[Run]]:
-    """The processor that carried out most of these runs, and all but those that say that another did."""
-    devices = [str((run.record.get("environment") or {}).get("device", "")) for run in runs]
-    most = max(filter(None, dict.fromkeys(devices)), key=devices.count, default="")
-    return most, [run for run, device in zip(runs, devices, strict=True) if device in ("", most)]
 
 
 def _row(

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semiseg.labels import in_words
-from semiseg.report.cost import on_one_processor
 from semiseg.report.style import looks
-from semiseg.report.summary import Results, Run, fold_statistics, lookup
+from semiseg.report.summary import Results, Run, fold_statistics, lookup, on_one_processor
 from semiseg.report.wording import plot_heading
 
 

@@ -206,12 +206,13 @@ def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tu
 
 def summary_frame(results: Results) -> pd.DataFrame:
     """One row per method and amount of labels: every score, and what it cost to get there."""
-    statistics = fold_statistics(results.cases)
+    statistics, (_, on_most) = fold_statistics(results.cases), on_one_processor(results.own)
     rows = []
     for entry in results.entries:
         for labels in results.amounts:
             if not (runs := results.cells.get((entry.name, labels))):
                 continue
+            timed = [run.record for run in on_most if (run.method, run.labels) == (entry.name, labels)]
             row: dict[str, Any] = {
                 "method": entry.name,
                 "title": entry.title,
@@ -226,11 +227,18 @@ def summary_frame(results: Results) -> pd.DataFrame:
                 "seeds": len({run.seed for run in runs}),
                 "runs": len(runs),
                 "empty_predictions": empty_predictions(results, entry.name, labels),
-                "seconds": _mean(run.record.get("seconds") for run in runs),
-                "images_per_second": _mean(run.record.get("images_per_second") for run in runs),
+                "seconds": _mean(record.get("seconds") for record in timed),
+                "images_per_second": _mean(record.get("images_per_second") for record in timed),
             }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def on_one_processor(runs: Sequence[Run]) -> tuple[str, list[Run]]:
+    """The processor that carried out most of these runs, and all but those that say that another did."""
+    devices = [str((run.record.get("environment") or {}).get("device", "")) for run in runs]
+    most = max(filter(None, dict.fromkeys(devices)), key=devices.count, default="")
+    return most, [run for run, device in zip(runs, devices, strict=True) if device in ("", most)]
 
 
 def empty_predictions(results: Results, method: str, labels: Labels) -> int | None:
