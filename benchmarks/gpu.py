@@ -3,9 +3,9 @@
 For each method it takes as many steps as a block of `speed.py` in every variant, in turns: as they are (`own`), in
 plain memory layout, with an optimizer that is not fused, with the convolutions that cuDNN finds fastest when it tries
 all, with compiled networks, and with compiled networks in CUDA graphs; what trying and compiling costs is paid before,
-and `after` says how many steps pay it back. Below the table stand
-the hours of a grid of three label fractions and five folds. `throughput.py --device cuda` counts the steps of several
-runs on one GPU. docs/speed.md has seconds of whole runs on a GPU; what this script measures stands nowhere yet. On a CPU everything runs, too, for a test.
+and `after` says how many steps pay it back. Below the table stand the hours of a grid of three label fractions and
+five folds. `throughput.py --device cuda` counts the steps of several runs on one GPU. docs/speed.md has seconds of
+whole runs on a GPU; what this script measures stands nowhere yet. On a CPU everything runs, too, for a test.
 
     python benchmarks/gpu.py --size 256,256 --batch 12
 """
