@@ -15,11 +15,12 @@ from semiseg import source_code
 from semiseg.contract import CPU, Interrupted, tiny_dataset
 from semiseg.data.protocol import Protocol
 from semiseg.data.splits import load_or_freeze
-from semiseg.registry import get_method
+from semiseg.registry import Methods, get_method
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.source_code import without_comments
 from semiseg.training import run as runs
 from semiseg.training import trainer as trainers
+from semiseg.training.assembly import identity_of
 from semiseg.training.files import read_record
 from semiseg.training.identity import code_hash, identify
 from semiseg.training.places import Places
@@ -372,13 +373,14 @@ def test_a_setting_that_came_later_makes_no_stored_run_stale():
     records = stored_records()
     assert len(records) > 10
     assert any("augmentation" not in record["spec"]["training"] for record in records)
+    assert any(record["spec"].get("start") for record in records)
     for record in records:
-        today = identify(RunSpec.model_validate(record["spec"]), None, None, None)
+        today = identity_of(RunSpec.model_validate(record["spec"]), Methods(), None)
         assert not [reason for reason in today.differences(record["identity"]) if "settings" in reason]
         strong = {**record["spec"], "training": {**record["spec"]["training"], "augmentation": "strong"}}
         assert (
             "training.augmentation"
-            in identify(RunSpec.model_validate(strong), None, None, None).differences(record["identity"])[0]
+            in identity_of(RunSpec.model_validate(strong), Methods(), None).differences(record["identity"])[0]
         )
 
 
