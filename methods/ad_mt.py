@@ -23,8 +23,9 @@ class AlternateDiverseMeanTeacher(Method):
 
     In the first teacher's turns the student sees unlabelled images in the strong view, in the second's weak ones with
     boxes from one another (CutMix). The target is the mean of both teachers' probabilities on the weak view, weighted
-    by e^−H with the entropy H in bits; where the student's own weak view is surer of another class, that is taken.
-    Pixels below the threshold take no part. A teacher's n-th update keeps min(1 − 1/n, decay) of it.
+    by e^−H with the entropy H in bits; where the teachers see different classes, and the student in its own weak view
+    is surer of another one than they are together, the student's is taken. Pixels below the threshold take no part.
+    A teacher's n-th update keeps min(1 − 1/n, decay) of it.
 
     Weight, ramp, threshold, decay and Dice are the authors' for ACDC (ZhenZHAO/AD-MT, 03ef84c); for LA they have
     cross-entropy, a threshold of 0.8 and a ramp over 40 %. Turns last up to half a pass over the unlabelled images, as
@@ -83,10 +84,11 @@ class AlternateDiverseMeanTeacher(Method):
     def target(self, images: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and their probabilities, (U, 1, *space), by the teachers or the student's own logits."""
         first, second = (teacher(images).logits.softmax(1) for teacher in self.teachers)
-        self.note("conflict", (first.argmax(1) != second.argmax(1)).float().mean())
+        conflict = first.argmax(1, keepdim=True) != second.argmax(1, keepdim=True)
+        self.note("conflict", conflict.float().mean())
         confidence, labels = weighted_by_entropy(first, second).max(1, keepdim=True)
         own_confidence, own_labels = own.softmax(1).max(1, keepdim=True)
-        surer = (own_labels != labels) & (own_confidence > confidence)
+        surer = conflict & (own_labels != labels) & (own_confidence > confidence)
         return torch.where(surer, own_labels, labels), torch.where(surer, own_confidence, confidence)
 
     def distance(self, logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from semiseg.networks import unet, unet_3d
 from semiseg.networks.alignment import crop_to
 from semiseg.networks.layers import CONVOLUTION, LINEAR, TRANSPOSED
 
+Upsampling = Literal["transposed", "linear", "nearest"]
 BLOCKS = {2: unet.double_conv, 3: unet_3d.double_conv}
 
 
@@ -22,9 +23,10 @@ class MutualConsistency(Method):
     """One encoder, the network's own decoder, and one more for each further way of upsampling.
 
     Every prediction of every image, labelled or not, is pulled towards every other one, whose probabilities are
-    sharpened; the gradient reaches both sides, as in the authors' code (ycwu1997/MC-Net, fee453c). The additional
-    decoders upsample by transposed convolutions and to the nearest neighbour, and stand on any backbone: a U-Net's
-    decoder that reads the encoder's maps. They rest in prediction; the network's own is reported.
+    sharpened; the gradient reaches both sides, as in the authors' code (ycwu1997/MC-Net, fee453c). Of its three ways,
+    transposed convolutions, linear interpolation and the nearest neighbour, the network's own decoder has one of the
+    first two, and the additional decoders have the others. They stand on any backbone: a U-Net's decoder that reads
+    the encoder's maps. They rest in prediction; the network's own is reported.
 
     Sharpening and weights are the code's for ACDC: a temperature of 0.1, and a weight of 0.1 that rises over the
     training (LA: 1, over 6,000 of 15,000 steps, and half of the supervised loss). The code sharpens each of several
@@ -52,7 +54,9 @@ class MutualConsistency(Method):
         task = self.task
         self.segmenter = self.network()
         levels = predict(self.segmenter, torch.zeros(1, task.channels, *task.size)).encoder
-        self.auxiliary = nn.ModuleList(Decoder(levels, task.classes, kind) for kind in ("transposed", "nearest"))
+        transposes = any(isinstance(m, nn.ConvTranspose2d | nn.ConvTranspose3d) for m in self.segmenter.modules())
+        kinds: list[Upsampling] = ["linear" if transposes else "transposed", "nearest"]
+        self.auxiliary = nn.ModuleList(Decoder(levels, task.classes, kind) for kind in kinds)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         output = self.segmenter(batch.images())
@@ -69,9 +73,9 @@ class MutualConsistency(Method):
 
 
 class Decoder(nn.Module):
-    """A U-Net's decoder for the maps of any encoder; levels double by transposed convolution or nearest neighbour."""
+    """A U-Net's decoder for the maps of any encoder."""
 
-    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Literal["transposed", "nearest"]) -> None:
+    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Upsampling) -> None:
         super().__init__()
         dims = levels[0].ndim - 2
         self.linear = LINEAR[dims]
@@ -83,7 +87,8 @@ class Decoder(nn.Module):
                 up.append(TRANSPOSED[dims](coarse.shape[1], width, scale, scale))
             else:
                 reduce = CONVOLUTION[dims](coarse.shape[1], width, 1)
-                up.append(nn.Sequential(reduce, nn.Upsample(scale_factor=tuple(map(float, scale)))))
+                mode = LINEAR[dims] if upsampling == "linear" else upsampling
+                up.append(nn.Sequential(reduce, nn.Upsample(scale_factor=tuple(map(float, scale)), mode=mode)))
             blocks.append(BLOCKS[dims](2 * width, width))
         self.up, self.blocks = nn.ModuleList(up), nn.ModuleList(blocks)
         self.head = CONVOLUTION[dims](levels[0].shape[1], classes, 3, padding=1)

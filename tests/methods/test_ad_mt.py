@@ -3,10 +3,12 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import groupby
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from semiseg.method import Progress
 from semiseg.methods.ad_mt import AlternateDiverseMeanTeacher, Turns, weighted_by_entropy
@@ -66,16 +68,36 @@ def test_the_mean_leans_to_the_teacher_of_lower_entropy(task):
     assert (surer == (h < g)[:, 0])[np.abs(h - g)[:, 0] > 1e-3].all()
 
 
-def test_the_student_has_its_way_where_it_is_surer_of_another_class(method, batch):
-    images, own = batch.unlabeled(), 2 * torch.randn(2, method.task.classes, *method.task.size)
-    labels, confidence = method.target(images, own)
-    with torch.no_grad():
-        mean = weighted_by_entropy(*(teacher(images).logits.softmax(1) for teacher in method.teachers)).numpy()
+class Says(nn.Module):
+    """Predicts the same whatever it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images):
+        return SimpleNamespace(logits=self.logits)
+
+
+def test_the_student_has_its_way_only_where_teachers_disagree_and_it_is_surer_of_another_class(method, batch):
+    first, second, own = (torch.randn(2, method.task.classes, *method.task.size) * k for k in (1, 1, 2))
+    method.teachers = nn.ModuleList([Says(first), Says(second)])
+    labels, confidence = method.target(batch.unlabeled(), own)
+    mean = weighted_by_entropy(first.softmax(1), second.softmax(1)).numpy()
     p = own.softmax(1).numpy()
-    overruled = (p.argmax(1) != mean.argmax(1)) & (p.max(1) > mean.max(1))
-    assert 0 < overruled.mean() < 1
+    surer = (p.argmax(1) != mean.argmax(1)) & (p.max(1) > mean.max(1))
+    overruled = surer & (first.argmax(1) != second.argmax(1)).numpy()
+    assert 0 < overruled.sum() < surer.sum()
     np.testing.assert_array_equal(labels[:, 0].numpy(), np.where(overruled, p.argmax(1), mean.argmax(1)))
     np.testing.assert_allclose(confidence[:, 0].numpy(), np.where(overruled, p.max(1), mean.max(1)), rtol=1e-5)
+
+
+def test_teachers_that_agree_are_never_overruled(method, batch):
+    method.teachers[1].network.load_state_dict(method.teachers[0].network.state_dict())
+    certain = 50 * torch.randn(2, method.task.classes, *method.task.size)
+    labels, _ = method.target(batch.unlabeled(), certain)
+    with torch.no_grad():
+        assert torch.equal(labels, method.teachers[0](batch.unlabeled()).logits.argmax(1, keepdim=True))
 
 
 def test_each_turn_shows_the_student_its_own_kind_of_images(method, batch):

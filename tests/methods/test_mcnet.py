@@ -84,3 +84,16 @@ def test_the_decoders_stand_on_any_backbone(network):
     output = method.segmenter(torch.rand(2, 1, 32, 32))
     for decoder in method.auxiliary:
         assert decoder(output.encoder, (32, 32)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("network", "further"), [("unet_small", "transposed"), ("vnet_small", "linear")])
+def test_no_further_decoder_upsamples_as_the_networks_own_does(network, further):
+    size = (32, 32) if network == "unet_small" else (16, 32, 32)
+    method = MutualConsistency(Task(1, 3, size, network))
+    transposed = [any("Transpose" in type(m).__name__ for m in d.modules()) for d in method.auxiliary]
+    modes = [{m.mode for m in d.modules() if isinstance(m, torch.nn.Upsample)} for d in method.auxiliary]
+    assert transposed == [further == "transposed", False]
+    assert modes == [{"trilinear"} if further == "linear" else set(), {"nearest"}]
+    images = torch.rand(2, 1, *size)
+    for decoder in method.auxiliary:
+        assert decoder(method.segmenter(images).encoder, size).shape == (2, 3, *size)

@@ -34,7 +34,7 @@ def test_the_separation_is_the_weighted_mean_over_all_pairs_of_a_class(task, met
     expected = 0.0
     for k, kept in enumerate((5, 32)):
         q, m = queries[labels == k + 1].numpy(), method.memory[k, :kept].numpy()
-        w, v = sigmoid(ranked(method.attention[k], q)), sigmoid(ranked(method.memory_attention[k], m))
+        w, v = sigmoid(ranked(method.attention[k], q)), sigmoid(ranked(method.memory_attention[k], unit(m)))
         w, v = w / w.mean(), v / v.mean()
         expected += (w[:, None] * v * (1 - unit(q) @ unit(m).T)).mean() / 3
     assert method.separation(queries, labels).item() == pytest.approx(expected, rel=1e-4)
@@ -119,8 +119,8 @@ def test_kept_vectors_get_no_gradient_and_attention_passes_none_to_the_features(
     fixed = torch.nn.functional.normalize(queries, dim=1)
     with torch.no_grad():
         w = method.attention[0](queries)[:, 0].sigmoid()
-        v = method.memory_attention[0](method.memory[0])[:, 0].sigmoid()
         m = torch.nn.functional.normalize(method.memory[0], dim=1)
+        v = method.memory_attention[0](m)[:, 0].sigmoid()
     loss = (1 - (w[:, None] * fixed).sum(0) / w.sum() @ ((v[:, None] * m).sum(0) / v.sum())) / 3
     (expected,) = torch.autograd.grad(loss, queries)
     torch.testing.assert_close(actual, expected)

@@ -1,0 +1,111 @@
+"""ABD on BCP: who sees which mixture, what a region weighs, what is exchanged, and where the second network begins."""
+
+import numpy as np
+import pytest
+import torch
+
+from semiseg.displacement import grid, patch_means
+from semiseg.losses import dice_loss, one_hot
+from semiseg.method import Progress
+from semiseg.methods.abd import nearest
+from semiseg.methods.abd_bcp import DisplacedCopyPaste
+
+STEP = Progress(0, 75)
+
+
+@pytest.fixture
+def method(task):
+    method = DisplacedCopyPaste(task).eval()
+    mask = method.mask(torch.zeros(2, *task.size))
+    method.mask = lambda labels: mask
+    return method
+
+
+def shown(network):
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    return seen
+
+
+def regional_loss(logits, target, mask):
+    """½ (cross-entropy + Dice) where the mask is set, by NumPy."""
+    p = np.exp(logits.double().numpy())
+    p /= p.sum(1, keepdims=True)
+    kept = np.broadcast_to(mask.numpy() > 0, (len(p), 1, *p.shape[2:]))[:, 0]
+    p, q = (np.moveaxis(v, 1, -1)[kept] for v in (p, target.numpy()))
+    dice = (2 * (p * q).sum(0) + 1e-5) / ((p**2).sum(0) + (q**2).sum(0) + 1e-5)
+    return 0.5 * (-(q * np.log(p)).sum(1).mean() + (1 - dice).mean())
+
+
+def test_each_network_sees_its_own_view_mixed_both_ways_and_both_see_what_was_exchanged(batch, method):
+    first, second = shown(method.student), shown(method.second)
+    method.losses(batch, STEP)
+    inside = method.mask(None) == 0
+    for seen, view in ((first, "plain"), (second, "strong")):
+        labelled_inside, labelled_outside, _ = seen
+        labeled, unlabeled = batch.labeled(view), batch.unlabeled(view)
+        assert torch.equal(labelled_inside, torch.where(inside, labeled[:1], unlabeled[:1]))
+        assert torch.equal(labelled_outside, torch.where(inside, unlabeled[-1:], labeled[-1:]))
+    assert torch.equal(first[2], second[2])
+    assert len(first[2]) == 4
+
+
+def test_labelled_regions_count_fully_and_pseudo_labelled_ones_by_half(task, batch, method):
+    for parameter in method.teacher.parameters():  # opinions of its own
+        parameter.data.mul_(-1.5)
+    losses, mask = method.losses(batch, STEP), method.mask(None)
+    with torch.no_grad():
+        for number, (network, view) in enumerate(((method.student, "plain"), (method.second, "strong")), start=1):
+            truth, pseudo = one_hot(batch.labels, task.classes), method.pseudo_labels(batch.unlabeled(view))
+            labeled, unlabeled = batch.labeled(view), batch.unlabeled(view)
+            x = network(mask * unlabeled[:1] + (1 - mask) * labeled[:1]).logits
+            y = network(mask * labeled[-1:] + (1 - mask) * unlabeled[-1:]).logits
+            true = regional_loss(x, truth[:1], 1 - mask) + regional_loss(y, truth[-1:], mask)
+            false = regional_loss(x, pseudo[:1], mask) + regional_loss(y, pseudo[-1:], 1 - mask)
+            assert losses[f"supervised_{number}"].item() == pytest.approx(true, rel=1e-4)
+            assert losses[f"pseudo_{number}"].item() == pytest.approx(0.5 * false, rel=1e-4)
+
+
+def test_the_least_certain_patch_is_replaced_by_the_surest_or_the_nearest_of_the_sure(task, method):
+    images = list(torch.rand(2, 6, task.channels, *task.size))
+    logits = list(3 * torch.randn(2, 6, task.classes, *task.size))
+    for probability in (0.0, 1.0):
+        method.config = method.Config(probability=probability)
+        changed = method.exchanged(images, logits).chunk(2)
+        for own, other in ((0, 1), (1, 0)):
+            sure = [patch_means(x.softmax(1).amax(1, keepdim=True), 4)[..., 0] for x in logits]
+            place = sure[own].argmin(1)
+            source = sure[other].argmax(1)
+            if probability:
+                source = nearest(patch_means(logits[own], 4), place, patch_means(logits[other], 4), sure[other], 4)
+            new, old, others = (grid(v, 4).flatten(1, task.dims) for v in (changed[own], images[own], images[other]))
+            for i in range(6):
+                old[i, place[i]] = others[i, source[i]]
+                assert torch.equal(new[i], old[i])
+
+
+def test_networks_agree_by_the_dice_of_each_others_labels_without_a_gradient_to_them(task, batch, method):
+    seen = []
+    for network in (method.student, method.second):
+        network.register_forward_hook(lambda module, inputs, output: seen.append(output.logits))
+    losses = method.losses(batch, STEP)
+    first, second = torch.cat(seen[:2]), torch.cat(seen[2:4])
+    torch.testing.assert_close(losses["cross_1"], dice_loss(first.softmax(1), one_hot(second.argmax(1), task.classes)))
+    expected = dice_loss(seen[5].softmax(1), one_hot(seen[4].argmax(1), task.classes))
+    torch.testing.assert_close(losses["cross_displaced_2"], expected)
+    (losses["cross_2"] + losses["cross_displaced_2"]).backward()
+    assert all(p.grad is None for p in method.student.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in method.second.parameters())
+
+
+def test_the_second_network_begins_where_the_first_has_come_to(task, batch, method):
+    pretraining, training = method.stages()
+    pretraining.losses(batch, Progress(0, 25, "pretraining"))["supervised"].backward()
+    assert pretraining.trains == [method.student]
+    assert all(p.grad is None for p in method.second.parameters())
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(1.0)
+    training.begin()
+    for one, other in zip(method.student.parameters(), method.second.parameters(), strict=True):
+        assert torch.equal(one, other)
