@@ -24,7 +24,8 @@ class LandmarkMatching(Method):
     The vectors of the labelled image are averaged around each landmark, weighted by a Gaussian; a landmark of another
     image lies where its own averaged vectors resemble those most. With more than one labelled image the first that is
     drawn is the only one that is used. There is no public code of this part, and the paper states neither size nor
-    width of the window: they are a sixteenth of the image's longer side, and a quarter of that, two sigma either way.
+    width of the window: here sigma is a 32nd of the image's longer side, and the window reaches two sigma either way.
+    The same vectors with even weights in that window (`even`) and without a window (`pixels`) are read out, too.
     Images are discriminated as in Local Discrimination, but are not turned or flipped, since a landmark may have a
     partner on the other side. Beside it stands template matching by normalized correlation, the bound from below.
     """
@@ -45,7 +46,7 @@ class LandmarkMatching(Method):
         dimensions: int = Field(32, ge=2)  # of a pixel's vector
         temperature: float = Field(0.1, gt=0)
         rate: float = Field(1e-3, gt=0)  # of Adam
-        sigma: float = Field(1 / 64, gt=0)  # of the Gaussian around a landmark, as a share of the longer side
+        sigma: float = Field(1 / 32, gt=0)  # of the Gaussian around a landmark, as a share of the longer side
         template: float = Field(1 / 8, gt=0)  # side of a template, likewise
 
     @classmethod
@@ -73,19 +74,22 @@ class LandmarkMatching(Method):
 
     def predictors(self) -> dict[str, nn.Module]:
         config, longest = self.config, max(self.task.size)
-        features = Similarity(self.pixels, self.image, self.points, config.sigma * longest)
-        return {"vectors": features, "templates": Templates(self.image, self.points, round(config.template * longest))}
+        window = bell(config.sigma * longest)
+        windows = {"vectors": window, "even": torch.full_like(window, 1 / len(window)), "pixels": torch.ones(1)}
+        read = {name: Similarity(self.pixels, self.image, self.points, window) for name, window in windows.items()}
+        return {**read, "templates": Templates(self.image, self.points, round(config.template * longest))}
 
 
 class Similarity(nn.Module):
     """How much averaged vectors of an image resemble those at the landmarks of another."""
 
-    def __init__(self, pixels: Pixels, image: Tensor, points: Tensor, sigma: float) -> None:
+    def __init__(self, pixels: Pixels, image: Tensor, points: Tensor, window: Tensor) -> None:
         super().__init__()
-        self.pixels, self.support, self.points, self.sigma = pixels, image, points, sigma
+        self.pixels, self.support, self.points = pixels, image, points
+        self.window = window  # weights along each axis, of odd length
 
     def forward(self, images: Tensor) -> Output:
-        sought, there = (averaged(self.pixels(x)[0], self.sigma) for x in (self.support, images))
+        sought, there = (averaged(self.pixels(x)[0], self.window) for x in (self.support, images))
         marked = F.grid_sample(sought, self.points.flip(-1)[None, None], align_corners=False)[0, :, 0]
         maps = torch.einsum("dk,bdyx->bkyx", F.normalize(marked, dim=0), there)
         return Output(torch.cat([torch.zeros_like(maps[:, :1]), maps], 1))
@@ -110,14 +114,18 @@ class Templates(nn.Module):
         return Output(torch.cat([torch.zeros_like(maps[:, :1]), maps], 1))
 
 
-@in_full_precision
-def averaged(vectors: Tensor, sigma: float) -> Tensor:
-    """Unit vectors of (batch, D, height, width), each the mean of those around it by a Gaussian that is cut at 2 σ."""
+def bell(sigma: float) -> Tensor:
+    """A Gaussian that is cut at 2 σ, with the sum 1."""
     reach = max(1, round(2 * sigma))
-    offsets = torch.arange(-reach, reach + 1, device=vectors.device)
-    bell = (-0.5 * (offsets / sigma).square()).softmax(0).expand(vectors.shape[1], 1, 1, -1)
-    padded = F.pad(vectors, [reach] * 4, mode="replicate")
-    smooth = F.conv2d(F.conv2d(padded, bell, groups=len(bell)), bell.mT, groups=len(bell))
+    return (-0.5 * (torch.arange(-reach, reach + 1) / sigma).square()).softmax(0)
+
+
+@in_full_precision
+def averaged(vectors: Tensor, window: Tensor) -> Tensor:
+    """Unit vectors of (batch, D, height, width), each the mean of those around it by the weights along each axis."""
+    weights = window.to(vectors).expand(vectors.shape[1], 1, 1, -1)
+    padded = F.pad(vectors, [len(window) // 2] * 4, mode="replicate")
+    smooth = F.conv2d(F.conv2d(padded, weights, groups=len(weights)), weights.mT, groups=len(weights))
     return F.normalize(smooth, dim=1)
 
 

@@ -19,7 +19,9 @@ class LocalDiscrimination(Start):
     First patches are discriminated, and mixtures of two images from the mixtures of their patches; then pixels gather
     in clusters, too, whose mean directions are to be told apart in every image. The encoder is handed on, as in the
     paper, or encoder and decoder. The suite's network takes the place of the paper's VGG, and its views and geometry
-    that of its augmentation; the second view is turned and flipped besides, and its patches are turned back.
+    that of its augmentation; the second view is turned and flipped besides, where the benchmark turns images, and its
+    patches are turned back. Images are rolled round their borders (`shifted`), or patches and regions are told by their
+    place in the window, which zero padding shows.
 
     The public code turns by 180° where it means to flip, which is mended here: turns and flips make all eight cases.
     Its two trainings (20 and 80 epochs) are stages with these shares. Adam halves its rate every ten epochs there, and
@@ -46,6 +48,7 @@ class LocalDiscrimination(Start):
         entropy_weight: float = Field(0.1, ge=0)
         patch_share: float = Field(0.2, ge=0, le=1)  # of the steps, before regions are discriminated
         rate: float = Field(1e-3, gt=0)  # of Adam
+        shifted: bool = True  # patches and regions cannot be told by their place in the window
         handed: Literal["encoder", "all"] = "encoder"  # all: the decoder too, but for the last layer
 
     def build(self) -> None:
@@ -75,8 +78,8 @@ class LocalDiscrimination(Start):
 
     def read(self, batch: Batch) -> Compared:
         """Both views."""
-        config = self.config
-        return self.pixels.compare(batch.images("strong"), batch.images("strong-2"), config.patches, config.temperature)
+        config, (first, second) = self.config, (batch.images(view) for view in self.views)
+        return self.pixels.compare(first, second, config.patches, config.temperature, config.shifted, self.task.turns)
 
     def handed_on(self) -> dict[str, Tensor]:
         parts = ("encoder",) if self.config.handed == "encoder" else ("encoder", "decoder")

@@ -68,7 +68,6 @@ class Mona(Method):
         anchors: int = Field(64, ge=1)  # for each class; published: 256
         negatives: int = Field(64, ge=1)  # for each anchor; published: 512
         temperature: float = Field(0.5, gt=0)
-        mirror: bool = True  # deformations may mirror; off where left and right are told apart
         nearest: int = Field(5, ge=1)
 
     def build(self) -> None:
@@ -120,7 +119,7 @@ class Mona(Method):
         self.note("sure", counted.mean())
         wrong = F.cross_entropy(free, pseudo, reduction="none").flatten(1).mean(1)
         vectors, latest = cells(batch.split(dense)[1]), cells(batch.split(keys)[1])
-        grid = similarity_and_spline(images, mirror=config.mirror)
+        grid = similarity_and_spline(images, mirror=self.task.turns)
         certain = torch.cat([torch.ones_like(labeled[:, :1]), sure]) >= config.equivariant_from
         weight = deform((certain & (labels[:, None] > 0)).float(), grid)
         follows = weighted_kl(self.student(deform(images, grid)).logits, deform(output.logits.detach(), grid), weight)

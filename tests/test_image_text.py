@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from semiseg.image_text import (
     OBJECTIVES,
     JointCritic,
     Pairing,
+    SeparableCritic,
     TextEncoder,
     admitted,
     donsker_varadhan,
@@ -18,6 +20,8 @@ from semiseg.image_text import (
     tokens,
     word_number,
 )
+from semiseg.method import Batch, Progress, Task
+from semiseg.methods.image_text import ImageText
 from semiseg.networks import build_network
 
 SCORES = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
@@ -90,6 +94,23 @@ def test_padding_changes_no_vector_of_a_text():
     assert torch.allclose(alone[0], together[0], atol=1e-5)
 
 
+def test_the_separable_critic_is_a_sharpened_cosine():
+    critic = SeparableCritic(6, 4, 8)
+    images, texts = torch.randn(2, 3, 6), torch.randn(5, 4)
+    a, b = (layer(v).detach().double().numpy() for layer, v in ((critic.image, images), (critic.text, texts)))
+    for i, place, j in [(0, 0, 0), (1, 2, 4)]:
+        cosine = a[i, place] @ b[j] / np.linalg.norm(a[i, place]) / np.linalg.norm(b[j])
+        assert critic(images, texts)[i, place, j].item() == pytest.approx(cosine / 0.07, rel=1e-4)
+
+
+def test_scores_of_the_separable_critic_are_not_rounded_to_half_precision():
+    critic = SeparableCritic(6, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = critic(torch.randn(30, 1, 6), torch.randn(30, 4))
+    assert scores.dtype == torch.float32
+    assert len(scores.unique()) > 800
+
+
 @pytest.fixture(params=CRITICS)
 def pairing(request):
     torch.manual_seed(0)
@@ -117,3 +138,14 @@ def test_the_score_of_a_text_is_the_mean_over_its_sentences(pairing):
     both = pairing(images, ["One two three. Four five six."])
     parts = pairing(images, ["One two three.", "Four five six."])
     assert torch.allclose(both[:, 0], parts.mean(1), atol=1e-5)
+
+
+def test_a_sentence_that_two_texts_share_is_no_negative_of_either(monkeypatch):
+    method = ImageText(Task(1, 2, (32, 32), "unet_small"))
+    fields = {"text": ["Same.", "Same. Other.", "Another."], "study": ["a", "b", "c"]}
+    method.pairing.told = lambda texts: ["Same.", "Same.", "Another."] if texts == fields["text"] else None
+    batch = Batch({"weak": torch.rand(3, 1, 32, 32)}, torch.zeros(0), "012", read=lambda c, name: fields[name][int(c)])
+    counted = []
+    monkeypatch.setitem(OBJECTIVES, "infonce", lambda scores, counts: counted.append(counts) or scores.sum())
+    method.losses(batch, Progress(0, 10))
+    assert counted[0].tolist() == [[True, False, True], [False, True, True], [True, True, True]]

@@ -25,18 +25,19 @@ def word_number(word: str) -> int:
 
 
 def tokens(texts: Sequence[str], length: int) -> Tensor:
-    """Numbers of the words of texts in lower case, (texts, length): a start sign first, padded or cut at the end."""
-    numbers = torch.full((len(texts), length), PAD)
-    for row, text in zip(numbers, texts, strict=True):
-        found = [START, *(word_number(word) for word in re.findall(r"\w+", text.lower()))][:length]
-        row[: len(found)] = torch.tensor(found)
-    return numbers
+    """Numbers of the words of texts in lower case after a start sign, (texts, length) or less if all are shorter.
+
+    Texts are padded, or cut, at the end.
+    """
+    found = [[START, *(word_number(word) for word in re.findall(r"\w+", text.lower()))][:length] for text in texts]
+    longest = max(map(len, found))
+    return torch.tensor([row + [PAD] * (longest - len(row)) for row in found])
 
 
 class TextEncoder(nn.Module):
     """A small transformer: a vector for each text."""
 
-    def __init__(self, width: int = 128, layers: int = 2, heads: int = 4, length: int = 48) -> None:
+    def __init__(self, width: int = 128, layers: int = 2, heads: int = 4, length: int = 192) -> None:
         super().__init__()
         self.length = length
         self.words = nn.Embedding(WORDS + 2, width, padding_idx=PAD)
@@ -48,7 +49,8 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """(texts, width)."""
         numbers = tokens(texts, self.length).to(self.positions.device)
-        read = self.layers(self.words(numbers) + self.positions, src_key_padding_mask=numbers == PAD)
+        words = self.words(numbers) + self.positions[: numbers.shape[1]]
+        read = self.layers(words, src_key_padding_mask=numbers == PAD)
         pooled: Tensor = self.pool(read[:, 0]).tanh()
         return pooled
 
@@ -80,8 +82,13 @@ class SeparableCritic(nn.Module):
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """Scores (N, places, M) of vectors (N, places, image) and (M, text)."""
-        a, b = F.normalize(self.image(images), dim=-1), F.normalize(self.text(texts), dim=-1)
-        return a @ b.T * self.sharpness.exp()
+        return scaled_cosine(self.image(images), self.text(texts), self.sharpness)
+
+
+@in_full_precision
+def scaled_cosine(images: Tensor, texts: Tensor, sharpness: Tensor) -> Tensor:
+    """e^s cos(a, b) for vectors a (N, places, D) and b (M, D); in half precision many scores would be the same."""
+    return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * sharpness.exp()
 
 
 class JointCritic(nn.Module):
@@ -141,30 +148,32 @@ class Pairing(nn.Module):
         own = scores[torch.arange(len(images)), :, torch.arange(len(images))]
         return own.view(len(images), *grid.shape[2:]).float()
 
-    def of_batch(self, images: Tensor, texts: Sequence[str], select: Literal["positive", "both"]) -> Tensor:
-        """Scores (N, N) to learn from: whole texts with whole images, or one sentence of each, drawn, with one place.
+    def told(self, texts: Sequence[str]) -> list[str]:
+        """What of texts is learned from at once: the whole, or one sentence of each, drawn."""
+        if not self.local:
+            return [*texts]
+        parts = [sentences(text) for text in texts]
+        return [part[int(torch.randint(len(part), ()))] for part in parts]
+
+    def of_batch(self, images: Tensor, told: Sequence[str], select: Literal["positive", "both"]) -> Tensor:
+        """Scores (N, N) to learn from: of whole images, or of one place of each for a sentence.
 
         The place is the best for the image's own sentence, or the best for each sentence.
         """
-        if not self.local:
-            scores: Tensor = self.critic(self.places(images), self.text(texts))[:, 0]
-            return scores
-        parts = [sentences(text) for text in texts]
-        drawn = [part[int(torch.randint(len(part), ()))] for part in parts]
-        everywhere = self.critic(self.places(images), self.text(drawn))
+        everywhere = self.critic(self.places(images), self.text(told))
         if select == "both":
-            return everywhere.amax(1)
+            best: Tensor = everywhere.amax(1)
+            return best
         number = torch.arange(len(images), device=images.device)
         place = everywhere[number, :, number].detach().argmax(1)
-        return everywhere[number, place]
+        own: Tensor = everywhere[number, place]
+        return own
 
 
-def admitted(studies: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """Which pairs (N, N) count: an image with its own text, and with those of other studies that read otherwise."""
-    number = len(texts)
-    rows = [
-        [i == j or (studies[i] != studies[j] and texts[i] != texts[j]) for j in range(number)] for i in range(number)
-    ]
+def admitted(studies: Sequence[str], told: Sequence[str]) -> Tensor:
+    """Which pairs (N, N) count: an image with what its own text says, and with what others say that is not the same."""
+    number = len(told)
+    rows = [[i == j or (studies[i] != studies[j] and told[i] != told[j]) for j in range(number)] for i in range(number)]
     return torch.tensor(rows)
 
 
@@ -179,17 +188,17 @@ def infonce(scores: Tensor, counts: Tensor) -> Tensor:
 @in_full_precision
 def donsker_varadhan(scores: Tensor, counts: Tensor) -> Tensor:
     """−(1/N) Σ_i S_ii + ln mean of e^{S_ij} over the pairs i ≠ j that count; without any, nothing is learned."""
-    others = scores[counts & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)]
-    if not len(others):
-        return 0 * scores.sum()
-    return others.logsumexp(0) - log(len(others)) - scores.diagonal().mean()
+    others = counts & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    number = others.sum()
+    mean = scores.masked_fill(~others, -1e30).flatten().logsumexp(0) - number.clamp(min=1).log()
+    return torch.where(number > 0, mean - scores.diagonal().mean(), 0 * scores.sum())
 
 
 @in_full_precision
 def jensen_shannon(scores: Tensor, counts: Tensor) -> Tensor:
     """mean softplus(−S_ii) + mean softplus(S_ij) over the pairs i ≠ j that count."""
-    others = scores[counts & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)]
-    return F.softplus(-scores.diagonal()).mean() + (F.softplus(others).sum() / max(len(others), 1))
+    others = counts & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    return F.softplus(-scores.diagonal()).mean() + (F.softplus(scores) * others).sum() / others.sum().clamp(min=1)
 
 
 OBJECTIVES = {"infonce": infonce, "dv": donsker_varadhan, "jsd": jensen_shannon}

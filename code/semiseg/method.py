@@ -71,6 +71,7 @@ class Task:
     trained: bool = False  # networks get the weights of a finished run, so that files of initial ones are not opened
     crop: Crop | None = None  # what of an image is seen, in training and in prediction
     stride: tuple[int, ...] | None = None  # between the windows of a volume in prediction; None: they overlap by half
+    turns: bool = True  # images may be turned and mirrored; not where left and right, or up and down, are told apart
 
     @property
     def dims(self) -> int:

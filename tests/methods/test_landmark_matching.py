@@ -7,7 +7,7 @@ from torch import nn
 
 from semiseg.discrimination import Pixels
 from semiseg.method import Batch, Progress, Task
-from semiseg.methods.landmark_matching import LandmarkMatching, Similarity, Templates, averaged, correlation
+from semiseg.methods.landmark_matching import LandmarkMatching, Similarity, Templates, averaged, bell, correlation
 from semiseg.tasks.localization import peaks
 
 
@@ -24,7 +24,7 @@ def test_correlation_is_that_of_every_window():
 
 def test_averages_are_weighted_sums_of_neighbours_as_unit_vectors():
     vectors = torch.randn(1, 4, 12, 12, generator=torch.Generator().manual_seed(0))
-    found = averaged(vectors, 1.5)
+    found = averaged(vectors, bell(1.5))
     mean = torch.zeros(4)
     for dy in range(-3, 4):
         for dx in range(-3, 4):
@@ -47,7 +47,7 @@ def test_a_marked_place_is_found_in_a_shifted_image(by):
     marked = torch.tensor([[20.0, 31.0], [40.0, 14.0]])
     support, other = scene[..., :48, :48], scene[..., 5:53, 3:51]
     points = 2 * (marked + 0.5) / 48 - 1
-    matcher = Similarity(Coloured(), support, points, 1.5) if by == "vectors" else Templates(support, points, 9)
+    matcher = Similarity(Coloured(), support, points, bell(1.5)) if by == "vectors" else Templates(support, points, 9)
     logits = matcher(other).logits
     assert logits.shape == (1, 3, 48, 48)
     found = ((peaks(logits[0, 1:]) + 1) * 48 - 1) / 2
@@ -74,3 +74,15 @@ def test_the_labelled_image_is_kept_as_it_is_and_learns_nothing():
     sum(losses.values()).backward()
     assert isinstance(method.pixels, Pixels)
     assert all(p.grad is None for p in method.pixels.clustering.parameters())
+
+
+def test_windows_are_as_wide_as_the_longer_side_says_and_all_are_read_out():
+    method = LandmarkMatching(Task(1, 3, (32, 64), "unet_small"))
+    read = method.predictors()
+    assert list(read) == ["vectors", "even", "pixels", "templates"]
+    offsets = np.arange(-4, 5)  # two sigma of a 32nd of 64 pixels
+    expected = np.exp(-((offsets / 2) ** 2) / 2)
+    np.testing.assert_allclose(read["vectors"].window, expected / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(read["even"].window, np.full(9, 1 / 9), rtol=1e-5)
+    vectors = torch.nn.functional.normalize(torch.randn(1, 4, 6, 6), dim=1)
+    assert torch.equal(averaged(vectors, read["pixels"].window), torch.nn.functional.normalize(vectors, dim=1))

@@ -151,5 +151,6 @@ def build_method(
         unlabeled_steps,
         crop=training.crop,
         stride=stride,
+        turns=training.turns,
     )
     return method(task, config)
