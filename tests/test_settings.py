@@ -228,6 +228,17 @@ def test_one_entry_may_have_the_strong_augmentation(written):
     assert {name: t.augmentation for name, t in trainings.items()} == {"supervised": "customary", "strong": "strong"}
 
 
+def test_steps_may_differ_only_where_some_methods_have_those_of_a_start_besides(written):
+    longer = "  - longer: {method: supervised, training: {steps: 60}}\n"
+    text = f"dataset: tiny\nmethods:\n  - supervised\n{longer}"
+    with pytest.raises(UserError, match="all else is the benchmark's"):
+        load_benchmark(written(text), {}).variants()
+    started = load_benchmark(written(text + "  - begun: {method: supervised, start: local_discrimination}\n"), {})
+    trainings = {name: started.training_of(name, variant) for name, variant in started.variants().items()}
+    assert trainings["longer"].steps == 60
+    assert trainings["begun"].steps == trainings["supervised"].steps != 60
+
+
 PROTOCOL = "dataset: tiny\nprotocol: {validation: val, selected_on: [validation]}\n"
 
 

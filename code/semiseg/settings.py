@@ -63,6 +63,7 @@ class TrainingSettings(Settings):
 
 
 OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power", "augmentation")  # may differ between methods
+BESIDE_STARTS = (*OWN_TRAINING, "steps")  # likewise, where some have trained longer by the steps of a start
 PROTOCOL_TRAINING = (*OWN_TRAINING, "decay_every", "steps", "labeled_batch", "unlabeled_batch")  # likewise, published
 START_TRAINING = (*OWN_TRAINING, "steps", "unlabeled_batch")  # what may differ in a pre-training
 
@@ -200,14 +201,21 @@ class BenchmarkSettings(Settings):
             raise ValueError("a protocol's lists make a single fold, number 0; leave out folds and repeats")
         return self
 
+    @property
+    def own_training(self) -> tuple[str, ...]:
+        """Which settings of the training may differ between entries."""
+        if self.protocol:
+            return PROTOCOL_TRAINING
+        entries = [config for entry in self.methods if isinstance(entry, dict) for config in entry.values()]
+        return BESIDE_STARTS if any("start" in (config or {}) for config in entries) else OWN_TRAINING
+
     def variants(self, also: Iterable[str] = ()) -> dict[str, Variant]:
         """Every entry of `methods` by name, and the methods in `also`, with what was tuned for these names.
 
         An entry is a name, or `name: {key: value, ...}`; with a key `method` it is a variant of that method, and with
         a key `training` its learning rate and the like are its own. What an entry says goes before what was tuned.
         """
-        own = PROTOCOL_TRAINING if self.protocol else OWN_TRAINING
-        variants = _variants(self.methods, f"benchmark {self.name}", own)
+        variants = _variants(self.methods, f"benchmark {self.name}", self.own_training)
         variants |= {name: Variant(name, {}, {}) for name in also if name not in variants}
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml") if self.tuned else {}
         for name in variants.keys() & tuned.keys():

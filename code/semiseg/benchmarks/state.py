@@ -9,7 +9,7 @@ from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.registry import Methods
-from semiseg.settings import OWN_TRAINING, BenchmarkSettings, RunSpec
+from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.assembly import identity_of
 from semiseg.training.checkpoint import NAME as CHECKPOINT
 from semiseg.training.files import write_json
@@ -64,7 +64,7 @@ def strays(
         if like := same_method.get(spec.method):
             own = {key: getattr(like, key) for key in ("implementation", "config", "training", "start")}
         else:  # its entry may have had a learning rate of its own, which tables tell
-            rates = {key: getattr(spec.training, key) for key in OWN_TRAINING}
+            rates = {key: getattr(spec.training, key) for key in settings.own_training}
             own = {"training": settings.training.model_copy(update=rates)}
         return spec.model_copy(update=common | own)
 

@@ -8,7 +8,7 @@ from typing import Any
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.summary import Entry, Results, fold_scores
-from semiseg.settings import OWN_TRAINING, PROTOCOL_TRAINING
+from semiseg.settings import OWN_TRAINING
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
@@ -198,7 +198,7 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     own = []
     for entry in entries:
         trainings = [run.record["spec"].get("training") or {} for run in results.finished if run.method == entry.name]
-        for key in PROTOCOL_TRAINING if settings and settings.protocol else OWN_TRAINING:
+        for key in settings.own_training if settings else OWN_TRAINING:
             values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)}, key=str)
             if values:
                 own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(map(setting, values))}")
