@@ -3,13 +3,14 @@
 import hashlib
 import json
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semiseg.contract import tiny_dataset
 from semiseg.data import splits as splits_module
-from semiseg.data.splits import load_or_freeze, make_splits
+from semiseg.data.splits import Fold, Splits, load_or_freeze, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
 
@@ -272,3 +273,14 @@ def test_a_split_file_edited_into_a_leak_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError):
         load_or_freeze(path, dataset)
+
+
+def test_results_that_come_with_the_project_come_with_the_split_that_they_were_made_on():
+    folders = sorted((Path(__file__).parents[1] / "results").glob("*/runs"))
+    assert len(folders) > 5
+    for folder in folders:
+        record = json.loads(next(folder.glob("*/*/*/*/run.json")).read_text(encoding="utf-8"))
+        file = splits_module.SPLITS / f"{record['spec']['dataset']}.json"
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
+        assert Splits(folds=folds, **stored).hash(record["spec"]["fold"]) == record["data"]["split_hash"], folder.parent
