@@ -59,6 +59,12 @@ def test_smooth_maps_move_little_and_fold_nowhere(size):
     assert (inner[:, 1:, :, 1] > inner[:, :-1, :, 1]).all()
 
 
+def test_smooth_maps_darken_no_border():
+    torch.manual_seed(0)
+    bright = torch.ones(4, 1, 24, 40)
+    torch.testing.assert_close(deform(bright, diffeomorphism(bright, strength=0.2)), bright)
+
+
 def test_splines_pass_through_their_control_points():
     """Without jitter the map is a similarity: distances all grow by one factor."""
     torch.manual_seed(0)

@@ -54,7 +54,8 @@ def diffeomorphism(images: Tensor, strength: float = 0.033) -> Tensor:
     for _ in range(SQUARINGS):
         moved = identity + flow.movedim(1, 3)
         flow = flow + F.grid_sample(flow, moved, padding_mode="border", align_corners=False)
-    return (identity + _smooth(flow).movedim(1, 3)).clamp(-1, 1)
+    last = identity[-1, -1]  # the centre of a corner's pixel; beyond it, samples fade to zero
+    return (identity + _smooth(flow).movedim(1, 3)).clamp(-last, last)
 
 
 def _identity(height: int, width: int, device: torch.device) -> Tensor:
