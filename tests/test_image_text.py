@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from semiseg.image_text import (
     OBJECTIVES,
     JointCritic,
     Pairing,
+    SeparableCritic,
     TextEncoder,
     admitted,
     donsker_varadhan,
@@ -73,6 +75,21 @@ def test_the_joint_critic_is_a_layer_on_both_vectors_side_by_side():
     weight = torch.cat([critic.image.weight, critic.text.weight], 1)
     both = torch.cat([images[1, 2], texts[4]])
     assert scores[1, 2, 4].item() == pytest.approx(critic.rest(weight @ both + critic.image.bias).item(), rel=1e-4)
+
+
+def test_the_separable_critic_is_a_cosine_over_its_temperature():
+    critic = SeparableCritic(6, 4, 8, temperature=0.2)
+    images, texts = torch.randn(2, 3, 6), torch.randn(5, 4)
+    scores = critic(images, texts)
+    assert scores.shape == (2, 3, 5)
+    wi, bi, wt, bt = (v.detach().double().numpy() for v in (*critic.image.parameters(), *critic.text.parameters()))
+    for n in range(2):
+        for place in range(3):
+            a = wi @ images[n, place].numpy() + bi
+            for m in range(5):
+                b = wt @ texts[m].numpy() + bt
+                cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+                assert scores[n, place, m].item() == pytest.approx(cosine / 0.2, abs=1e-5)
 
 
 def test_words_are_numbered_alike_everywhere_whatever_their_case_and_signs():
