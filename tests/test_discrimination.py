@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from regions import bits, told_apart
 from semiseg.contract import tiny_task
 from semiseg.discrimination import (
     Pixels,
@@ -52,19 +53,7 @@ def test_rows_that_are_looked_at_get_no_gradient():
 
 def test_regions_are_told_apart_as_the_formula_says():
     vectors, clusters = units(2, 4, 3, 3), torch.rand(2, 3, 3, 3).softmax(1)
-    f, a = vectors.double().numpy(), clusters.double().numpy()
-    r = np.zeros((2, 3, 4))
-    for x in range(2):
-        for k in range(3):
-            mean = sum(a[x, k, i, j] * f[x, :, i, j] for i in range(3) for j in range(3)) / 9
-            r[x, k] = mean / np.linalg.norm(mean)
-    m = r.mean(0) / np.linalg.norm(r.mean(0), axis=1, keepdims=True)
-    expected = 0.0
-    for x in range(2):
-        for k in range(3):
-            e = np.exp(m @ r[x, k] / 0.2)
-            expected -= math.log(e[k] / e.sum()) / 6
-    assert region_loss(vectors, clusters, 0.2).item() == pytest.approx(expected, rel=1e-5)
+    assert region_loss(vectors, clusters, 0.2).item() == pytest.approx(told_apart(vectors, clusters, 0.2), rel=1e-5)
 
 
 def test_regions_that_are_alike_are_a_guess():
@@ -75,6 +64,9 @@ def test_regions_that_are_alike_are_a_guess():
 def test_an_even_chance_has_one_bit():
     assert binary_entropy(torch.full((2, 2), 0.5)).item() == pytest.approx(1.0)
     assert binary_entropy(torch.tensor([0.0, 1.0])).item() == pytest.approx(0.0, abs=1e-4)
+    uneven = torch.tensor([0.2, 0.9])
+    assert binary_entropy(uneven).item() == pytest.approx(bits(uneven), rel=1e-5)
+    assert bits(uneven[:1]) == pytest.approx(0.7219, abs=1e-4)  # where 4 p (1 − p) is 0.64
 
 
 def test_all_eight_turns_differ_and_can_be_undone():
@@ -116,12 +108,58 @@ def test_clusters_share_every_pixel_and_vectors_have_unit_length():
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2, 32, 32))
 
 
+def passing(module):
+    """Let a network pass three functions of an image's pixels on as its features, and these as vectors."""
+    module.network.forward = lambda images: Output(images, (), (torch.cat([images, images**2, 1 - images], 1),))
+    module.embedding = torch.nn.Identity()
+    return module
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=0)
+
+
+def mean_directions(image):
+    """Of the three functions of an image (32, 32), in 4 × 4 patches of 8 × 8 pixels: (3, 4, 4)."""
+    vectors = unit(np.stack([image, image**2, 1 - image]))
+    return unit(vectors.reshape(3, 4, 8, 4, 8).mean((2, 4)))
+
+
+def test_a_mixture_of_two_images_is_told_by_the_same_mixture_of_their_patches(monkeypatch):
+    module, seen, shown = passing(pixels()), [], []
+    inner = module.network.forward
+    module.network.forward = lambda images: shown.append(images) or inner(images)
+    monkeypatch.setattr("semiseg.discrimination.discrimination_loss", lambda a, b, t: seen.append((a, b)) or a.sum())
+    images, others = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
+    module.compare(images, others, 4, 0.1)
+    x, mixed = images[:, 0].double().numpy(), shown[0][8:, 0].double().numpy()
+    found, target = (rows.double().numpy().reshape(4, 4, 4, 3).transpose(0, 3, 1, 2) for rows in seen[1])
+    shares = []
+    for i in range(4):
+        difference = x[i] - x[i - 1]
+        share = ((mixed[i] - x[i - 1]) * difference).sum() / (difference**2).sum()
+        np.testing.assert_allclose(mixed[i], share * x[i] + (1 - share) * x[i - 1], atol=1e-5)
+        patches = share * mean_directions(x[i]) + (1 - share) * mean_directions(x[i - 1])
+        np.testing.assert_allclose(target[i], unit(patches), atol=1e-5)
+        np.testing.assert_allclose(found[i], mean_directions(mixed[i]), atol=1e-5)
+        shares.append(share)
+    assert 0.2 <= min(shares) < max(shares) <= 0.8
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_what_is_known_of_pixels_is_of_the_two_views_and_not_of_mixtures(shifted):
+    module = passing(pixels())
+    first, second = torch.rand(6, 1, 32, 32), torch.rand(6, 1, 32, 32)
+    known = module.compare(first, second, 4, 0.1, shifted)
+    images = torch.cat([first, turned(second, known.moves)])
+    torch.testing.assert_close(known.features[:, :1], images)
+    torch.testing.assert_close(known.vectors, torch.nn.functional.normalize(known.features, dim=1))
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 def test_patches_of_a_turned_view_meet_those_of_the_same_place(monkeypatch, shifted):
     """With a network that passes images on, both views of one image give the same patches, however moved."""
-    module, seen = pixels(), []
-    module.network.forward = lambda images: Output(images, (), (torch.cat([images, images**2, 1 - images], 1),))
-    module.embedding = torch.nn.Identity()
+    module, seen = passing(pixels()), []
     monkeypatch.setattr("semiseg.discrimination.discrimination_loss", lambda a, b, t: seen.append((a, b)) or a.sum())
     images = torch.rand(6, 1, 32, 32)
     module.compare(images, images, 4, 0.1, shifted)

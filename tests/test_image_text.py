@@ -79,6 +79,21 @@ def test_the_joint_critic_is_a_layer_on_both_vectors_side_by_side():
     assert scores[1, 2, 4].item() == pytest.approx(critic.rest(weight @ both + critic.image.bias).item(), rel=1e-4)
 
 
+def test_the_separable_critic_is_a_cosine_over_its_temperature():
+    critic = SeparableCritic(6, 4, 8, temperature=0.2)
+    images, texts = torch.randn(2, 3, 6), torch.randn(5, 4)
+    scores = critic(images, texts)
+    assert scores.shape == (2, 3, 5)
+    wi, bi, wt, bt = (v.detach().double().numpy() for v in (*critic.image.parameters(), *critic.text.parameters()))
+    for n in range(2):
+        for place in range(3):
+            a = wi @ images[n, place].numpy() + bi
+            for m in range(5):
+                b = wt @ texts[m].numpy() + bt
+                cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+                assert scores[n, place, m].item() == pytest.approx(cosine / 0.2, abs=1e-5)
+
+
 def test_words_are_numbered_alike_everywhere_whatever_their_case_and_signs():
     assert word_number("nodule") == 2697  # in every process
     first, second = tokens(["A nodule, left.", "a NODULE left"], 6)
@@ -92,15 +107,6 @@ def test_padding_changes_no_vector_of_a_text():
     encoder = TextEncoder().eval()
     alone, together = encoder(["a small nodule"]), encoder(["a small nodule", "one two three four five six seven"])
     assert torch.allclose(alone[0], together[0], atol=1e-5)
-
-
-def test_the_separable_critic_is_a_sharpened_cosine():
-    critic = SeparableCritic(6, 4, 8)
-    images, texts = torch.randn(2, 3, 6), torch.randn(5, 4)
-    a, b = (layer(v).detach().double().numpy() for layer, v in ((critic.image, images), (critic.text, texts)))
-    for i, place, j in [(0, 0, 0), (1, 2, 4)]:
-        cosine = a[i, place] @ b[j] / np.linalg.norm(a[i, place]) / np.linalg.norm(b[j])
-        assert critic(images, texts)[i, place, j].item() == pytest.approx(cosine / 0.07, rel=1e-4)
 
 
 def test_scores_of_the_separable_critic_are_not_rounded_to_half_precision():

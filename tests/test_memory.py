@@ -1,5 +1,6 @@
 """Memories: the latest rows and no others, also after a resume; deformations: smooth, and none where there is none."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,3 +75,37 @@ def test_splines_pass_through_their_control_points():
     torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=1e-4)
     factor = steps[:, 0] / (2 / 16)
     assert ((factor > 1 / 1.2 - 1e-4) & (factor < 1 / 0.8 + 1e-4)).all()
+
+
+def spline(offsets, pixels):
+    """How far 25 control points' offsets (25, 2) move pixels (n, 2), by solving for a thin-plate spline."""
+    control = np.array([(x, y) for x in np.linspace(-1, 1, 5) for y in np.linspace(-1, 1, 5)])
+
+    def terms(point):
+        squares = [((point - c) ** 2).sum() for c in control]
+        return [0.5 * s * np.log(s) if s > 1e-12 else 0.0 for s in squares] + [1.0, *point]
+
+    rows = [terms(c) for c in control]
+    bent_only = [[1.0] * 25, [*control[:, 0]], [*control[:, 1]]]  # what bends has no affine part
+    system = np.array(rows + [row + [0.0] * 3 for row in bent_only])
+    weights = np.linalg.solve(system, np.concatenate([offsets, np.zeros((3, 2))]))
+    return np.array([terms(p) for p in pixels]) @ weights
+
+
+def test_control_points_move_by_their_offsets_and_pixels_between_them_smoothly():
+    """The same draws with and without jitter differ by the spline, which a similarity then turns and scales."""
+    torch.manual_seed(1)
+    offsets = 0.1 * (2 * torch.rand(3, 25, 2) - 1)
+    torch.manual_seed(1)
+    still = similarity_and_spline(torch.zeros(3, 1, 6, 10), jitter=0.0).double().numpy()
+    torch.manual_seed(1)
+    bent = similarity_and_spline(torch.zeros(3, 1, 6, 10), jitter=0.1).double().numpy()
+    pixels = _identity(6, 10, torch.device("cpu")).double().numpy()
+    for image in range(3):
+        moved = spline(offsets[image].double().numpy(), pixels.reshape(-1, 2)).reshape(6, 10, 2)
+        np.testing.assert_allclose(moved[1, 2], offsets[image, 5 * 1 + 1], atol=1e-6)  # x = y = −½ is both
+        np.testing.assert_allclose(moved[4, 2], offsets[image, 5 * 1 + 3], atol=1e-6)  # x = −½, y = ½
+        right = (still[image, 0, 1] - still[image, 0, 0]) / (2 / 10)  # where a step of 1 to the right leads
+        down = (still[image, 1, 0] - still[image, 0, 0]) / (2 / 6)
+        expected = still[image] + moved[..., :1] * right + moved[..., 1:] * down
+        np.testing.assert_allclose(bent[image], expected, atol=1e-5)

@@ -8,9 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from semiseg.contract import tiny_task
+from semiseg.deformation import _identity
 from semiseg.losses import neighbour_loss, prototype_loss, relation_loss, weighted_kl
 from semiseg.method import Batch, Progress
 from semiseg.methods.mona import Mona
+from semiseg.networks import Output
 from semiseg.perturbations import half_boxes
 from semiseg.relations import cut
 
@@ -153,3 +155,112 @@ def test_images_labels_and_confidence_are_cut_mixed_and_deformed_together():
     inside = inner & (sure[:, 0] > 0.99)
     assert inside.float().mean() > 0.3
     assert torch.equal(labels[inside], mixed[:, 0][inside].round().long())
+
+
+def noted(module):
+    """What a module is given from now on, and what it returns, call by call."""
+    calls = []
+    module.register_forward_hook(lambda _, given, returned: calls.append((given[0], returned)))
+    return calls
+
+
+def told_otherwise(student, teacher, others, temperature):
+    """KL(t ‖ s) of how both relate themselves to the others; all are vectors."""
+    s, t = (softmax(np.array([unit(v) @ unit(o) for o in others]) / temperature) for v in (student, teacher))
+    return float((t * np.log(t / s)).sum())
+
+
+def test_the_student_relates_plain_images_to_earlier_ones_as_its_teacher_relates_moderate_ones():
+    method, batch = stepped(latent=0.5, windows=0.3, relations=7, relation_temperature=0.2)
+    images = {view: torch.rand(4, 1, 32, 32) for view in method.views}
+    modules = (method.student, method.teacher, method.guess, method.slow_description.network)
+    student, teacher, guess, key = map(noted, modules)
+    old = [memory.rows.double().numpy().copy() for memory in (method.earlier.latent, method.earlier.windows)]
+    losses = method.relate(Batch(images, batch.labels), Progress(0, 10))
+    assert torch.equal(student[0][0], images["plain"])
+    assert torch.equal(teacher[0][0], images["moderate"])
+    (own, own_windows), (slow, slow_windows) = (
+        [v.detach().double().flatten(1).numpy() for v in calls[0][1]] for calls in (guess, key)
+    )
+    latent = [told_otherwise(own[i], slow[i], old[0], 0.2) for i in range(4)]
+    windows = [
+        told_otherwise(own_windows[49 * i + w], slow_windows[49 * i + w], old[1][:, w], 0.2)
+        for i in range(4)
+        for w in range(49)
+    ]
+    assert losses["latent"].item() == pytest.approx(0.5 * np.mean(latent), rel=1e-3)
+    assert losses["windows"].item() == pytest.approx(0.3 * np.mean(windows), rel=1e-3)
+    np.testing.assert_allclose(method.earlier.latent.rows[:4].numpy(), slow, rtol=1e-5)
+
+
+def shifted(values, down, right):
+    """What lies so many pixels further down and right is shown; 0 beyond the border."""
+    moved = np.zeros_like(values)
+    height, width = values.shape[2:]
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i + down < height and 0 <= j + right < width:
+                moved[:, :, i, j] = values[:, :, i + down, j + right]
+    return moved
+
+
+def test_predictions_follow_a_deformation_where_a_class_is_seen_with_certainty(monkeypatch):
+    method, batch = stepped(equivariant_from=0.6, equivariance=0.3)
+    pseudo, sure, mixed = torch.randint(0, 3, (2, 32, 32)), torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
+    monkeypatch.setattr(method, "pseudo_labeled", lambda batch: (mixed, pseudo, sure))
+    grid = _identity(32, 32, mixed.device).expand(4, -1, -1, -1) + torch.tensor([2 * 5 / 32, -2 * 3 / 32])
+    monkeypatch.setattr("semiseg.methods.mona.similarity_and_spline", lambda images, mirror: grid)
+    student = noted(method.student)
+    loss = method.losses(batch, Progress(0, 10))["equivariance"]
+    (still, said), (moved, follows) = ((images.numpy(), output.logits.detach().double()) for images, output in student)
+    np.testing.assert_allclose(moved, shifted(still, -3, 5), atol=1e-5)
+    target, follows = torch.from_numpy(shifted(said.numpy(), -3, 5)).softmax(1).numpy(), follows.softmax(1).numpy()
+    seen = np.concatenate([batch.labels > 0, (pseudo > 0) & (sure[:, 0] >= 0.6)])[:, None]
+    weight = shifted(seen.astype(float), -3, 5)[:, 0]
+    divergence = (target * np.log(target / follows)).sum(1)
+    expected = np.mean([(w * d).sum() / w.sum() for w, d in zip(weight, divergence, strict=True)])
+    assert loss.item() == pytest.approx(0.3 * expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("confusable", "few"), [(1, 1), (9, 2)])
+def test_pixels_meet_the_memory_and_the_mean_that_the_formula_says(monkeypatch, confusable, few):
+    """Two labelled and two unlabelled images of 8 × 8, whose features are 4 × 4, pixel for pixel."""
+    method, _ = stepped(confusable=confusable, unreliable=0.4, sure_key=0.8, anchor_from=0.3, contrast=1.0)
+    teacher, student = (2 * torch.randn(4, 3, 8, 8) for _ in range(2))
+    dense, keys, labels = torch.randn(4, 5, 4, 4), torch.randn(4, 5, 4, 4), torch.randint(0, 3, (4, 8, 8))
+    masks, pushed, compared = [], [], []
+    monkeypatch.setattr("semiseg.methods.mona.pick", lambda mask, number: masks.append(mask) or mask.nonzero()[:, 0])
+    monkeypatch.setattr("semiseg.memory.Memory.push", lambda self, rows, valid: pushed.append((rows, bool(valid))))
+    monkeypatch.setattr(
+        "semiseg.methods.mona.prototype_loss",
+        lambda chosen, mean, *rest: compared.append((chosen, mean)) or torch.tensor(10.0 ** len(compared)),
+    )
+    for bank, count in zip(method.banks, (1, 0, 1), strict=True):
+        bank.count.fill_(count)
+    loss = method.contrast(dense, keys, labels, Output(teacher), Output(student), Progress(1, 4), 2)
+
+    p, s = (logits.double().softmax(1).numpy() for logits in (teacher, student))
+    pixels = [(n, i, j) for n in range(4) for i in range(4) for j in range(4)]
+    doubt = {(n, i, j): -sum(v * math.log(v + 1e-6) for v in s[n, :, 2 * i, 2 * j]) for n, i, j in pixels}
+    low, high = np.quantile([v for (n, *_), v in doubt.items() if n >= 2], (0.4 * 0.75, 1 - 0.4 * 0.75))
+    for c in range(3):
+        members, anchors, others = [], [], []
+        for place, (n, i, j) in enumerate(pixels):
+            y, said = int(labels[n, 2 * i, 2 * j]), p[n, :, 2 * i, 2 * j]
+            rank = sum(said[k] > said[c] for k in range(3))
+            if y == c and (n < 2 or doubt[n, i, j] <= low):
+                members.append(place)
+                if said[c] > 0.3:
+                    anchors.append(place)
+            confused = y != c and rank < few if n < 2 else doubt[n, i, j] >= high and rank >= few
+            if confused and said[c] < 0.8:
+                others.append(place)
+        vectors, teachers = (np.array([v[n, :, i, j].numpy() for n, i, j in pixels]) for v in (dense, keys))
+        assert min(len(anchors), len([o for o in others if o >= 32])) > 0
+        assert masks[2 * c].nonzero()[:, 0].tolist() == others
+        assert masks[2 * c + 1].nonzero()[:, 0].tolist() == anchors
+        np.testing.assert_array_equal(pushed[c][0], teachers[others])
+        np.testing.assert_array_equal(compared[c][0], vectors[anchors])
+        np.testing.assert_allclose(compared[c][1], teachers[members].mean(0), atol=1e-6)
+        assert pushed[c][1]
+    assert loss == pytest.approx((10 + 1000) / 3)  # nothing is remembered that class 1 could flee from

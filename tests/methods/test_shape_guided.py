@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from regions import bits, listen, shares, spread, told_apart
 from semiseg.contract import assert_equal, tiny_task
 from semiseg.discrimination import turned
 from semiseg.losses import one_hot
@@ -42,6 +43,25 @@ def test_clusters_are_pushed_towards_real_masks_and_the_discriminator_stays_froz
     assert loss.item() == pytest.approx(np.mean([-math.log(1 / (1 + math.exp(-x))) for x in verdict]), rel=1e-4)
     loss.backward()
     assert learning(method) == {"pixels"}
+
+
+def test_regions_their_sureness_and_shapes_count_by_their_weights(task):
+    weights = {"region_weight": 3.0, "entropy_weight": 0.7, "shape_weight": 2.0}
+    others = {"patches": 6, "temperature": 0.15, "region_temperature": 0.3}
+    method = ShapeGuided(task, ShapeGuided.Config(shapes="tiny", clusters=5, **weights, **others)).train()
+    spread(method.pixels)
+    calls, batch = listen(method.pixels), random_batch(task)
+    losses = method.losses(batch, REGIONS)
+    ((given, known),) = calls
+    assert torch.equal(given["first"], batch.images("weak"))
+    assert torch.equal(given["second"], batch.images("weak-2"))
+    assert (given["patches"], given["temperature"]) == (6, 0.15)
+    clusters = shares(method.pixels, known.features)
+    assert losses["regions"].item() == pytest.approx(3 * told_apart(known.vectors, clusters, 0.3), rel=1e-4)
+    assert losses["entropy"].item() == pytest.approx(0.7 * bits(clusters), rel=1e-3)
+    verdict = method.discriminator(method.maps).double().detach().numpy()
+    assert losses["shape"].item() == pytest.approx(2 * np.mean([math.log1p(math.exp(-x)) for x in verdict]), rel=1e-4)
+    assert {name: losses[name] for name in known.losses} == known.losses
 
 
 def test_the_discriminator_learns_from_masks_and_maps_in_the_field_of_view_and_gives_clusters_no_gradient(method, task):
@@ -89,12 +109,7 @@ def test_other_masks_change_what_the_discriminator_learns_and_nothing_else_does_
 
 def test_the_network_learns_what_regions_say_by_how_sure_they_are(method, task):
     images = random_batch(task).images()
-    for layer in (
-        method.pixels.embedding[-1],
-        method.pixels.clustering[-1],
-    ):  # else regions are alike, and none is sure
-        torch.nn.init.normal_(layer.weight, std=3.0)
-        torch.nn.init.zeros_(layer.bias)
+    spread(method.pixels)  # else none is sure
     before = {name: value.clone() for name, value in method.pixels.state_dict().items()}
     method.refine(random_batch(task), Progress(0, 10, "refinement"))["refinement"].backward()
     assert learning(method) == {"refined"}
