@@ -222,6 +222,20 @@ def test_predictions_follow_a_deformation_where_a_class_is_seen_with_certainty(m
     assert loss.item() == pytest.approx(0.3 * expected, rel=1e-3)
 
 
+def test_pseudo_labels_of_an_image_count_by_its_share_of_sure_pixels(monkeypatch):
+    method, batch = stepped(sure=0.7, unsupervised=0.4)
+    pseudo, mixed = torch.randint(0, 3, (2, 32, 32)), torch.rand(2, 1, 32, 32)
+    sure = torch.rand(2, 1, 32, 32) * torch.tensor([1.0, 0.8]).view(2, 1, 1, 1)
+    monkeypatch.setattr(method, "pseudo_labeled", lambda batch: (mixed, pseudo, sure))
+    student = noted(method.student)
+    loss = method.losses(batch, Progress(0, 10))["unsupervised"]
+    p, expected = student[0][1].logits[2:].detach().double().softmax(1).numpy(), 0.0
+    for n in range(2):
+        wrong = [-math.log(p[n, pseudo[n, i, j], i, j]) for i in range(32) for j in range(32)]
+        expected += 0.4 * np.mean(sure[n].numpy() >= 0.7) * np.mean(wrong) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize(("confusable", "few"), [(1, 1), (9, 2)])
 def test_pixels_meet_the_memory_and_the_mean_that_the_formula_says(monkeypatch, confusable, few):
     """Two labelled and two unlabelled images of 8 × 8, whose features are 4 × 4, pixel for pixel."""
