@@ -1,7 +1,7 @@
 """MONA: relations to earlier images are distilled first; then pixels, neighbours and deformations teach a student."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,8 +31,9 @@ class Mona(Method):
 
     The public code has no gradient in the neighbours' term, keeps no negative key where teacher and pseudo-label
     agree, shifts classes when one is absent, warps images but not their labels, and cuts windows across images; here
-    each term does what the paper says (methods/README.md). The teacher is in evaluation mode. Features end at the
-    second finest map, and what is remembered of an image is its mean in 8 × 8 cells: in full they take gigabytes.
+    each term does what the paper says (methods/README.md). The teacher normalizes by the batch, as there: with averaged
+    statistics it takes all for background, and is sure of it. Features end at the second finest map, and what is
+    remembered of an image is its mean in 8 × 8 cells: in full they take gigabytes.
     In 3D windows are halves instead of quarters of an axis, and deformations stay in plane.
     """
 
@@ -69,6 +70,7 @@ class Mona(Method):
         negatives: int = Field(64, ge=1)  # for each anchor; published: 512
         temperature: float = Field(0.5, gt=0)
         nearest: int = Field(5, ge=1)
+        statistics: Literal["batch", "averaged"] = "batch"  # by which the teacher normalizes in training
 
     def build(self) -> None:
         task, config = self.task, self.config
@@ -98,7 +100,7 @@ class Mona(Method):
     def relate(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The first stage."""
         config, output = self.config, self.student(batch.images("plain"))
-        key = self.slow_description.network(predict(self.teacher, batch.images("moderate")))
+        key = self.slow_description.network(self.taught(batch.images("moderate")))
         latent, windows = self.earlier.losses(self.guess(self.description(output)), key, config.relation_temperature)
         self.earlier.push(key)
         return {
@@ -111,7 +113,7 @@ class Mona(Method):
         config, labeled = self.config, batch.labeled("plain")
         mixed, pseudo, sure = self.pseudo_labeled(batch)
         images, labels = torch.cat([labeled, mixed]), torch.cat([batch.labels, pseudo])
-        output, said = self.student(images), predict(self.teacher, images)
+        output, said = self.student(images), self.taught(images)
         dense = self.representation(self.dense(levels(output))).float()
         keys = self.slow_dense.network(levels(said)).float()
         own, free = batch.split(output.logits)
@@ -134,9 +136,17 @@ class Mona(Method):
         return losses
 
     @torch.no_grad()
+    def taught(self, images: Tensor) -> Output:
+        """What the teacher says of images."""
+        if self.config.statistics == "averaged":
+            return predict(self.teacher, images)
+        output: Output = self.teacher(images)
+        return output
+
+    @torch.no_grad()
     def pseudo_labeled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Strong views, cut, mixed and deformed, with the teacher's labels of the plain ones and its confidence."""
-        sure, labels = predict(self.teacher, batch.unlabeled("plain")).logits.softmax(1).max(1, keepdim=True)
+        sure, labels = self.taught(batch.unlabeled("plain")).logits.softmax(1).max(1, keepdim=True)
         images = batch.unlabeled("strong")
         inside, grid = half_boxes(images), diffeomorphism(images)
         images, labels, sure = (torch.where(inside, v.roll(1, 0), v) for v in (images, labels, sure))

@@ -278,3 +278,16 @@ def test_pixels_meet_the_memory_and_the_mean_that_the_formula_says(monkeypatch, 
         np.testing.assert_allclose(compared[c][1], teachers[members].mean(0), atol=1e-6)
         assert pushed[c][1]
     assert loss == pytest.approx((10 + 1000) / 3)  # nothing is remembered that class 1 could flee from
+
+
+def test_the_teacher_normalizes_by_its_batch_unless_it_is_told_to_by_averages():
+    """With averaged statistics it saw nothing but background in short trainings, and was sure of it."""
+    images = torch.rand(3, 1, 32, 32)
+    for statistics, alone in (("averaged", True), ("batch", False)):
+        method = Mona(tiny_task(2), Mona.Config(statistics=statistics)).train()
+        for module in method.teacher.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        said = method.taught(images).logits
+        assert not said.requires_grad
+        assert torch.allclose(said[:1], method.taught(images[:1]).logits, atol=1e-5) == alone
