@@ -30,6 +30,7 @@ class SupervisedStrong(Method):
         "Isensee, Jaeger, Kohl, Petersen and Maier-Hein",
         "Nature Methods 2021",
     )
+    published_as: ClassVar = ("Supervised (nnU-Net)",)
     uses_unlabeled = False
     augmentation: ClassVar = "strong"
     divisible = True

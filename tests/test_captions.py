@@ -73,8 +73,10 @@ def test_a_joint_report_names_them_for_each_benchmark(tmp_path):
     ranks = average_ranks([read_results(folder) for folder in folders])
     entries = read_results(folders[0]).entries
     with matplotlib.rc_context(RC):
-        figure = rank_plot(ranks, entries, {str(data): "Phantom" for data in ranks.data_sets.index}, [TOLD, TOLD])
+        names = {str(data): "Phantom" for data in ranks.data_sets.index}
+        figure = rank_plot(ranks, entries, names, [TOLD, TOLD], "Within 2")
     assert TOLD in figure.get_suptitle()
+    assert figure.axes[0].get_xlabel().startswith("Rank by Within 2 ")
 
 
 def test_tables_of_two_folders_of_one_benchmark_have_labels_of_their_own(tmp_path):

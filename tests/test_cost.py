@@ -23,6 +23,14 @@ def test_cost_is_a_mean_over_runs_which_say_whether_they_shared_the_device(tmp_p
     assert len(table.columns) == 7, "parameters that no run counted have no columns"
 
 
+def test_runs_whose_seconds_hold_the_comparing_of_weights_are_told(tmp_path):
+    chosen = {"selection": {"validation": {"step": 3, "dice": 0.5}}}
+    write_run(tmp_path, "ant", 0.05, 0, 0.6, selection_seconds=4.0, **chosen)
+    assert not any("comparing of weights" in note for note in cost_table(read_results(tmp_path)).notes)
+    write_run(tmp_path, "old", 0.05, 0, 0.6, **chosen)
+    assert any("Seconds of 1 runs are with" in note for note in cost_table(read_results(tmp_path)).notes)
+
+
 def test_seconds_of_different_processors_are_never_averaged(tmp_path):
     for fold, (device, took) in enumerate([("cpu: a", 400), ("cuda: b", 40), ("cuda: b", 50), ("cuda: b", 60)]):
         write_run(tmp_path, "ant", 0.05, fold, 0.6, seconds=took, environment={"device": device})

@@ -10,12 +10,15 @@ from tests.test_report import page_text, printed, write_run
 from semiseg.data.discovery import recipes
 from semiseg.data.protocol import Protocol
 from semiseg.errors import UserError
+from semiseg.registry import find_methods
 from semiseg.report.formats import Score, comma_separated, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.published import PROTOCOLS, published_table, read_published
 from semiseg.report.reproduced import reproduced_table
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
+from semiseg.settings import RunSpec
+from semiseg.training.results import describe_method
 
 OURS = Path(__file__).parent.parent / "results" / "published.csv"
 HEADER = "dataset,titles,labelled,method,dice,jaccard,hd95,asd,protocol,source,note\n"
@@ -89,6 +92,48 @@ def test_a_published_number_stands_beside_its_reproduction_under_each_rule(tmp_p
     assert not any(cell.best for row in table.rows for cell in row if isinstance(cell, Score))
     names = [table.name for table in all_tables(read_results(tmp_path / "tiny"))]
     assert names.count("reproduced") == 1
+
+
+def test_a_published_number_under_another_name_stands_beside_the_method_that_bears_it(tmp_path):
+    (tmp_path / "published.csv").write_text(
+        f"{HEADER}P,Phantom,3 volumes,Ant,99.1,,,,last weights,paper A,\n"
+        "P,Phantom,3 volumes,Insect (old),82.96,,,,not stated,paper B,\n"
+        "P,Phantom,3 volumes,Ant (third-party reproduction),1.46,,,,not stated,a log,\n"
+    )
+    protocol_run(tmp_path / "tiny", "ant", "3 cases", 0.6, 0.7)
+    protocol_run(tmp_path / "tiny", "bee", "3 cases", 0.5, 0.55)
+    file = next(tmp_path.glob("tiny/runs/bee/**/run.json"))
+    record = json.loads(file.read_text())
+    record["method"]["published_as"] = ["Insect (old)"]
+    file.write_text(json.dumps(record))
+    table = reproduced_table(read_results(tmp_path / "tiny"))
+    assert [[text(cell) for cell in row[1:3] + row[4:]] for row in table.rows] == [
+        ["Ant", "paper A", "99.1", "60.00", "70.00"],
+        ["Insect (old)", "paper B", "82.96", "50.00", "55.00"],
+    ]
+    assert "Insect (old) is called Bee here." in table.notes
+
+
+def test_lower_bounds_find_their_published_numbers_and_reproductions_by_others_find_nobody():
+    rows, named = read_published(OURS), {}
+    for name, method in find_methods().items():
+        described = describe_method(method, RunSpec.model_construct(method=name, implementation=name))
+        assert {*described["published_as"]} <= {*rows.method}, f"{name} bears a name that no row has"
+        for title in (described["title"], *described["published_as"]):
+            assert named.setdefault(title, name) == name, f"two methods are called {title}"
+    found = rows.assign(ours=rows.method.map(named)).dropna(subset="ours")
+    numbers = {(row.ours, row.dataset, row.labelled, row.dice) for row in found.itertuples()}
+    assert ("supervised_strong", "ACDC", "3 patients", "82.96") in numbers
+    assert ("supervised", "ACDC", "3 patients", "41.5") in numbers
+    assert ("supervised", "LA", "8 volumes", "82.74") in numbers
+    others = rows.method.str.contains("third-party")
+    assert others.sum() == 4
+    assert not {*rows.method[others]} & {*named}
+
+
+def test_a_variant_with_other_settings_is_not_what_was_published():
+    spec = RunSpec.model_construct(method="tuned", implementation="supervised_strong")
+    assert describe_method(find_methods()["supervised_strong"], spec)["published_as"] == []
 
 
 def test_without_a_protocol_nothing_is_called_reproduced(results):

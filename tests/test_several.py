@@ -6,6 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 from tests.test_report import CLASSES, write_run
+from tests.test_report_tasks import write_task_run
 
 from semiseg.console.cli import report as command
 from semiseg.errors import UserError
@@ -100,6 +101,55 @@ def test_a_report_on_several_folders_needs_a_place_of_its_own(three, tmp_path):
         command(folders)
     with pytest.raises(UserError, match="--against and --add take a single folder"):
         command(folders, tmp_path / "x", against="a")
+
+
+def test_results_of_different_tasks_stand_side_by_side_and_are_ranked_apart(three, tmp_path):
+    for root, task, values in (("skull", "localization", {"plain": 0.3, "a": 0.2}), ("notes", "alignment", {"b": 0.4})):
+        for method, value in values.items():
+            write_task_run(tmp_path / root, task, method, 0, [value], role="lower" if method == "plain" else "semi")
+    contents = [three[0], *(read_results(tmp_path / name) for name in ("skull", "notes"))]
+    table = combined_table(contents, all_entries(contents))
+    assert table.title == "Dice (%) and Within 2 (%) and Recall at 1 (%) in every benchmark"
+    assert table.columns == [
+        "Method", "one 5 %, Dice (%)", "one 20 %, Dice (%)", "skull 25 %, Within 2 (%)", "notes 25 %, Recall at 1 (%)",
+    ]  # fmt: skip
+    assert [[text(cell) for cell in row] for row in table.rows] == [
+        ["Plain", "50.00", "70.00", "30.00", "–"],
+        ["A", "70.00", "60.00", "20.00", "–"],
+        ["B", "60.00", "60.00", "–", "40.00"],
+    ]
+    assert any("no mean is taken over them" in note for note in table.notes)
+    page = report_several([content.path for content in contents], tmp_path / "x").read_text("utf-8")
+    files = {file.stem for file in (tmp_path / "x/tables").glob("*.csv")}
+    assert files == {"combined", "ranks_dice", "ranks_within_2", "ranks_recall_1"}
+    within = (tmp_path / "x/tables/ranks_within_2.md").read_text("utf-8")
+    assert within.startswith("### Average ranks by Within 2: skull: ")
+    assert "| Plain | 1.00 | 1.00 |" in within, "in Dice, it is the last of two"
+    assert "no rank is averaged over different metrics" in within
+    assert "| None | – |" in (tmp_path / "x/tables/ranks_recall_1.md").read_text("utf-8")
+    assert {file.stem for file in (tmp_path / "x/plots").glob("*.png")} == {"ranks_dice", "ranks_within_2"}
+    assert "Average ranks by Within 2" in page
+
+
+def test_results_of_one_task_other_than_segmentation_are_ranked_by_its_own_metric(tmp_path):
+    for root in ("one", "two"):
+        for method, value in (("plain", 0.3), ("a", 0.4)):
+            write_task_run(
+                tmp_path / root, "localization", method, 0, [value], role="lower" if method == "plain" else "semi"
+            )
+    report_several([tmp_path / "one", tmp_path / "two"], tmp_path / "x")
+    written = "".join((tmp_path / f"x/tables/{name}.md").read_text("utf-8") for name in ("combined", "ranks"))
+    assert "Dice" not in written
+    assert "| Method | one 25 % | two 25 % |" in written
+    assert "Ranks by Within 2, 1 the best, in 2 comparisons" in written
+
+
+def test_results_with_one_method_each_have_no_ranks_and_are_reported_all_the_same(tmp_path):
+    folders = [benchmark(tmp_path / name, {0.05: {"plain": 0.5}}, name.title()).path for name in ("one", "two")]
+    report_several(folders, tmp_path / "x")
+    ranks = (tmp_path / "x/tables/ranks.md").read_text("utf-8")
+    assert "| None | – |" in ranks
+    assert "fewer than two methods are complete there: one at 5 %, two at 5 %." in ranks
 
 
 def test_the_critical_difference_is_that_of_the_published_table():

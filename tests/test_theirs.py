@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 from tests.test_report import CLASSES, make_results, printed
+from tests.test_report_tasks import TASKS, write_task_run
 
 from semiseg.errors import UserError
 from semiseg.report import report
@@ -16,6 +17,7 @@ from semiseg.report.scores import main_table
 from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 from semiseg.report.theirs import add_theirs
+from semiseg.tasks import task_kind
 
 
 def give(path, rows):
@@ -75,6 +77,24 @@ def test_the_page_shows_them_and_leaves_open_what_was_not_given(tmp_path, result
     assert "mine (theirs)" in page
     with pytest.raises(UserError, match="--out is needed"):
         report(results.path, add=[file])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_numbers_of_another_task_are_given_by_what_it_compares_methods_by(tmp_path, task):
+    for method, role in (("plain", "lower"), ("ant", "semi")):
+        write_task_run(tmp_path / "r", task, method, 0, [0.4], role=role)
+    primary = task_kind(task).primary
+    rows = [{"case": case, "class_name": name, primary.name: 0.75} for case in "abc" for name in TASKS[task][1:]]
+    report(tmp_path / "r", tmp_path / "out", add=[give(tmp_path / "mine/cases.csv", rows)])
+    assert "| mine (theirs) | 75.00 |" in (tmp_path / "out/tables/main.md").read_text("utf-8")
+    with pytest.raises(UserError, match=f"{primary.name} should be a number from 0 to 1"):
+        report(
+            tmp_path / "r",
+            tmp_path / "out",
+            add=[give(tmp_path / "q/c.csv", [row | {primary.name: 75} for row in rows])],
+        )
+    with pytest.raises(UserError, match=f"lacks the column {primary.name};"):
+        report(tmp_path / "r", tmp_path / "out", add=[give(tmp_path / "p/c.csv", theirs())])
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ class Method(nn.Module, ABC):
 
     title: ClassVar[str]
     paper: ClassVar[Paper]
+    published_as: ClassVar[tuple[str, ...]] = ()  # what else `results/published.csv` calls it
     networks: int = 1  # how many are trained by gradient
     views: Sequence[str] = ("plain",)  # see semiseg.views
     learns: ClassVar[str] = DEFAULT  # the task of data sets that it is for, see semiseg.tasks; empty: any

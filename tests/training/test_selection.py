@@ -3,6 +3,7 @@
 import csv
 from itertools import product
 from math import ceil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -144,6 +145,42 @@ def test_a_resumed_run_chooses_what_an_uninterrupted_one_does(places):
     assert record["selection"] == expected["selection"]
     for name in ("selection.csv", "predictors.csv"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("killed_at", [None, 6], ids=["whole", "resumed"])
+def test_looking_at_cases_is_no_cost_of_the_training(places, monkeypatch, killed_at):
+    """By a clock that moves by 1 s in every step, and by 10 s whenever rules look."""
+    now = [0.0]
+
+    def slowed(kind, name, took):
+        act = getattr(kind, name)
+
+        def acts(self, *given):
+            now[0] += took
+            return act(self, *given)
+
+        monkeypatch.setattr(kind, name, acts)
+
+    monkeypatch.setattr(trainers, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    slowed(trainers.Trainer, "step", 1.0)
+    slowed(Selection, "consider", 10.0)
+    if killed_at:
+        with monkeypatch.context() as patch:
+            fetch = trainers.Trainer._fetch
+
+            def killed(self, losses, step):
+                if step == killed_at:
+                    raise Interrupted
+                return fetch(self, losses, step)
+
+            patch.setattr(trainers.Trainer, "_fetch", killed)
+            assert execute(spec(), places, CPU)["status"] == "failed"
+    record, folder = carried_out(spec(), places)
+    assert (record["seconds"], record["selection_seconds"]) == (8.0, 30.0), "after 3, 6 and 8 steps"
+    assert record["images_per_second"] == 8.0
+    assert {float(row["images_per_second"]) for row in rows(folder / "curve.csv")} == {8.0}
+    plain, _ = carried_out(spec(LIST_ONLY), places, "plain")
+    assert "selection_seconds" not in plain
 
 
 def test_rules_choose_among_the_weights_of_the_last_stage(places):

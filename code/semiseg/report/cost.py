@@ -18,6 +18,7 @@ def cost_table(results: Results) -> Table:
     runs = {entry.name: [run.record for run in results.own if run.method == entry.name] for entry in entries}
     times = {entry.name: [run.record for run in timed if run.method == entry.name] for entry in entries}
     counted = any(_parameters(record) for records in runs.values() for record in records)
+    unparted = sum("selection" in run.record and "selection_seconds" not in run.record for run in timed)
     metered = any(record.get("attempt_joules") is not None for of in runs.values() for record in of)
     columns = {key: f"Parameters {what} (million)" for key, what in PARAMETERS.items() if counted}
     return Table(
@@ -33,6 +34,8 @@ def cost_table(results: Results) -> Table:
             "all do. Seconds: of training, in all attempts; memory: the highest in a run.",
             *[f"Of runs on {device} alone, which made most: seconds of others do not compare."]
             * (len(timed) < len(results.own)),
+            *[f"Seconds of {unparted} runs are with what the comparing of weights took, which they do not tell apart."]
+            * bool(unparted),
             *["Energy: of all processors of the machine while the run's last attempt went on."] * metered,
             f"At once: how many runs shared the device, on which seconds depend; {ABSENT} where runs do not tell. "
             "Compare methods where it is the same for both, and the machine, too.",

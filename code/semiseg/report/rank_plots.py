@@ -12,10 +12,10 @@ from semiseg.report.summary import Entry
 LINE = 0.14  # inches of a line of the heading
 
 
-def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str], told: list[str]) -> Figure:
+def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str], told: list[str], metric: str) -> Figure:
     """A row per method, the best on top: its rank in every data set and their mean.
 
-    `names` are the data sets', and `told` is what each benchmark was, for the heading.
+    `names` are the data sets', `told` is what each benchmark was, for the heading, and `metric` what ranks are by.
     """
     average, style = ranks.average, looks(entries)
     titles = {entry.name: entry.title for entry in entries}
@@ -39,7 +39,7 @@ def rank_plot(ranks: Ranks, entries: list[Entry], names: dict[str, str], told: l
         yticks=range(len(average)),
         yticklabels=[f"{titles[str(method)]}  {rank:.1f}" for method, rank in average.items()],
         ylim=(len(average) - 0.5, -0.5),
-        xlabel="Rank by Dice (1 is the best); bar: mean over data sets",
+        xlabel=f"Rank by {metric} (1 is the best); bar: mean over data sets",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower left", ncols=2)

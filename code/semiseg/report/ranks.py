@@ -34,7 +34,7 @@ class Ranks:
 
 
 def average_ranks(contents: list[Results]) -> Ranks:
-    """Rank the methods in every benchmark at every amount of labels but all."""
+    """Rank the methods in every benchmark, all of one metric, at every amount of labels but all."""
     scores: dict[tuple[str, str, Labels], dict[str, float]] = {}
     names: dict[str, None] = {}
     skipped: list[str] = []
@@ -49,7 +49,8 @@ def average_ranks(contents: list[Results]) -> Ranks:
                 scores[data_set(results), results.path.name, labels] = {m: dice[m, labels] for m in methods}
     common = [name for name in names if scores and all(name in block for block in scores.values())]
     rows = [stats.rankdata([-round(block[name], 12) for name in common]) for block in scores.values()]
-    index = pd.MultiIndex.from_tuples(list(scores), names=["data", "benchmark", "labels"]) if scores else None
+    levels = zip(*scores, strict=True) if scores else ((), (), ())
+    index = pd.MultiIndex.from_arrays(list(map(list, levels)), names=["data", "benchmark", "labels"])
     return Ranks(pd.DataFrame(rows, index, common), [name for name in names if name not in common], skipped)
 
 

@@ -2,7 +2,7 @@
 
 from semiseg.labels import COUNT, Labels, count_of
 from semiseg.report.formats import Cell, Table
-from semiseg.report.published import FILE, published_cell, read_published
+from semiseg.report.published import FILE, SCORES, published_cell, read_published
 from semiseg.report.scores import score_cell
 from semiseg.report.summary import Results, fold_statistics
 
@@ -11,7 +11,8 @@ CHOSEN = "selected on "  # how predictors begin that a rule of a protocol has ch
 
 def reproduced_table(results: Results) -> Table | None:
     """A row for every published number of a method that was run under a protocol here; None where there is none."""
-    if not results.record["spec"].get("protocol"):
+    metric = results.primary.name
+    if not results.record["spec"].get("protocol") or metric not in SCORES:
         return None
     published = read_published(results.path.parent / FILE)
     title = results.record["data"]["title"]
@@ -22,27 +23,31 @@ def reproduced_table(results: Results) -> Table | None:
         chosen = chosen[chosen.predictor.str.startswith(CHOSEN)]
     rules = [] if chosen.empty else list(dict.fromkeys(chosen.predictor))
     selected = fold_statistics(chosen, by=["predictor"]) if rules else last
-    names = {entry.title: entry.name for entry in results.entries}
+    entries = {name: entry for entry in results.entries for name in (entry.title, *entry.published_as)}
     rows: list[list[Cell]] = []
+    renamed: dict[str, str] = {}
     for row in published.to_dict("records"):
-        name, labels = names.get(row["method"]), _amount(results, row["labelled"])
-        if name is None or labels is None or not row["dice"]:
+        entry, labels = entries.get(row["method"]), _amount(results, row["labelled"])
+        if entry is None or labels is None or not row[metric]:
             continue
-        here = [score_cell(results, selected, "dice", name, labels, rule) for rule in rules]
-        measured = score_cell(results, last, "dice", name, labels)
+        if entry.title != row["method"]:
+            renamed[row["method"]] = entry.title
+        here = [score_cell(results, selected, metric, entry.name, labels, rule) for rule in rules]
+        measured = score_cell(results, last, metric, entry.name, labels)
         told = (row["labelled"], row["method"], row["source"], row["protocol"])
-        rows.append([*told, published_cell(row["dice"]), measured, *here])
+        rows.append([*told, published_cell(row[metric]), measured, *here])
     if not rows:
         return None
     return Table(
         "reproduced",
-        "Published Dice (%) and what the protocol gave here",
+        f"Published {results.primary.percent} and what the protocol gave here",
         ["Labels", "Method", "Source", "Rule", "Published", "Last weights here", *(f"{rule} here" for rule in rules)],
         rows,
         [
             "Rule: which cases chose the published checkpoint; compare a number with the column of the same rule. "
             "Here rules choose among checkpoints of the very training whose last weights stand beside them.",
             "Network and steps are those of the caption; where they are not the source's, nothing is reproduced.",
+            *(f"{name} is called {title} here." for name, title in renamed.items()),
         ],
         {i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]},
         text_columns=4,

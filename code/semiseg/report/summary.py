@@ -51,6 +51,7 @@ class Entry:
     title: str
     role: Role
     paper: dict[str, str]
+    published_as: tuple[str, ...] = ()  # what else published tables call it
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,8 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
             if described["uses_unlabeled"]
             else "lower bound"
         )
-        entries.setdefault(run.method, Entry(run.method, _title(run, titles), role, described.get("paper") or {}))
+        told = described.get("paper") or {}, tuple(described.get("published_as") or ())
+        entries.setdefault(run.method, Entry(run.method, _title(run, titles), role, *told))
     place = {name: index for index, name in enumerate(asked)}
     return sorted(
         entries.values(),

@@ -13,16 +13,14 @@ from semiseg.labels import Labels, in_words, read_labels
 from semiseg.report.summary import COUNTS, KEY, ROLES, Entry, Results, Run, score_names
 from semiseg.tasks import all_metrics
 
-NEEDED = ("case", "dice")
-
 
 def add_theirs(results: Results, files: Sequence[Path]) -> Results:
     """The results with the numbers of these files as further methods.
 
-    A file has one row per case and class, with `case` and `dice` as a fraction; `class` or `class_name` if there are
-    several; `labels` if the benchmark has several amounts; `fold` where a case is tested in several; and if it likes
-    `method` (else its folder's name), `seed` (else the first one here), and further metrics. Every fold must be
-    complete, since means over other cases are no comparison.
+    A file has one row per case and class, with `case` and what methods are compared by (`dice`, of segmentations) as a
+    fraction; `class` or `class_name` if there are several; `labels` if the benchmark has several amounts; `fold` where
+    a case is tested in several; and if it likes `method` (else its folder's name), `seed` (else the first one here),
+    and further metrics. Every fold must be complete, since means over other cases are no comparison.
     """
     for file in files:
         results = _add(results, file)
@@ -30,7 +28,7 @@ def add_theirs(results: Results, files: Sequence[Path]) -> Results:
 
 
 def _add(results: Results, file: Path) -> Results:
-    frame = _read(file)
+    frame = _read(file, results.primary.name)
     ours = results.cases
     frame["method"] = frame["method"].astype(str) if "method" in frame else file.resolve().parent.name
     frame["labels"] = _labels(results, frame, file)
@@ -67,20 +65,20 @@ def _add(results: Results, file: Path) -> Results:
     )
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path, primary: str) -> pd.DataFrame:
     try:
         words = dict.fromkeys(("case", "class_name", "method", "labels"), str)
         frame = pd.read_csv(file, dtype=words, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise UserError(f"--add {file}: cannot be read as a table ({error}).") from error
-    if absent := [column for column in NEEDED if column not in frame]:
+    if absent := [column for column in ("case", primary) if column not in frame]:
         raise UserError(
             f"--add {file}: lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}; add what is so named."
         )
     for column in [metric for metric in all_metrics() if metric in frame]:
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
-    if not frame["dice"].between(0, 1).all():
-        raise UserError(f"--add {file}: dice should be a number from 0 to 1 in every row, not a percentage.")
+    if not frame[primary].between(0, 1).all():
+        raise UserError(f"--add {file}: {primary} should be a number from 0 to 1 in every row, not a percentage.")
     return frame
 
 
@@ -124,11 +122,12 @@ def _folds(ours: pd.DataFrame, frame: pd.DataFrame, file: Path) -> pd.Series:
 def _complete(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> pd.DataFrame:
     """Their rows with our groups and sizes, if they have each of our rows once."""
     key = ["case", "class"]
-    facts = ours.drop_duplicates(key).set_index(key)[["group", "class_name", COUNTS[1]]]
+    counts = [column for column in COUNTS if column in ours]  # none where a task counts no voxels
+    facts = ours.drop_duplicates(key).set_index(key)[["group", "class_name", *counts[1:]]]
     own = theirs.set_index(key)
     lost, extra = facts.index.difference(own.index), own.index.difference(facts.index)
     if len(lost) or len(extra) or own.index.duplicated().any():
         what = f"lacks {len(lost)} of {len(facts)}" if len(lost) else f"has {len(extra)} more than or repeats some of"
         example = f", such as {(lost if len(lost) else extra)[0][0]}" if len(lost) or len(extra) else ""
         raise UserError(f"{where} {what} the test cases and classes{example}; means over others are no comparison.")
-    return own.reindex(columns=[*score_names(ours), COUNTS[0]]).join(facts).reset_index()
+    return own.reindex(columns=[*score_names(ours), *counts[:1]]).join(facts).reset_index()

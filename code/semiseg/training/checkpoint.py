@@ -12,6 +12,7 @@ from torch import Tensor
 from semiseg.training.files import save_tensors
 
 NAME, SET_ASIDE = "checkpoint.safetensors", "set-aside.safetensors"
+KNOWN = ("identity", "curve", "noted", "notes", "micro_batches", "selection", "selection_seconds")
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Checkpoint:
     """Everything that a training needs to go on; random numbers follow from the step."""
 
     step: int
-    seconds: float  # of training so far
+    seconds: float  # of training so far, without those of the selection
     state: dict[str, Tensor]  # of the method and its optimizers
     identity: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -27,12 +28,11 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)  # what the user should know of the run
     micro_batches: int = 1
     selection: list[dict[str, float]] = field(default_factory=list)  # the weights that rules have compared so far
+    selection_seconds: float = 0.0  # what that took
 
     def save(self, folder: Path) -> None:
         """Replace the folder's checkpoint."""
-        known = {
-            key: getattr(self, key) for key in ("identity", "curve", "noted", "notes", "micro_batches", "selection")
-        }
+        known = {key: getattr(self, key) for key in KNOWN}
         metadata = {"step": str(self.step), "seconds": str(self.seconds), "known": json.dumps(known)}
         save_tensors(folder / NAME, self.state, metadata)
 

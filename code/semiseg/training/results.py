@@ -23,9 +23,10 @@ RESULTS = (*SCORES, SELECTION, "examples.npz", WEIGHTS, "traceback.txt")
 
 def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
     """What a table needs to know about a method."""
-    paper = method.paper
+    paper, itself = method.paper, spec.method == spec.implementation  # rather than a variant
     return {
-        "title": method.title if spec.method == spec.implementation else spec.method,
+        "title": method.title if itself else spec.method,
+        "published_as": list(method.published_as) if itself else [],
         "paper": {"title": paper.title, "authors": paper.authors, "venue": paper.venue},
         "networks": method.networks,
         "uses_labels": method.uses_labels,

@@ -210,6 +210,7 @@ class _Attempt:
             if selection := trainer.selection:
                 result.predictors += evaluate_selected(method, selection.best, *where)
                 self.record["selection"] = selection.chosen()
+                self.record["selection_seconds"] = round(trainer.selection_seconds, 2)  # no part of `seconds`
             self.lease.demand()
             write_results(self.folder, result)
             if selection:

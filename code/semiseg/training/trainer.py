@@ -84,14 +84,14 @@ class Trainer:
         return AUGMENTATIONS[self.method.augmentation or self.settings.augmentation]
 
     def fit(self) -> None:
-        """Train to the end; `seconds` and `images_per_second` then say how fast it went."""
+        """Train to the end; `seconds`, without `selection_seconds`, and `images_per_second` say how fast it went."""
         settings, total = self.settings, self.settings.steps
         place(self.method, self.method.task.dims, self.device)
         self.plan = Plan(self.method.stages(), total, type(self.method).__name__)
         self.learning = [p for p in self.method.parameters() if p.requires_grad]  # in one stage or another
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
         self.generator = Generator(self.device)
-        self.seconds = 0.0
+        self.seconds = self.selection_seconds = 0.0
         self.curve: list[dict[str, float]] = []
         self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
         last_stage = self.plan.progress(total - 1).stage  # rules choose among its weights
@@ -122,7 +122,8 @@ class Trainer:
                     self._show(writer, step, batch)
                 every = self.selection.every if self.selection else 0
                 if every and progress.stage == last_stage and (number % every == 0 or number == total):
-                    self._consider(number)
+                    took = self._consider(number)
+                    logged_at += took
                 stop, overdue = self.stop(), time.perf_counter() - saved_at > CHECKPOINT_SECONDS
                 if stop or overdue or number % settings.checkpoint_every == 0 or number == total:
                     self._save_checkpoint(number)
@@ -176,14 +177,24 @@ class Trainer:
         self.method.after_step(progress)
         return losses, batch
 
-    def _consider(self, step: int) -> None:
-        """Let the rules look at the reported network as it would be if the training ended here."""
+    def _consider(self, step: int) -> float:
+        """Let the rules look at the reported network as it would be if the training ended here; returns the seconds.
+
+        They are no seconds of the training.
+        """
         assert self.selection is not None
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what is still calculated is the training's
+        began = time.perf_counter()
         network = next(iter(self.method.predictors().values()))
         kept = {key: value.clone() for key, value in network.state_dict().items()}
         self._settle([network], step)
         self.selection.consider(step, network)
         network.load_state_dict(kept)
+        took = time.perf_counter() - began
+        self.selection_seconds += took
+        self.began += took
+        return took
 
     def _settle(self, networks: Iterable[nn.Module], total: int) -> None:
         """Give every average that predicts the statistics of its own weights, on training images of the last steps.
@@ -319,7 +330,7 @@ class Trainer:
         seconds = time.perf_counter() - self.began
         Checkpoint(
             step, seconds, state, identity, self.curve, noted, self.notes, self.micro_batches,
-            self.selection.rows if self.selection else [],
+            self.selection.rows if self.selection else [], self.selection_seconds,
         ).save(self.folder)  # fmt: skip
         self._save_curve()  # to look at meanwhile
 
@@ -344,6 +355,7 @@ class Trainer:
             }
             self.selection.load(checkpoint.selection, selected)
         self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
+        self.selection_seconds = checkpoint.selection_seconds
         self.method.noted |= checkpoint.noted
         self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)
         self.notes += [note for note in checkpoint.notes if note not in self.notes]
