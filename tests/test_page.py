@@ -81,6 +81,20 @@ def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
     assert page.locator("#board .row").count() > shown
 
 
+def test_rows_of_equal_titles_open_their_own_runs(browser, tmp_path):
+    for name, dice in (("one", 0.4), ("two", 0.6)):
+        write_run(tmp_path, name, 0.05, 0, dice, title="Same")
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    for place, score in enumerate(("60.00", "40.00")):
+        page.locator("#board .method").nth(place).click()
+        runs = page.locator("#board .detail tbody tr")
+        assert runs.count() == 1
+        assert runs.locator("td").nth(2).inner_text() == score
+        page.locator("#board .method").nth(place).click()
+    page.close()
+
+
 def test_data_sets_are_never_ranked_with_each_other(browser, tmp_path):
     for name, labels, best in (("one", 0.05, 0.9), ("two", 0.2, 0.6)):
         data = {"title": name.title(), "classes": CLASSES, "hash": name}

@@ -198,6 +198,39 @@ def test_a_variant_is_called_after_the_method_that_it_varies(tmp_path):
     assert titles == {"Ant System", "Ant System (as published)", "antless", "with two queens"}
 
 
+def test_variants_whose_method_was_not_run_are_told_apart_by_its_title(tmp_path):
+    for name, method, title in (
+        ("ant_as_published", "ant", "Ant System"),
+        ("bee_as_published", "bee", "bee_as_published"),  # a record from before it told the title of the method
+        ("bee_from_texts", "bee", "bee_from_texts"),
+    ):
+        write_run(tmp_path, name, 0.05, 0, 0.5, title=title)
+        retell(tmp_path, part="spec", pattern=f"{name}/*/*/*/run.json", implementation=method)
+    titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
+    assert titles == {"Ant System (as published)", "bee as published", "bee from texts"}
+    write_run(tmp_path, "bee_as_now", 0.05, 0, 0.5, title="Bees")
+    retell(tmp_path, part="spec", pattern="bee_as_now/*/*/*/run.json", implementation="bee")
+    titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
+    assert titles >= {"Bees (as now)", "Bees (as published)", "Bees (from texts)"}
+
+
+def test_what_starts_from_unlabelled_images_is_no_bound(tmp_path):
+    for fold in range(3):
+        write_run(tmp_path, "plain", 0.05, fold, 0.5 + 0.01 * fold, role="lower")
+        write_run(tmp_path, "plain_begun", 0.05, fold, 0.7, role="lower")
+        write_run(tmp_path, "full_begun", 1.0, fold, 0.9, role="upper")
+    retell(tmp_path, part="spec", pattern="*_begun/*/*/*/run.json", start={"method": "copied"})
+    (tmp_path / "benchmark.yaml").write_text("methods: [plain_begun, full_begun, plain]\n")
+    results = read_results(tmp_path)
+    assert results.bound("lower bound").name == "plain"
+    assert results.bound("upper bound") is None
+    tables = {table.name: table for table in all_tables(results)}
+    assert "**70.00 ± 0.00**" in markdown(tables["main"])
+    assert tables["differences"].title.startswith("Difference to Plain")
+    ((*_, holm, _, _, _),) = printed(tables["differences"])
+    assert holm != "–"
+
+
 def test_bold_goes_to_the_best_complete_semi_supervised_method(results):
     table = markdown(main_table(read_results(results)))
     assert "| Plain | 90.00 ± 0.00 | 90.00 ± 0.00 | – |" in table

@@ -54,6 +54,7 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
         {
             "method": titles[method],
             "role": roles[method],
+            "name": method,
             "task": results.kind.name,
             "labels": in_words(labels),
             "partial": share_of(results, method, labels),
@@ -69,7 +70,7 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
         "cells": cells,
-        **_runs(results, titles, metrics),
+        **_runs(results, metrics),
     }
 
 
@@ -108,7 +109,7 @@ def _rounded(value: float) -> float | None:
     return None if isnan(value) else round(value, 2)
 
 
-def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> dict[str, Any]:
+def _runs(results: Results, metrics: list[Metric]) -> dict[str, Any]:
     """Every run that was asked for; what many share stands once."""
     shared: dict[str, int] = {}
 
@@ -127,7 +128,7 @@ def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> di
             scores = [_rounded(m.scale * float(mean)) for m, mean in zip(metrics, by_run[run.key], strict=True)]
         rows.append(
             [
-                titles.get(run.method, run.method),
+                run.method,
                 in_words(run.labels),
                 run.fold,
                 run.seed,
@@ -143,7 +144,7 @@ def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> di
             ]
         )
     for method, labels, fold, seed in not_started(results):
-        row = [titles.get(method, method), in_words(labels), fold, seed, "not started"]
+        row = [method, in_words(labels), fold, seed, "not started"]
         rows.append([*row, *[None] * (len(columns) - len(row))])
     return {"columns": columns, "runs": rows, "environments": list(shared)}
 

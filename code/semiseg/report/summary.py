@@ -327,17 +327,10 @@ def _asked_settings(path: Path) -> BenchmarkSettings | None:
 def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
     """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says."""
     entries: dict[str, Entry] = {}
-    titles = {run.method: run.record["method"].get("title") or run.method for run in runs}
+    titles = _titles(runs)
     for run in runs:
-        described = run.record["method"]
-        role: Role = (
-            "upper bound"
-            if described["uses_all_labels"]
-            else "semi-supervised"
-            if described["uses_unlabeled"]
-            else "lower bound"
-        )
-        entries.setdefault(run.method, Entry(run.method, _title(run, titles), role, described.get("paper") or {}))
+        title, paper = _title(run, titles), run.record["method"].get("paper") or {}
+        entries.setdefault(run.method, Entry(run.method, title, _role(run.record), paper))
     place = {name: index for index, name in enumerate(asked)}
     return sorted(
         entries.values(),
@@ -347,14 +340,34 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
 
 def _title(run: Run, titles: dict[str, str]) -> str:
     """What a method is called: a variant whose name begins with its method's has that one's title and the rest."""
-    title, base = titles[run.method], run.record["spec"].get("implementation") or run.method
-    if title != run.method or base == run.method:
-        return title
-    rest = run.method.removeprefix(f"{base}_")
-    words = rest.replace("_", " ")
-    return f"{titles[base]} ({words})" if base in titles and rest != run.method else words
+    plugin = _implementation(run)
+    if plugin == run.method:
+        return titles[plugin]
+    rest = run.method.removeprefix(f"{plugin}_")
+    if rest == run.method or plugin not in titles:
+        return run.method.replace("_", " ")
+    return f"{titles[plugin]} ({rest.replace('_', ' ')})"
+
+
+def _implementation(run: Run) -> str:
+    return run.record["spec"].get("implementation") or run.method
 
 
 def _mean(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else float("nan")
+def _role(record: dict[str, Any]) -> Role:
+    """A bound begins at random: whatever starts from a pre-training has learned from unlabelled images, too."""
+    if record["spec"].get("start"):
+        return "semi-supervised"
+    if record["method"]["uses_all_labels"]:
+        return "upper bound"
+    return "semi-supervised" if record["method"]["uses_unlabeled"] else "lower bound"
+
+
+def _titles(runs: list[Run]) -> dict[str, str]:
+    """What plug-ins are called, by name; older runs of a variant do not tell, and have its name in place of that."""
+    told = [(_implementation(run), run.method, str(run.record["method"].get("title") or run.method)) for run in runs]
+    return {plugin: title for plugin, name, title in told if plugin == name or title != name}
+
+
