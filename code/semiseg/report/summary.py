@@ -227,7 +227,7 @@ def summary_frame(results: Results) -> pd.DataFrame:
                 "seeds": len({run.seed for run in runs}),
                 "runs": len(runs),
                 "empty_predictions": empty_predictions(results, entry.name, labels),
-                "seconds": _mean(record.get("seconds") for record in timed),
+                "seconds": _mean(map(training_seconds, timed)),
                 "images_per_second": _mean(record.get("images_per_second") for record in timed),
             }
             rows.append(row)
@@ -245,6 +245,12 @@ def empty_predictions(results: Results, method: str, labels: Labels) -> int | No
     """How many structures that are there were not predicted at all, over all runs; None where nobody counted."""
     cases = results.cases[(results.cases.method == method) & (results.cases.labels == labels)]
     if COUNTS[0] not in cases or cases.predicted_voxels.isna().any():
+def training_seconds(record: dict[str, Any]) -> float | None:
+    """How long a training took, with the pre-training that it starts from; None where the run does not tell."""
+    own = record.get("seconds")
+    return None if own is None else float(own) + float((record.get("start") or {}).get("seconds") or 0)
+
+
         return None
     return int(((cases.predicted_voxels == 0) & (cases.reference_voxels > 0)).sum())
 
