@@ -21,7 +21,10 @@ from semiseg.report.formats import Score, Table, comma_separated, html, markdown
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
 from semiseg.report.scores import main_table
+from semiseg.report.page_data import page_data
+from semiseg.report.provenance import left_out
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
+from semiseg.report.significance import differences
 from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]
@@ -229,6 +232,31 @@ def test_what_starts_from_unlabelled_images_is_no_bound(tmp_path):
     assert tables["differences"].title.startswith("Difference to Plain")
     ((*_, holm, _, _, _),) = printed(tables["differences"])
     assert holm != "–"
+
+
+def test_inner_folds_of_one_fold_are_paired_with_their_like(tmp_path):
+    plain = {(0, 0): 0.3, (0, 1): 0.8, (1, 0): 0.5, (1, 4): 0.6}
+    for (fold, inner), dice in plain.items():
+        for method, role, gain in (("plain", "lower", 0), ("ant", "semi", 0.1)):
+            folder = write_run(tmp_path / method, method, 0.05, fold, dice + gain, role=role)
+            record = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(record | {"spec": record["spec"] | {"inner": inner}}))
+            target = tmp_path / f"results/runs/{method}/labels-05/fold-{fold}.inner-{inner}/seed-0"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+    (target / "run.json").write_text("{")  # of the last one
+    results = read_results(tmp_path / "results")
+    assert len(results.cases.drop_duplicates(["method", "fold", "seed"])) == 7
+    (difference,) = differences(results, results.bound("lower bound"))
+    assert difference.mean == pytest.approx(0.1)
+    assert (difference.pairs, difference.above) == (3, 3)
+    assert "4 inner folds, 1 seed" in main_table(results).notes[0]
+    (missing,) = left_out(results).rows
+    assert missing[:3] == ["Ant", "5 %", "1.inner-4"]
+    runs = page_data([results])["benchmarks"][0]["runs"]
+    assert {(run[0], run[2], run[-1] and run[-1][0]) for run in runs if run[0] == "plain"} == {
+        ("plain", f"{fold}.inner-{inner}", 100 * dice) for (fold, inner), dice in plain.items()
+    }
 
 
 def test_bold_goes_to_the_best_complete_semi_supervised_method(results):

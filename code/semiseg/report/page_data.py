@@ -77,7 +77,7 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
 def _few(results: Results) -> list[str]:
     """That there are too few trainings to believe an order of methods, if so."""
     folds, _ = results.grid
-    return [f"{count_of_folds(folds)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
+    return [f"{count_of_folds(results)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
 
 
 def _scores(results: Results, metrics: list[Metric]) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:
@@ -130,7 +130,7 @@ def _runs(results: Results, metrics: list[Metric]) -> dict[str, Any]:
             [
                 run.method,
                 in_words(run.labels),
-                run.fold,
+                results.fold_name(run.fold),
                 run.seed,
                 run.status,
                 run.reason,
@@ -144,7 +144,7 @@ def _runs(results: Results, metrics: list[Metric]) -> dict[str, Any]:
             ]
         )
     for method, labels, fold, seed in not_started(results):
-        row = [method, in_words(labels), fold, seed, "not started"]
+        row = [method, in_words(labels), results.fold_name(fold), seed, "not started"]
         rows.append([*row, *[None] * (len(columns) - len(row))])
     return {"columns": columns, "runs": rows, "environments": list(shared)}
 

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
+from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
 from semiseg.metrics import Metric
@@ -32,7 +33,7 @@ class Run:
     record: dict[str, Any]  # run.json
     method: str
     labels: Labels  # how many of the training cases were labeled
-    fold: int
+    fold: int  # counted on through the repeats; of an inner fold, through those of all folds
     seed: int
     status: str
     reason: str
@@ -118,6 +119,15 @@ class Results:
         return next((entry for entry in self.entries if entry.role == role), None)
 
     @cached_property
+    @property
+    def inner(self) -> bool:
+        """Whether runs were tested on inner folds of training cases."""
+        return self.record["spec"].get("inner") is not None
+
+    def fold_name(self, fold: int) -> str:
+        """A fold as its folder is called."""
+        return f"{fold // FOLDS}.inner-{fold % FOLDS}" if self.inner else str(fold)
+
     def grid(self) -> tuple[list[int], list[int]]:
         """The folds (of all repeats) and the seeds that were asked for anywhere."""
         runs = self.own + self.unfinished
@@ -259,6 +269,7 @@ def _read_run(file: Path) -> Run:
     """A run as its folder describes it; the folder's name stands in for a damaged run.json."""
     method, labels, fold, seed = file.parent.parts[-4:]
     try:
+    outer, _, inner = fold.partition(".inner-")
         record = json.loads(file.read_text(encoding="utf-8"))
         spec, described = record["spec"], record["method"]
         amount: Labels = 1.0 if described["uses_all_labels"] else NONE
@@ -269,7 +280,7 @@ def _read_run(file: Path) -> Run:
             record,
             str(spec["method"]),
             amount,
-            int(spec["fold"]),
+            _fold(int(spec["fold"]), spec.get("inner")),
             int(spec["seed"]),
             str(record["status"]),
             str(record.get("reason") or ""),
@@ -280,11 +291,16 @@ def _read_run(file: Path) -> Run:
             {},
             method,
             labels_of(labels),
-            int(_number(fold)),
+            _fold(int(_number(outer)), int(_number(inner)) if inner else None),
             int(_number(seed)),
             "unreadable",
             f"run.json is damaged ({type(error).__name__}: {error})",
         )
+
+
+def _fold(fold: int, inner: int | None) -> int:
+    """A number for each fold, and for each inner fold of each: runs are paired by it."""
+    return fold if inner is None else FOLDS * fold + inner
 
 
 def _number(text: str) -> float:

@@ -35,7 +35,7 @@ function runRow(run, metric, made) {
   const look = run.kept ? "kept" : status === "finished" ? "finished" : "bad";
   const words = [run.reason, run.kept, ...(run.warnings ?? [])].filter(Boolean).join("; ");
   return make("tr", {},
-    make("td", { class: "number" }, String(run.fold)),
+    make("td", { class: "number" }, run.fold),
     make("td", { class: "number" }, String(run.seed)),
     make("td", { class: "number" }, number(run.scores?.[metric])),
     make("td", { class: "number" }, number(run.seconds, 0)),
