@@ -1,5 +1,6 @@
 """The page in a real browser: it sorts, filters and steps, and asks nobody for anything."""
 
+import json
 import shutil
 
 import pytest
@@ -92,6 +93,27 @@ def test_rows_of_equal_titles_open_their_own_runs(browser, tmp_path):
         assert runs.count() == 1
         assert runs.locator("td").nth(2).inner_text() == score
         page.locator("#board .method").nth(place).click()
+    page.close()
+
+
+def test_a_method_without_labels_stands_beside_all_others_from_the_beginning(browser, tmp_path):
+    for labels, dice in ((0.05, 0.5), (0.2, 0.6)):
+        write_run(tmp_path, "plain", labels, 0, dice, role="lower")
+        write_run(tmp_path, "ant", labels, 0, dice + 0.1)
+    free = write_run(tmp_path, "free", 0.05, 0, 0.9)
+    record = json.loads((free / "run.json").read_text())
+    record["method"]["uses_labels"] = False
+    (free / "run.json").write_text(json.dumps(record))
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    bold = page.locator("#board b .method")
+    assert page.locator("#filter-labels").input_value() == "5 %"
+    assert methods(page) == ["Free", "Ant", "Plain"]
+    assert bold.all_inner_texts() == ["Ant"], "another amount of labels is no competition"
+    page.select_option("#filter-labels", label="20 %")
+    assert methods(page) == ["Free", "Ant", "Plain"]
+    page.select_option("#filter-labels", label="0 %")
+    assert (methods(page), bold.all_inner_texts()) == (["Free"], ["Free"])
     page.close()
 
 

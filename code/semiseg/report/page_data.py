@@ -20,6 +20,7 @@ from semiseg.report.wording import (
     told_apart,
     unit_of_distances,
 )
+from semiseg.settings import NONE
 
 
 def cell_keys(results: Results) -> list[tuple[str, Labels]]:
@@ -58,6 +59,7 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
             "task": results.kind.name,
             "labels": in_words(labels),
             "partial": share_of(results, method, labels),
+            "everywhere": labels == NONE or roles[method] == "upper bound",  # shown beside all amounts of labels
             "kept": kept_because(results, method, labels),
             "scores": scores[method, labels],
         }
