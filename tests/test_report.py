@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -20,11 +21,11 @@ from semiseg.report import report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
-from semiseg.report.scores import main_table
 from semiseg.report.page_data import page_data
 from semiseg.report.provenance import left_out
-from semiseg.report.summary import fold_statistics, read_results, summary_frame
+from semiseg.report.scores import main_table
 from semiseg.report.significance import differences
+from semiseg.report.summary import fold_statistics, read_results, summary_frame
 from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]
@@ -257,6 +258,19 @@ def test_inner_folds_of_one_fold_are_paired_with_their_like(tmp_path):
     assert {(run[0], run[2], run[-1] and run[-1][0]) for run in runs if run[0] == "plain"} == {
         ("plain", f"{fold}.inner-{inner}", 100 * dice) for (fold, inner), dice in plain.items()
     }
+
+
+def test_a_finished_run_that_does_not_tell_its_data_is_named(results, tmp_path):
+    folder = write_run(results, "zebra", 0.05, 2, 0.9)
+    record = json.loads((folder / "run.json").read_text())
+    del record["data"]
+    (folder / "run.json").write_text(json.dumps(record))
+    (row,) = (row for row in left_out(read_results(results)).rows if row[4] == "unreadable")
+    assert row[2] == "2"
+    assert "run.json is damaged (ValueError: it lacks data.title, data.classes)" in row[5]
+    shutil.copytree(folder, tmp_path / "alone/runs/zebra/labels-05/fold-2/seed-0")
+    with pytest.raises(UserError, match="no finished run to report on"):
+        report(tmp_path / "alone")
 
 
 def test_bold_goes_to_the_best_complete_semi_supervised_method(results):

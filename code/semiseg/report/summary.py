@@ -22,6 +22,7 @@ from semiseg.tasks import DEFAULT, TaskKind, all_metrics, task_kind
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")  # of tasks that count voxels
 Role = Literal["lower bound", "semi-supervised", "theirs", "upper bound"]
+NEEDED = {"spec": ("network",), "method": ("uses_unlabeled",), "data": ("title", "classes")}  # of run.json
 ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
 
@@ -118,7 +119,6 @@ class Results:
         """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
         return next((entry for entry in self.entries if entry.role == role), None)
 
-    @cached_property
     @property
     def inner(self) -> bool:
         """Whether runs were tested on inner folds of training cases."""
@@ -128,6 +128,7 @@ class Results:
         """A fold as its folder is called."""
         return f"{fold // FOLDS}.inner-{fold % FOLDS}" if self.inner else str(fold)
 
+    @cached_property
     def grid(self) -> tuple[list[int], list[int]]:
         """The folds (of all repeats) and the seeds that were asked for anywhere."""
         runs = self.own + self.unfinished
@@ -244,6 +245,12 @@ def summary_frame(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def training_seconds(record: dict[str, Any]) -> float | None:
+    """How long a training took, with the pre-training that it starts from; None where the run does not tell."""
+    own = record.get("seconds")
+    return None if own is None else float(own) + float((record.get("start") or {}).get("seconds") or 0)
+
+
 def on_one_processor(runs: Sequence[Run]) -> tuple[str, list[Run]]:
     """The processor that carried out most of these runs, and all but those that say that another did."""
     devices = [str((run.record.get("environment") or {}).get("device", "")) for run in runs]
@@ -255,12 +262,6 @@ def empty_predictions(results: Results, method: str, labels: Labels) -> int | No
     """How many structures that are there were not predicted at all, over all runs; None where nobody counted."""
     cases = results.cases[(results.cases.method == method) & (results.cases.labels == labels)]
     if COUNTS[0] not in cases or cases.predicted_voxels.isna().any():
-def training_seconds(record: dict[str, Any]) -> float | None:
-    """How long a training took, with the pre-training that it starts from; None where the run does not tell."""
-    own = record.get("seconds")
-    return None if own is None else float(own) + float((record.get("start") or {}).get("seconds") or 0)
-
-
         return None
     return int(((cases.predicted_voxels == 0) & (cases.reference_voxels > 0)).sum())
 
@@ -268,13 +269,15 @@ def training_seconds(record: dict[str, Any]) -> float | None:
 def _read_run(file: Path) -> Run:
     """A run as its folder describes it; the folder's name stands in for a damaged run.json."""
     method, labels, fold, seed = file.parent.parts[-4:]
-    try:
     outer, _, inner = fold.partition(".inner-")
+    try:
         record = json.loads(file.read_text(encoding="utf-8"))
         spec, described = record["spec"], record["method"]
         amount: Labels = 1.0 if described["uses_all_labels"] else NONE
         if not described["uses_all_labels"] and described.get("uses_labels", True):
             amount = read_labels(spec["labels"])
+        if record["status"] == "finished" and (absent := _absent(record)):
+            raise ValueError(f"it lacks {', '.join(absent)}")
         return Run(
             file.parent,
             record,
@@ -296,6 +299,11 @@ def _read_run(file: Path) -> Run:
             "unreadable",
             f"run.json is damaged ({type(error).__name__}: {error})",
         )
+
+
+def _absent(record: dict[str, Any]) -> list[str]:
+    """What the record of a finished run lacks that no table can do without."""
+    return [f"{part}.{key}" for part, keys in NEEDED.items() for key in keys if key not in (record.get(part) or ())]
 
 
 def _fold(fold: int, inner: int | None) -> int:
@@ -360,6 +368,21 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
     )
 
 
+def _role(record: dict[str, Any]) -> Role:
+    """A bound begins at random: whatever starts from a pre-training has learned from unlabelled images, too."""
+    if record["spec"].get("start"):
+        return "semi-supervised"
+    if record["method"]["uses_all_labels"]:
+        return "upper bound"
+    return "semi-supervised" if record["method"]["uses_unlabeled"] else "lower bound"
+
+
+def _titles(runs: list[Run]) -> dict[str, str]:
+    """What plug-ins are called, by name; older runs of a variant do not tell, and have its name in place of that."""
+    told = [(_implementation(run), run.method, str(run.record["method"].get("title") or run.method)) for run in runs]
+    return {plugin: title for plugin, name, title in told if plugin == name or title != name}
+
+
 def _title(run: Run, titles: dict[str, str]) -> str:
     """What a method is called: a variant whose name begins with its method's has that one's title and the rest."""
     plugin = _implementation(run)
@@ -378,18 +401,3 @@ def _implementation(run: Run) -> str:
 def _mean(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else float("nan")
-def _role(record: dict[str, Any]) -> Role:
-    """A bound begins at random: whatever starts from a pre-training has learned from unlabelled images, too."""
-    if record["spec"].get("start"):
-        return "semi-supervised"
-    if record["method"]["uses_all_labels"]:
-        return "upper bound"
-    return "semi-supervised" if record["method"]["uses_unlabeled"] else "lower bound"
-
-
-def _titles(runs: list[Run]) -> dict[str, str]:
-    """What plug-ins are called, by name; older runs of a variant do not tell, and have its name in place of that."""
-    told = [(_implementation(run), run.method, str(run.record["method"].get("title") or run.method)) for run in runs]
-    return {plugin: title for plugin, name, title in told if plugin == name or title != name}
-
-
