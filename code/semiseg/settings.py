@@ -301,6 +301,13 @@ def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
     return known | {"name": name, "commit": last_commit(file)}
 
 
+def tuned_methods(file: Path) -> list[str]:
+    """The methods that a file of `semiseg tune` has settings for."""
+    content = _read(file, "restore it, or move it away", "methods, trials, …")
+    tuned = validate(Tuned, {"name": "tuned", "methods": content.get("methods")}, str(file))
+    return list(_variants(tuned.methods, str(file)))
+
+
 def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
