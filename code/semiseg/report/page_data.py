@@ -34,7 +34,8 @@ def cell_keys(results: Results) -> list[tuple[str, Labels]]:
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
     """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
     known = page_metrics(benchmarks)
-    metrics = [{"title": m.title, "better": m.better, "distance": m.distance, "number": m.number} for m in known]
+    told = ("title", "better", "distance", "number", "given")
+    metrics = [{key: getattr(metric, key) for key in told} for metric in known]
     names = told_apart([data_title(results) for results in benchmarks], [results.path.name for results in benchmarks])
     return {
         "metrics": metrics,
@@ -53,13 +54,13 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
     scores = _scores(results, metrics)
     cells = [
         {
+            "name": method,
             "method": titles[method],
             "role": roles[method],
-            "name": method,
             "task": results.kind.name,
             "labels": in_words(labels),
-            "partial": share_of(results, method, labels),
             "everywhere": labels == NONE or roles[method] == "upper bound",  # shown beside all amounts of labels
+            "partial": share_of(results, method, labels),
             "kept": kept_because(results, method, labels),
             "scores": scores[method, labels],
         }

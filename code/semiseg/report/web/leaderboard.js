@@ -114,10 +114,11 @@ function sortBy(name) {
 function bestOf(rows) {
   const sign = DATA.metrics[board.metric].better === "higher" ? 1 : -1;
   const best = new Map();
+  if (DATA.metrics[board.metric].given) return best;
   for (const row of rows) {
     if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
-    const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
     if (board.labels !== "all" && row.cell.labels !== board.labels) continue; // shown beside those with these labels
+    const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
     if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
   }
   return new Set(best.values());
@@ -155,13 +156,13 @@ function choose(key, value) {
   showBoard();
 }
 
-// What readers must know before they believe a ranking.
 // As few labels as the lower bound has, or whatever else needs some; a method without any is shown beside all.
 function firstLabels({ cells, labels }) {
   const fewest = (of) => labels.find((words) => cells.some((cell) => cell.labels === words && of(cell)));
   return fewest((cell) => cell.role === "lower bound") ?? fewest((cell) => !cell.everywhere) ?? labels[0];
 }
 
+// What readers must know before they believe a ranking.
 function remarks() {
   const told = DATA.benchmarks.filter((benchmark) => board.data === "all" || benchmark.data === board.data);
   return told.flatMap((benchmark) => benchmark.remarks.map((words) => (told.length > 1 ? `${benchmark.data}: ${words}` : words)));
@@ -184,8 +185,8 @@ function startBoard() {
     choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
     choice("filter-structure", "Structure", [[0, "Mean"], ...structures.map((name, i) => [i + 1, name])], change("structure", Number)),
   ];
-  document.getElementById("leaderboard").append(
   controls[2].select.value = board.labels;
+  document.getElementById("leaderboard").append(
     make("div", { class: "controls" }, ...controls.map((control) => control.label)),
     make("div", { class: "scroll" }, make("table", { id: "board", "aria-label": "Leaderboard" }, make("thead"), make("tbody"))),
     make("p", { class: "soft", role: "status" }, make("span", { id: "count" })),
