@@ -69,8 +69,13 @@ def test_what_a_run_starts_from_counts_among_its_seconds(tmp_path):
     write_run(tmp_path, "ant", 0.05, 0, 0.6, seconds=10, start={"seconds": 5})
     write_run(tmp_path, "ant", 0.05, 1, 0.6, seconds=11)
     write_run(tmp_path, "ant", 0.05, 2, 0.6, seconds=None)
-    assert seconds(read_results(tmp_path).finished) == 13
+    results = read_results(tmp_path)
+    assert seconds(results.finished) == 13
     assert isnan(seconds([]))
+    table = cost_table(results)
+    assert printed(table)[0][3] == "13.0 (2 of 3)"
+    assert any("with those of the pre-training that a run starts from" in note for note in table.notes)
+    assert list(summary_frame(results).seconds) == [13]
 
 
 def test_the_frontier_is_what_nothing_cheaper_equals():

@@ -1,5 +1,6 @@
 """The page in a real browser: it sorts, filters and steps, and asks nobody for anything."""
 
+import json
 import shutil
 
 import pytest
@@ -79,6 +80,41 @@ def test_filters_show_the_rows_asked_for_and_the_upper_bound(page):
     shown = page.locator("#board .row").count()
     page.select_option("#filter-labels", label="All")
     assert page.locator("#board .row").count() > shown
+
+
+def test_rows_of_equal_titles_open_their_own_runs(browser, tmp_path):
+    for name, dice in (("one", 0.4), ("two", 0.6)):
+        write_run(tmp_path, name, 0.05, 0, dice, title="Same")
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    for place, score in enumerate(("60.00", "40.00")):
+        page.locator("#board .method").nth(place).click()
+        runs = page.locator("#board .detail tbody tr")
+        assert runs.count() == 1
+        assert runs.locator("td").nth(2).inner_text() == score
+        page.locator("#board .method").nth(place).click()
+    page.close()
+
+
+def test_a_method_without_labels_stands_beside_all_others_from_the_beginning(browser, tmp_path):
+    for labels, dice in ((0.05, 0.5), (0.2, 0.6)):
+        write_run(tmp_path, "plain", labels, 0, dice, role="lower")
+        write_run(tmp_path, "ant", labels, 0, dice + 0.1)
+    free = write_run(tmp_path, "free", 0.05, 0, 0.9)
+    record = json.loads((free / "run.json").read_text())
+    record["method"]["uses_labels"] = False
+    (free / "run.json").write_text(json.dumps(record))
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    bold = page.locator("#board b .method")
+    assert page.locator("#filter-labels").input_value() == "5 %"
+    assert methods(page) == ["Free", "Ant", "Plain"]
+    assert bold.all_inner_texts() == ["Ant"], "another amount of labels is no competition"
+    page.select_option("#filter-labels", label="20 %")
+    assert methods(page) == ["Free", "Ant", "Plain"]
+    page.select_option("#filter-labels", label="0 %")
+    assert (methods(page), bold.all_inner_texts()) == (["Free"], ["Free"])
+    page.close()
 
 
 def test_data_sets_are_never_ranked_with_each_other(browser, tmp_path):

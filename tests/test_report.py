@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -20,7 +21,10 @@ from semiseg.report import report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
+from semiseg.report.page_data import page_data
+from semiseg.report.provenance import left_out
 from semiseg.report.scores import main_table
+from semiseg.report.significance import differences
 from semiseg.report.summary import fold_statistics, read_results, summary_frame
 from semiseg.report.tables import all_tables
 
@@ -196,6 +200,77 @@ def test_a_variant_is_called_after_the_method_that_it_varies(tmp_path):
         retell(tmp_path, part="spec", pattern=f"{name}/*/*/*/run.json", implementation="ant")
     titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
     assert titles == {"Ant System", "Ant System (as published)", "antless", "with two queens"}
+
+
+def test_variants_whose_method_was_not_run_are_told_apart_by_its_title(tmp_path):
+    for name, method, title in (
+        ("ant_as_published", "ant", "Ant System"),
+        ("bee_as_published", "bee", "bee_as_published"),  # a record from before it told the title of the method
+        ("bee_from_texts", "bee", "bee_from_texts"),
+    ):
+        write_run(tmp_path, name, 0.05, 0, 0.5, title=title)
+        retell(tmp_path, part="spec", pattern=f"{name}/*/*/*/run.json", implementation=method)
+    titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
+    assert titles == {"Ant System (as published)", "bee as published", "bee from texts"}
+    write_run(tmp_path, "bee_as_now", 0.05, 0, 0.5, title="Bees")
+    retell(tmp_path, part="spec", pattern="bee_as_now/*/*/*/run.json", implementation="bee")
+    titles = {row[0] for row in main_table(read_results(tmp_path)).rows}
+    assert titles >= {"Bees (as now)", "Bees (as published)", "Bees (from texts)"}
+
+
+def test_what_starts_from_unlabelled_images_is_no_bound(tmp_path):
+    for fold in range(3):
+        write_run(tmp_path, "plain", 0.05, fold, 0.5 + 0.01 * fold, role="lower")
+        write_run(tmp_path, "plain_begun", 0.05, fold, 0.7, role="lower")
+        write_run(tmp_path, "full_begun", 1.0, fold, 0.9, role="upper")
+    retell(tmp_path, part="spec", pattern="*_begun/*/*/*/run.json", start={"method": "copied"})
+    (tmp_path / "benchmark.yaml").write_text("methods: [plain_begun, full_begun, plain]\n")
+    results = read_results(tmp_path)
+    assert results.bound("lower bound").name == "plain"
+    assert results.bound("upper bound") is None
+    tables = {table.name: table for table in all_tables(results)}
+    assert "**70.00 ± 0.00**" in markdown(tables["main"])
+    assert tables["differences"].title.startswith("Difference to Plain")
+    ((*_, holm, _, _, _),) = printed(tables["differences"])
+    assert holm != "–"
+
+
+def test_inner_folds_of_one_fold_are_paired_with_their_like(tmp_path):
+    plain = {(0, 0): 0.3, (0, 1): 0.8, (1, 0): 0.5, (1, 4): 0.6}
+    for (fold, inner), dice in plain.items():
+        for method, role, gain in (("plain", "lower", 0), ("ant", "semi", 0.1)):
+            folder = write_run(tmp_path / method, method, 0.05, fold, dice + gain, role=role)
+            record = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(record | {"spec": record["spec"] | {"inner": inner}}))
+            target = tmp_path / f"results/runs/{method}/labels-05/fold-{fold}.inner-{inner}/seed-0"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+    (target / "run.json").write_text("{")  # of the last one
+    results = read_results(tmp_path / "results")
+    assert len(results.cases.drop_duplicates(["method", "fold", "seed"])) == 7
+    (difference,) = differences(results, results.bound("lower bound"))
+    assert difference.mean == pytest.approx(0.1)
+    assert (difference.pairs, difference.above) == (3, 3)
+    assert "4 inner folds, 1 seed" in main_table(results).notes[0]
+    (missing,) = left_out(results).rows
+    assert missing[:3] == ["Ant", "5 %", "1.inner-4"]
+    runs = page_data([results])["benchmarks"][0]["runs"]
+    assert {(run[0], run[2], run[-1] and run[-1][0]) for run in runs if run[0] == "plain"} == {
+        ("plain", f"{fold}.inner-{inner}", 100 * dice) for (fold, inner), dice in plain.items()
+    }
+
+
+def test_a_finished_run_that_does_not_tell_its_data_is_named(results, tmp_path):
+    folder = write_run(results, "zebra", 0.05, 2, 0.9)
+    record = json.loads((folder / "run.json").read_text())
+    del record["data"]
+    (folder / "run.json").write_text(json.dumps(record))
+    (row,) = (row for row in left_out(read_results(results)).rows if row[4] == "unreadable")
+    assert row[2] == "2"
+    assert "run.json is damaged (ValueError: it lacks data.title, data.classes)" in row[5]
+    shutil.copytree(folder, tmp_path / "alone/runs/zebra/labels-05/fold-2/seed-0")
+    with pytest.raises(UserError, match="no finished run to report on"):
+        report(tmp_path / "alone")
 
 
 def test_bold_goes_to_the_best_complete_semi_supervised_method(results):

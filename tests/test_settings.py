@@ -192,6 +192,24 @@ def test_all_problems_of_a_file_are_named_at_once():
     assert all(word in str(error.value) for word in ("here", "name", "dataset", "labels", "folds"))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("methods: supervised", "methods: Input should be a list: [a, b]."),
+        ("methods: []", "methods: List should have at least 1 item, not 0."),
+        ("methods: [3]", "methods.0: Input should be a valid string; methods.0: Input should be a valid dictionary."),
+        ("labels: [2]", "labels.0: a fraction of labels lies above 0 and at most at 1 (100%), not 2; of a count say "
+                        "what is counted: 3 patients, 10 cases."),
+        ("folds: [-1]", "folds.0: Input should be greater than or equal to 0."),
+        ("labels: []\nrepeats: 0", "labels: List should have at least 1 item, not 0; "
+                                   "repeats: Input should be greater than or equal to 1."),
+    ],
+)  # fmt: skip
+def test_what_a_mistake_brings_about_is_no_second_mistake(written, line, said):
+    path = written(yaml.safe_dump(yaml.safe_load(MINIMAL) | yaml.safe_load(line)))
+    assert refusal(path) == f"{path}: {said}"
+
+
 def test_a_benchmark_in_any_script_can_be_read_where_the_locale_is_plain_c(tmp_path):
     path = tmp_path / "vergleich.yaml"
     path.write_text("name: größe\ndataset: phantom\nmethods: [supervised]\n", encoding="utf-8")

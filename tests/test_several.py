@@ -1,5 +1,8 @@
 """Several benchmarks in one report: a data set counts once, who is incomplete is not ranked, and all is told."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +68,22 @@ def test_a_method_with_a_missing_run_is_not_ranked_with_the_others(tmp_path):
     second = benchmark(tmp_path / "two", {0.05: {"plain": 0.5, "a": 0.7}}, "B")
     ranks = average_ranks([first, second])
     assert (list(ranks.blocks), ranks.skipped) == (["plain", "a", "b"], ["two at 5 %"])
+
+
+def test_methods_without_labels_do_not_keep_the_others_from_being_ranked(tmp_path):
+    benchmark(tmp_path / "one", {0.05: {"plain": 0.5, "a": 0.7}}, "A")
+    for name in ("free", "free_too"):
+        folder = write_run(tmp_path / "one", name, 0.05, 0, 0.4)
+        record = json.loads((folder / "run.json").read_text())
+        record["method"]["uses_labels"] = False
+        (folder / "run.json").write_text(json.dumps(record))
+    mixed = read_results(tmp_path / "one")
+    assert mixed.amounts == [0.0, 0.05]
+    ranks = average_ranks([mixed])
+    assert (dict(ranks.average), ranks.skipped) == ({"a": 1.0, "plain": 2.0}, [])
+    shutil.rmtree(tmp_path / "one/runs/plain")
+    shutil.rmtree(tmp_path / "one/runs/a")
+    assert set(average_ranks([read_results(tmp_path / "one")]).average.index) == {"free", "free_too"}
 
 
 def test_a_joint_report_has_every_benchmark_with_its_footnotes_twice_the_same(three, tmp_path):

@@ -31,6 +31,7 @@ class Metric:
     distance: bool = False  # in the unit of the data set's spacing, rather than a share
     number: bool = False  # neither of the two, and printed as it is
     summary: Literal["mean", "median"] = "mean"  # over cases
+    given: bool = False  # by the data alone: no method is better in it than another
 
     @property
     def percent(self) -> str:

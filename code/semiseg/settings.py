@@ -1,7 +1,7 @@
 """Validated settings of a benchmark and of its runs, with errors that a person can act on."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -301,6 +301,13 @@ def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
     return known | {"name": name, "commit": last_commit(file)}
 
 
+def tuned_methods(file: Path) -> list[str]:
+    """The methods that a file of `semiseg tune` has settings for."""
+    content = _read(file, "restore it, or move it away", "methods, trials, …")
+    tuned = validate(Tuned, {"name": "tuned", "methods": content.get("methods")}, str(file))
+    return list(_variants(tuned.methods, str(file)))
+
+
 def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -322,17 +329,37 @@ def validate(model: type[BaseModel], content: Any, where: str, overrides: Collec
         return model.model_validate(content)
     except ValidationError as error:
         problems: dict[str, list[str]] = {}  # by where they stand
-        for detail in error.errors():
-            key = ".".join(str(p) for p in detail["loc"] if not str(p).endswith("]"))
+        for detail in _causes(error.errors()):
+            branch = detail["type"] == "string_type"  # pydantic adds which kind of an entry it tried, str or dict[…]
+            key = ".".join(str(p) for p in detail["loc"] if not (str(p).endswith("]") or (branch and p == "str")))
             if detail["type"] == "extra_forbidden":
                 known = _group(model, detail["loc"][:-1]).model_fields
                 meant = _in_a_group(model, key) or did_you_mean(str(detail["loc"][-1]), known)
                 problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
-                problem = f"{key}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+                problem = f"{key}: {_in_yaml(detail['msg'])}".removeprefix(": ")
             said = any(f"{key}.".startswith(f"{override}.") for override in overrides)
             problems.setdefault("--set" if said else where, []).append(problem)
         raise UserError(" ".join(f"{at}: {'; '.join(dict.fromkeys(of))}." for at, of in problems.items())) from error
+
+
+def _causes(details: Sequence[Any]) -> list[Any]:
+    """Errors without those that others bring about: a list is too short, or a default is unknown, for want of them."""
+    places = [detail["loc"] for detail in details]
+
+    def follows(kind: str, place: tuple[int | str, ...]) -> bool:
+        inside = any(other != place and other[: len(place)] == place for other in places)
+        return kind == "default_factory_not_called" or (kind == "too_short" and inside)
+
+    return [detail for detail in details if not follows(detail["type"], detail["loc"])]
+
+
+def _in_yaml(message: str) -> str:
+    """A message in the words of whoever writes the file; our own ones are in these already."""
+    own = message.removeprefix("Value error, ")
+    if own != message:
+        return own
+    return message.replace("a valid tuple", "a list: [a, b]").replace("Tuple", "List").replace(" after validation", "")
 
 
 def _in_a_group(model: type[BaseModel], key: str) -> str:

@@ -491,6 +491,17 @@ def test_one_method_is_trained_like_a_benchmark_and_needs_no_other_option(root):
     assert (config["ema_decay"], config["consistency"]) == (0.5, 0.2)
 
 
+def test_a_single_training_has_the_start_that_its_benchmark_sets_up_and_a_folder_for_each(root, monkeypatch):
+    monkeypatch.setattr("semiseg.report.report", lambda results: None)  # has tests of its own
+    for steps, folder in ((3, "train_tiny"), (4, "train_tiny-2")):
+        start = {"copied": {"method": "local_discrimination", "training": {"steps": steps}}}
+        edited(root, methods=[{"begun": {"method": "supervised", "start": "copied"}}], starts=[start])
+        assert call("train", "begun", "--data", "tiny", "--labels", "25%", "--benchmark", "quick.yaml",
+                    "--device", "cpu") == 0  # fmt: skip
+        (run,) = (root / "results" / folder).glob("runs/**/run.json")
+        assert json.loads(run.read_text())["spec"]["start"]["training"]["steps"] == steps
+
+
 def test_one_method_is_trained_in_minutes_where_no_option_says_otherwise():
     defaults = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
     required = [name for name, default in defaults.items() if default is inspect.Parameter.empty]

@@ -150,6 +150,34 @@ def test_methods_can_be_tuned_one_after_the_other(root):
     assert list(file_of(root)["trials"]) == ["supervised", "ict"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: [", "tuned/quick.yaml, line 1: not valid YAML"),
+        ("trials: {}", "tuned/quick.yaml: methods: Input should be a list"),
+        ("- 3", "tuned/quick.yaml: should be a mapping"),
+    ],
+)
+def test_a_damaged_choice_is_refused_before_anything_is_trained(root, capfd, text, message):
+    shutil.rmtree(root / "results")
+    (root / "tuned" / "quick.yaml").write_text(text)
+    assert call(*TUNE) == 2
+    err = capfd.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert carried_out == []
+
+
+def test_an_older_choice_without_trials_keeps_its_methods(root):
+    file = root / "tuned" / "quick.yaml"
+    file.write_text("methods: []")
+    assert call(*TUNE) == 0
+    assert list(file_of(root)["trials"]) == ["supervised", "ict"]
+    file.write_text("methods: [supervised, mean_teacher]")
+    assert call(*TUNE) == 1
+    assert file.read_text() == "methods: [supervised, mean_teacher]"
+
+
 def test_a_dry_run_and_a_status_touch_nothing(root, capfd):
     shutil.rmtree(root / "results" / "tuning" / "quick" / "runs" / "ict.02")
     before = (root / "tuned" / "quick.yaml").read_bytes()

@@ -20,6 +20,7 @@ from semiseg.data_prep.endovis17 import EndoVis17
 from semiseg.errors import UserError
 from semiseg.method import Task
 from semiseg.methods.cross_teaching import CrossTeaching
+from semiseg.methods.supervised import Supervised
 from semiseg.networks import Output
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.training.files import save_tensors, write_json
@@ -219,6 +220,17 @@ def test_a_plugin_that_is_not_found_is_asked_for(finished, tmp_path):
     with pytest.raises(UserError, match=r"'my_cps', which is not installed here; .* my_cps\.py, with --methods-dir"):
         load_predictor(finished, "cpu")
     assert load_predictor(finished, "cpu", plugin.parent).task.classes == 3
+
+
+def test_what_a_gpu_trained_in_3d_predicts_on_a_cpu(tmp_path):
+    training = TrainingSettings(size=(32, 16, 16), precision="bfloat16")
+    spec = RunSpec(benchmark="b", dataset="tiny", method="m", implementation="supervised", config={}, labels=0.25,
+                   fold=0, seed=0, network="unet_3d_small", weights=None, training=training)  # fmt: skip
+    weights = Supervised(Task(1, 2, (32, 16, 16), "unet_3d_small")).state_dict()
+    save_tensors(tmp_path / "model.safetensors", weights, {})
+    data = {"channels": 1, "classes": ["background", "thing"], "volumetric": True}
+    write_json(tmp_path / "run.json", {"status": "finished", "spec": spec.model_dump(mode="json"), "data": data})
+    assert load_predictor(tmp_path, "cpu")(np.zeros((1, 32, 16, 16), np.uint8), tmp_path).shape == (32, 16, 16)
 
 
 def test_files_of_initial_weights_are_not_needed_to_predict(tmp_path):

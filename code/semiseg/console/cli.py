@@ -285,7 +285,7 @@ def train(
     from semiseg.training.places import Places
 
     like = load_benchmark(find_benchmark(benchmark), {})
-    content: dict[str, Any] = like.model_dump(include={"network", "weights", "training", "tuned"}) | {
+    content: dict[str, Any] = like.model_dump(include={"network", "weights", "training", "tuned", "starts"}) | {
         "name": "train",
         "dataset": data,
         "labels": [labels],

@@ -73,7 +73,7 @@ def _alike(one: BenchmarkSettings, other: BenchmarkSettings) -> bool:
     both = [settings.variants() for settings in (one, other)]
     if any(both[0][name] != both[1][name] for name in both[0].keys() & both[1].keys()):
         return False
-    shared = [s.model_dump(include={"network", "weights", "training"}) for s in (one, other)]
+    shared = [s.model_dump(include={"network", "weights", "training", "starts"}) for s in (one, other)]
     for content in shared:
         del content["training"]["precision"]
     return shared[0] == shared[1]

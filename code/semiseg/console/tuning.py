@@ -16,7 +16,7 @@ from semiseg.errors import UserError
 from semiseg.executors import Executor
 from semiseg.method import Method
 from semiseg.registry import find_methods
-from semiseg.settings import BenchmarkSettings
+from semiseg.settings import BenchmarkSettings, tuned_methods
 from semiseg.training.places import Places
 from semiseg.training.run import earlier_record
 
@@ -41,6 +41,7 @@ def tune(
     """
     if settings.tuned:
         raise UserError(f"benchmark {settings.name}: has tuned settings already; tune one without the key `tuned`.")
+    _chosen_before(file)  # a damaged one is refused while nothing is trained yet
     found = find_methods(places.methods_dir)
     settings = resolve(settings, found, methods)
     settings = settings.model_copy(update={"inner_folds": settings.inner_folds or INNER_FOLDS})
@@ -77,7 +78,7 @@ def tune(
 
 def _chosen_before(file: Path) -> list[str]:
     """The methods that a file has settings for."""
-    return list(yaml.safe_load(file.read_text(encoding="utf-8"))["trials"]) if file.exists() else []
+    return tuned_methods(file) if file.exists() else []
 
 
 def _say_what_is_tried(

@@ -1,11 +1,11 @@
 """The table of what a method costs: networks, time, throughput, memory, and how many runs shared the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import Any
 
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Entry, Results, on_one_processor
+from semiseg.report.summary import Entry, Results, on_one_processor, training_seconds
 from semiseg.report.wording import notes
 
 PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json counts them, and in words
@@ -19,6 +19,7 @@ def cost_table(results: Results) -> Table:
     times = {entry.name: [run.record for run in timed if run.method == entry.name] for entry in entries}
     counted = any(_parameters(record) for records in runs.values() for record in records)
     unparted = sum("selection" in run.record and "selection_seconds" not in run.record for run in timed)
+    begun = any(run.record.get("start") for run in results.own)
     metered = any(record.get("attempt_joules") is not None for of in runs.values() for record in of)
     columns = {key: f"Parameters {what} (million)" for key, what in PARAMETERS.items() if counted}
     return Table(
@@ -31,7 +32,8 @@ def cost_table(results: Results) -> Table:
         [
             *notes(results, [], spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
-            "all do. Seconds: of training, in all attempts; memory: the highest in a run.",
+            "all do. Seconds: of training, in all attempts"
+            f"{', with those of the pre-training that a run starts from' * begun}; memory: the highest in a run.",
             *[f"Of runs on {device} alone, which made most: seconds of others do not compare."]
             * (len(timed) < len(results.own)),
             *[f"Seconds of {unparted} runs are with what the comparing of weights took, which they do not tell apart."]
@@ -52,10 +54,10 @@ def _row(
         _counts({record["method"].get("networks") for record in records}, str),
         *(_millions(records, key) for key in counts),
         len(timed),
-        _mean(timed, "seconds"),
-        _mean(timed, "images_per_second"),
-        _mean(timed, "peak_memory_mb"),
-        *[_mean(timed, "attempt_joules", 1e-3)] * metered,
+        _mean(map(training_seconds, timed)),
+        _mean(record.get("images_per_second") for record in timed),
+        _mean(record.get("peak_memory_mb") for record in timed),
+        *[_mean((record.get("attempt_joules") for record in timed), 1e-3)] * metered,
         _counts({environment.get("concurrency") for environment in environments}, str),
     ]
 
@@ -80,8 +82,9 @@ def _counts(found: set[Any], shown: Callable[[Any], str]) -> Cell:
     return Number(words, {"": known[-1]} | ({" least": known[0]} if len(known) > 1 else {}))
 
 
-def _mean(records: list[dict[str, Any]], key: str, unit: float = 1.0) -> Cell:
+def _mean(recorded: Iterable[float | None], unit: float = 1.0) -> Cell:
     """The mean of what runs recorded, and of how many where some did not."""
-    known = [unit * float(record[key]) for record in records if record.get(key) is not None]
-    share = f" ({len(known)} of {len(records)})" if len(known) < len(records) else ""
+    values = list(recorded)
+    known = [unit * float(value) for value in values if value is not None]
+    share = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
     return Number(f"{fmean(known):.1f}{share}", {"": fmean(known)}) if known else ABSENT

@@ -70,8 +70,9 @@ def overlays(results: Results) -> Figure | None:
                 for axes, title in zip(row, ["Image", "Reference", *(t for t, _, _ in block)], strict=False):
                     axes.set_title(_wrapped(title), fontsize=7)
     run = shown[0][1]
+    training = f"fold {results.fold_name(run.fold)}, seed {run.seed}"
     figure.suptitle(
-        f"{plot_heading(results)}, {in_words(results.amounts[0])} labelled, fold {run.fold}, seed {run.seed}",
+        f"{plot_heading(results)}, {in_words(results.amounts[0])} labelled, {training}",
         x=0.01,
         ha="left",
         fontsize=8,

@@ -44,7 +44,7 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
         f"<pre>semiseg report results/{escape(results.path.name)}</pre>",
     }
     badge = " <span class=badge>synthetic data</span>" if results.record["data"].get("synthetic") else ""
-    about = [f"semi-supervised {results.kind.name}", count_of_folds(results.grid[0]), budget(results)]
+    about = [f"semi-supervised {results.kind.name}", count_of_folds(results), budget(results)]
     lead = f"Benchmark “{name}”: {', '.join(about)}"
     title, heading = f"{name}: {data_title(results)}", f"{escape(data_name(results))}{badge}"
     _write(path, title, heading, lead, sections, _data([results], tables))

@@ -20,6 +20,7 @@ from semiseg.report.wording import (
     told_apart,
     unit_of_distances,
 )
+from semiseg.settings import NONE
 
 
 def cell_keys(results: Results) -> list[tuple[str, Labels]]:
@@ -33,7 +34,8 @@ def cell_keys(results: Results) -> list[tuple[str, Labels]]:
 def page_data(benchmarks: Sequence[Results]) -> dict[str, Any]:
     """Everything as plain values; a cell is a method with an amount of labels, and others name it by its place."""
     known = page_metrics(benchmarks)
-    metrics = [{"title": m.title, "better": m.better, "distance": m.distance, "number": m.number} for m in known]
+    told = ("title", "better", "distance", "number", "given")
+    metrics = [{key: getattr(metric, key) for key in told} for metric in known]
     names = told_apart([data_title(results) for results in benchmarks], [results.path.name for results in benchmarks])
     return {
         "metrics": metrics,
@@ -52,10 +54,12 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
     scores = _scores(results, metrics)
     cells = [
         {
+            "name": method,
             "method": titles[method],
             "role": roles[method],
             "task": results.kind.name,
             "labels": in_words(labels),
+            "everywhere": labels == NONE or roles[method] == "upper bound",  # shown beside all amounts of labels
             "partial": share_of(results, method, labels),
             "kept": kept_because(results, method, labels),
             "scores": scores[method, labels],
@@ -69,14 +73,14 @@ def _benchmark(results: Results, name: str, metrics: list[Metric]) -> dict[str, 
         "labels": [in_words(labels) for labels in results.amounts],
         "structures": results.classes,
         "cells": cells,
-        **_runs(results, titles, metrics),
+        **_runs(results, metrics),
     }
 
 
 def _few(results: Results) -> list[str]:
     """That there are too few trainings to believe an order of methods, if so."""
     folds, _ = results.grid
-    return [f"{count_of_folds(folds)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
+    return [f"{count_of_folds(results)}: too few to tell a difference from chance."] if len(folds) < ENOUGH else []
 
 
 def _scores(results: Results, metrics: list[Metric]) -> dict[tuple[Any, ...], list[list[list[float | None]]]]:
@@ -108,7 +112,7 @@ def _rounded(value: float) -> float | None:
     return None if isnan(value) else round(value, 2)
 
 
-def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> dict[str, Any]:
+def _runs(results: Results, metrics: list[Metric]) -> dict[str, Any]:
     """Every run that was asked for; what many share stands once."""
     shared: dict[str, int] = {}
 
@@ -127,9 +131,9 @@ def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> di
             scores = [_rounded(m.scale * float(mean)) for m, mean in zip(metrics, by_run[run.key], strict=True)]
         rows.append(
             [
-                titles.get(run.method, run.method),
+                run.method,
                 in_words(run.labels),
-                run.fold,
+                results.fold_name(run.fold),
                 run.seed,
                 run.status,
                 run.reason,
@@ -143,7 +147,7 @@ def _runs(results: Results, titles: dict[str, str], metrics: list[Metric]) -> di
             ]
         )
     for method, labels, fold, seed in not_started(results):
-        row = [titles.get(method, method), in_words(labels), fold, seed, "not started"]
+        row = [method, in_words(labels), results.fold_name(fold), seed, "not started"]
         rows.append([*row, *[None] * (len(columns) - len(row))])
     return {"columns": columns, "runs": rows, "environments": list(shared)}
 

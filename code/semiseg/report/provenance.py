@@ -12,7 +12,7 @@ from semiseg.report.wording import budget, count_of_folds, data_title
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was compared, how, and on what machine."""
     data = results.record["data"]
-    folds, seeds = results.grid
+    _, seeds = results.grid
     records = [run.record for run in results.own]
     environments = [record.get("environment") or {} for record in records]
     hours = sum(record.get("seconds") or 0 for record in records) / 3600
@@ -25,7 +25,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ),
         (
             "Split",
-            f"{count_of_folds(folds)}, {grouping}; {_count(len(seeds), 'seed')}; "
+            f"{count_of_folds(results)}, {grouping}; {_count(len(seeds), 'seed')}; "
             f"labels {', '.join(map(in_words, results.amounts))}",
         ),
         ("Training", f"{budget(results)}; {_count(len(records), 'finished run')}, {hours:.1f} hours in all"),
@@ -63,8 +63,8 @@ def left_out(results: Results) -> Table:
         [
             titles.get(method, method),
             in_words(labels),
-            _listed(f for f, _ in places),
-            _listed(s for _, s in places),
+            ", ".join(map(results.fold_name, sorted({f for f, _ in places}))),
+            ", ".join(map(str, sorted({s for _, s in places}))),
             status,
             reason,
         ]
@@ -103,7 +103,7 @@ def _differences(results: Results) -> list[str]:
     shared: dict[str, set[Any]] = {}
     for run in results.own:
         spec, data = run.record["spec"], run.record["data"]
-        split = f"split at {in_words(run.labels)}, fold {run.fold}"
+        split = f"split at {in_words(run.labels)}, fold {results.fold_name(run.fold)}"
         shared.setdefault("data", set()).add(data.get("hash"))
         shared.setdefault(split, set()).add(data.get("split_hash"))
         shared.setdefault("network", set()).add(spec.get("network"))
@@ -118,7 +118,3 @@ def _count(number: int, noun: str) -> str:
 
 def _distinct(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, ""))) or "unknown"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from semiseg.labels import in_words
 from semiseg.report.style import looks
-from semiseg.report.summary import Results, Run, fold_statistics, lookup, on_one_processor
+from semiseg.report.summary import Results, Run, fold_statistics, lookup, on_one_processor, training_seconds
 from semiseg.report.wording import plot_heading
 
 
@@ -57,12 +57,8 @@ def quality_cost(results: Results) -> Figure | None:
 
 
 def seconds(runs: list[Run]) -> float:
-    """The mean that a training took, with the pre-training that it starts from; NaN where no run tells."""
-    known = [
-        float(own) + float((run.record.get("start") or {}).get("seconds") or 0)
-        for run in runs
-        if (own := run.record.get("seconds")) is not None
-    ]
+    """The mean that a training took; NaN where no run tells."""
+    known = [took for run in runs if (took := training_seconds(run.record)) is not None]
     return fmean(known) if known else nan
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.summary import Results, fold_statistics
+from semiseg.settings import NONE
 
 DIAGRAM = 10  # data sets that a critical-difference diagram needs: it ranks methods over data sets, not over folds
 
@@ -38,12 +39,13 @@ def average_ranks(contents: list[Results]) -> Ranks:
     scores: dict[tuple[str, str, Labels], dict[str, float]] = {}
     names: dict[str, None] = {}
     skipped: list[str] = []
+    apart = {1.0} | ({NONE} if any(labels not in (NONE, 1) for of in contents for labels in of.amounts) else set())
     for results in contents:
         names |= {entry.name: None for entry in results.entries if entry.role != "upper bound"}
         dice: Any = fold_statistics(results.cases)[results.primary.name, "mean"]
         for labels in results.amounts:
-            methods = complete(results, labels) if labels != 1 else []
-            if labels != 1 and len(methods) < 2:
+            methods = [] if labels in apart else complete(results, labels)
+            if labels not in apart and len(methods) < 2:
                 skipped.append(f"{results.path.name} at {in_words(labels)}")
             elif methods:
                 scores[data_set(results), results.path.name, labels] = {m: dice[m, labels] for m in methods}

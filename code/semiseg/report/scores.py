@@ -45,8 +45,9 @@ def full_table(results: Results) -> Table:
             *missed,
         ]
 
-    rows, rules = _blocks(results, cells, [metric.better for metric in metrics])
-    columns = [f"{m.title} {'↑' if m.better == 'higher' else '↓'}{m.in_unit(unit)}" for m in metrics]
+    rows, rules = _blocks(results, cells, ["" if metric.given else metric.better for metric in metrics])
+    arrows = ["" if metric.given else " ↑" if metric.better == "higher" else " ↓" for metric in metrics]
+    columns = [f"{metric.title}{arrow}{metric.in_unit(unit)}" for metric, arrow in zip(metrics, arrows, strict=True)]
     return Table(
         "full",
         "All metrics",
@@ -90,14 +91,18 @@ def class_table(results: Results) -> Table:
 def _blocks(
     results: Results, cells: Callable[[str, Labels], list[Cell]], better: list[str]
 ) -> tuple[list[list[Cell]], set[int]]:
-    """A block of rows for each amount of labels, with the best marked in columns that are `better` so; its rules."""
+    """A block of rows for each amount of labels, with the best marked in columns that are `better` so; its rules.
+
+    Nothing is marked where no value is better.
+    """
     rows: list[list[Cell]] = []
     rules: set[int] = set()
     for labels in results.amounts:
         entries = [entry for entry in results.entries if (entry.name, labels) in results.cells]
         block: list[list[Cell]] = [[in_words(labels), e.title, *cells(e.name, labels)] for e in entries]
         for column, direction in enumerate(better, start=2):
-            mark_best(block, column, [entry.role == "semi-supervised" for entry in entries], direction)
+            if direction:
+                mark_best(block, column, [entry.role == "semi-supervised" for entry in entries], direction)
         rules |= {len(rows)} - {0}
         rows += block
     return rows, rules

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
+from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, labels_of, rank, read_labels
 from semiseg.metrics import Metric
@@ -21,6 +22,7 @@ from semiseg.tasks import DEFAULT, TaskKind, all_metrics, task_kind
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
 COUNTS = ("predicted_voxels", "reference_voxels")  # of tasks that count voxels
 Role = Literal["lower bound", "semi-supervised", "theirs", "upper bound"]
+NEEDED = {"spec": ("network",), "method": ("uses_unlabeled",), "data": ("title", "classes")}  # of run.json
 ROLES: tuple[Role, ...] = get_args(Role)  # in the order of the tables
 
 
@@ -32,7 +34,7 @@ class Run:
     record: dict[str, Any]  # run.json
     method: str
     labels: Labels  # how many of the training cases were labeled
-    fold: int
+    fold: int  # counted on through the repeats; of an inner fold, through those of all folds
     seed: int
     status: str
     reason: str
@@ -117,6 +119,15 @@ class Results:
     def bound(self, role: Role) -> Entry | None:
         """The first method of a role: the lower bound with which others are compared, the upper bound above them."""
         return next((entry for entry in self.entries if entry.role == role), None)
+
+    @property
+    def inner(self) -> bool:
+        """Whether runs were tested on inner folds of training cases."""
+        return self.record["spec"].get("inner") is not None
+
+    def fold_name(self, fold: int) -> str:
+        """A fold as its folder is called."""
+        return f"{fold // FOLDS}.inner-{fold % FOLDS}" if self.inner else str(fold)
 
     @cached_property
     def grid(self) -> tuple[list[int], list[int]]:
@@ -228,11 +239,17 @@ def summary_frame(results: Results) -> pd.DataFrame:
                 "seeds": len({run.seed for run in runs}),
                 "runs": len(runs),
                 "empty_predictions": empty_predictions(results, entry.name, labels),
-                "seconds": _mean(record.get("seconds") for record in timed),
+                "seconds": _mean(map(training_seconds, timed)),
                 "images_per_second": _mean(record.get("images_per_second") for record in timed),
             }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def training_seconds(record: dict[str, Any]) -> float | None:
+    """How long a training took, with the pre-training that it starts from; None where the run does not tell."""
+    own = record.get("seconds")
+    return None if own is None else float(own) + float((record.get("start") or {}).get("seconds") or 0)
 
 
 def on_one_processor(runs: Sequence[Run]) -> tuple[str, list[Run]]:
@@ -253,18 +270,21 @@ def empty_predictions(results: Results, method: str, labels: Labels) -> int | No
 def _read_run(file: Path) -> Run:
     """A run as its folder describes it; the folder's name stands in for a damaged run.json."""
     method, labels, fold, seed = file.parent.parts[-4:]
+    outer, _, inner = fold.partition(".inner-")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         spec, described = record["spec"], record["method"]
         amount: Labels = 1.0 if described["uses_all_labels"] else NONE
         if not described["uses_all_labels"] and described.get("uses_labels", True):
             amount = read_labels(spec["labels"])
+        if record["status"] == "finished" and (absent := _absent(record)):
+            raise ValueError(f"it lacks {', '.join(absent)}")
         return Run(
             file.parent,
             record,
             str(spec["method"]),
             amount,
-            int(spec["fold"]),
+            _fold(int(spec["fold"]), spec.get("inner")),
             int(spec["seed"]),
             str(record["status"]),
             str(record.get("reason") or ""),
@@ -275,11 +295,21 @@ def _read_run(file: Path) -> Run:
             {},
             method,
             labels_of(labels),
-            int(_number(fold)),
+            _fold(int(_number(outer)), int(_number(inner)) if inner else None),
             int(_number(seed)),
             "unreadable",
             f"run.json is damaged ({type(error).__name__}: {error})",
         )
+
+
+def _absent(record: dict[str, Any]) -> list[str]:
+    """What the record of a finished run lacks that no table can do without."""
+    return [f"{part}.{key}" for part, keys in NEEDED.items() for key in keys if key not in (record.get(part) or ())]
+
+
+def _fold(fold: int, inner: int | None) -> int:
+    """A number for each fold, and for each inner fold of each: runs are paired by it."""
+    return fold if inner is None else FOLDS * fold + inner
 
 
 def _number(text: str) -> float:
@@ -328,18 +358,12 @@ def _asked_settings(path: Path) -> BenchmarkSettings | None:
 def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
     """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says."""
     entries: dict[str, Entry] = {}
-    titles = {run.method: run.record["method"].get("title") or run.method for run in runs}
+    titles = _titles(runs)
     for run in runs:
         described = run.record["method"]
-        role: Role = (
-            "upper bound"
-            if described["uses_all_labels"]
-            else "semi-supervised"
-            if described["uses_unlabeled"]
-            else "lower bound"
-        )
-        told = described.get("paper") or {}, tuple(described.get("published_as") or ())
-        entries.setdefault(run.method, Entry(run.method, _title(run, titles), role, *told))
+        names = described.get("published_as") or () if run.method == _implementation(run) else ()
+        told = described.get("paper") or {}, tuple(names)
+        entries.setdefault(run.method, Entry(run.method, _title(run, titles), _role(run.record), *told))
     place = {name: index for index, name in enumerate(asked)}
     return sorted(
         entries.values(),
@@ -347,14 +371,34 @@ def _entries(runs: list[Run], asked: list[str]) -> list[Entry]:
     )
 
 
+def _role(record: dict[str, Any]) -> Role:
+    """A bound begins at random: whatever starts from a pre-training has learned from unlabelled images, too."""
+    if record["spec"].get("start"):
+        return "semi-supervised"
+    if record["method"]["uses_all_labels"]:
+        return "upper bound"
+    return "semi-supervised" if record["method"]["uses_unlabeled"] else "lower bound"
+
+
+def _titles(runs: list[Run]) -> dict[str, str]:
+    """What plug-ins are called, by name; older runs of a variant do not tell, and have its name in place of that."""
+    told = [(_implementation(run), run.method, str(run.record["method"].get("title") or run.method)) for run in runs]
+    return {plugin: title for plugin, name, title in told if plugin == name or title != name}
+
+
 def _title(run: Run, titles: dict[str, str]) -> str:
     """What a method is called: a variant whose name begins with its method's has that one's title and the rest."""
-    title, base = titles[run.method], run.record["spec"].get("implementation") or run.method
-    if title != run.method or base == run.method:
-        return title
-    rest = run.method.removeprefix(f"{base}_")
-    words = rest.replace("_", " ")
-    return f"{titles[base]} ({words})" if base in titles and rest != run.method else words
+    plugin = _implementation(run)
+    if plugin == run.method:
+        return titles[plugin]
+    rest = run.method.removeprefix(f"{plugin}_")
+    if rest == run.method or plugin not in titles:
+        return run.method.replace("_", " ")
+    return f"{titles[plugin]} ({rest.replace('_', ' ')})"
+
+
+def _implementation(run: Run) -> str:
+    return run.record["spec"].get("implementation") or run.method
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -101,7 +101,7 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
     out = [
-        f"{data_title(results)}; {count_of_folds(folds)}, {seed_note}{deviation if spread else ''}.",
+        f"{data_title(results)}; {count_of_folds(results)}, {seed_note}{deviation if spread else ''}.",
         f"{budget(results)}; "
         + (
             f"folds split by {grouping}."
@@ -182,7 +182,7 @@ def protocol(results: Results) -> list[str]:
 def choices(results: Results, entries: list[Entry]) -> list[str]:
     """Where the settings come from, if not all are the published ones with one learning rate for all methods."""
     out = []
-    if any(run.record["spec"].get("inner") is not None for run in results.finished):
+    if results.inner:
         out.append("Tested on inner folds of the training cases, not on the test cases of the folds.")
     settings = results.settings
     if settings and settings.tuned:
@@ -214,10 +214,12 @@ def setting(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def count_of_folds(folds: list[int]) -> str:
+def count_of_folds(results: Results) -> str:
     """How many folds, and of how many partitions if there is more than one."""
-    repeats = len({fold // FOLDS for fold in folds})
-    return f"{len(folds)} fold{'s' if len(folds) > 1 else ''}" + (f" of {repeats} repeats" if repeats > 1 else "")
+    folds, _ = results.grid
+    many = f"{len(folds)} {'inner ' * results.inner}fold{'s' if len(folds) > 1 else ''}"
+    repeats = 1 if results.inner else len({fold // FOLDS for fold in folds})
+    return many + (f" of {repeats} repeats" if repeats > 1 else "")
 
 
 def headroom(results: Results) -> list[str]:

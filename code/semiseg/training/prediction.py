@@ -71,7 +71,8 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
         raise UserError(f"{weights}: damaged, or not of this run; delete run.json and repeat the run.") from error
     network = place(next(iter(method.predictors().values())), task.dims, torch.device(device))
     kind = _recipe(data.get("recipe", ""), run)
-    return Predictor(network, task, data["volumetric"], training.precision, torch.device(device), kind)
+    precision = "float32" if (device, task.dims) == ("cpu", 3) else training.precision  # whatever a GPU trained with
+    return Predictor(network, task, data["volumetric"], precision, torch.device(device), kind)
 
 
 def _method(name: str, run: Path, methods_dir: Path | None) -> type[Method]:

@@ -10,7 +10,6 @@ from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
 from semiseg.method import Method
 from semiseg.metrics import Metric
-from semiseg.settings import RunSpec
 from semiseg.tasks import Evaluation, TaskKind
 from semiseg.training.files import write_rows
 from semiseg.training.identity import file_hash
@@ -21,12 +20,12 @@ SELECTION = "selection.csv"  # what rules compared, step by step
 RESULTS = (*SCORES, SELECTION, "examples.npz", WEIGHTS, "traceback.txt")
 
 
-def describe_method(method: type[Method], spec: RunSpec) -> dict[str, Any]:
+def describe_method(method: type[Method]) -> dict[str, Any]:
     """What a table needs to know about a method."""
-    paper, itself = method.paper, spec.method == spec.implementation  # rather than a variant
+    paper = method.paper
     return {
-        "title": method.title if itself else spec.method,
-        "published_as": list(method.published_as) if itself else [],
+        "title": method.title,
+        "published_as": list(method.published_as),
         "paper": {"title": paper.title, "authors": paper.authors, "venue": paper.venue},
         "networks": method.networks,
         "uses_labels": method.uses_labels,

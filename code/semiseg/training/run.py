@@ -164,7 +164,7 @@ class _Attempt:
         self.record |= {
             "identity": self.identity.record(),
             "data": describe_data(self.dataset, splits.hash(spec.fold), self.partition),
-            "method": describe_method(self.method_class, spec),
+            "method": describe_method(self.method_class),
         }
         write_json(self.folder / "run.json", self.record)
         return {}

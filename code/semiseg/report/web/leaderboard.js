@@ -35,7 +35,7 @@ function shownRows() {
   return allCells
     .filter((row) => board.task === "all" || row.cell.task === board.task)
     .filter((row) => board.data === "all" || row.benchmark.data === board.data)
-    .filter((row) => board.labels === "all" || row.cell.labels === board.labels || row.cell.role === "upper bound")
+    .filter((row) => board.labels === "all" || row.cell.labels === board.labels || row.cell.everywhere)
     .filter((row) => scoreOf(row)[0] !== null)
     .sort((a, b) => (board.sort === "score" ? place(a) - place(b) : 0) || direction * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
 }
@@ -114,8 +114,10 @@ function sortBy(name) {
 function bestOf(rows) {
   const sign = DATA.metrics[board.metric].better === "higher" ? 1 : -1;
   const best = new Map();
+  if (DATA.metrics[board.metric].given) return best;
   for (const row of rows) {
     if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
+    if (board.labels !== "all" && row.cell.labels !== board.labels) continue; // shown beside those with these labels
     const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
     if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
   }
@@ -146,12 +148,18 @@ function choose(key, value) {
   if (!DATA.benchmarks.some(has)) board.data = DATA.benchmarks.find((b) => b.cells[0].task === board.task).data;
   const told = DATA.benchmarks.filter(has);
   const labels = told.flatMap((benchmark) => benchmark.labels);
-  if (board.labels !== "all" && !labels.includes(board.labels)) [board.labels] = labels;
+  if (board.labels !== "all" && !labels.includes(board.labels)) board.labels = firstLabels(told[0]);
   const cells = told.flatMap((benchmark) => benchmark.cells);
   const known = DATA.metrics.map((_, metric) => cells.some((cell) => cell.scores[0][metric][0] !== null));
   if (!known[board.metric]) board.metric = known.indexOf(true);
   for (const name of ["task", "data", "labels", "metric"]) document.querySelector(`#filter-${name}`).value = board[name];
   showBoard();
+}
+
+// As few labels as the lower bound has, or whatever else needs some; a method without any is shown beside all.
+function firstLabels({ cells, labels }) {
+  const fewest = (of) => labels.find((words) => cells.some((cell) => cell.labels === words && of(cell)));
+  return fewest((cell) => cell.role === "lower bound") ?? fewest((cell) => !cell.everywhere) ?? labels[0];
 }
 
 // What readers must know before they believe a ranking.
@@ -166,7 +174,7 @@ function startBoard() {
   const structures = DATA.benchmarks.length === 1 && first.structures.length > 1 ? first.structures : [];
   const change = (key, read) => (event) => { board[key] = read(event.target.value); showBoard(); };
   const tasks = [...new Set(allCells.map((row) => row.cell.task))].map((name) => [name, name]);
-  board.labels = amounts[0];
+  board.labels = firstLabels(first);
   [[board.task]] = tasks; // scores of several tasks are not to be ranked with each other
   const data = DATA.benchmarks.map((b) => [b.data, b.data]); // no two have the same name
   [[board.data]] = data;
@@ -177,6 +185,7 @@ function startBoard() {
     choice("filter-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]), change("metric", Number)),
     choice("filter-structure", "Structure", [[0, "Mean"], ...structures.map((name, i) => [i + 1, name])], change("structure", Number)),
   ];
+  controls[2].select.value = board.labels;
   document.getElementById("leaderboard").append(
     make("div", { class: "controls" }, ...controls.map((control) => control.label)),
     make("div", { class: "scroll" }, make("table", { id: "board", "aria-label": "Leaderboard" }, make("thead"), make("tbody"))),
@@ -184,7 +193,7 @@ function startBoard() {
     make("ul", { class: "notes", id: "remarks" }),
     make("ul", { class: "notes" },
       make("li", {}, "Bars: 95 % interval of the mean over folds (Nadeau and Bengio's variance), from three folds on."),
-      make("li", {}, "Bold: best complete semi-supervised method with these labels. Grey: bounds; the upper one is always shown."),
+      make("li", {}, "Bold: best complete semi-supervised method with these labels. Grey: bounds. The upper one and methods without labels are always shown."),
       make("li", {}, "Whether a difference could be chance is told by the tables of differences, not by whether bars overlap."),
       make("li", {}, "A method's name opens its runs, with their identity and environment.")));
   showBoard();

@@ -1,7 +1,7 @@
 // The runs behind a row of the leaderboard: how each ended, what it is, and where it was made.
 
 const runsByCell = new Map();
-const cellKey = (benchmark, method, labels) => `${DATA.benchmarks.indexOf(benchmark)}/${method}/${labels}`;
+const cellKey = (benchmark, name, labels) => `${DATA.benchmarks.indexOf(benchmark)}/${name}/${labels}`;
 
 for (const benchmark of DATA.benchmarks) {
   for (const row of benchmark.runs) {
@@ -12,7 +12,7 @@ for (const benchmark of DATA.benchmarks) {
   }
 }
 
-const runsOf = (benchmark, cell) => runsByCell.get(cellKey(benchmark, cell.method, cell.labels)) ?? [];
+const runsOf = (benchmark, cell) => runsByCell.get(cellKey(benchmark, cell.name, cell.labels)) ?? [];
 
 function runTable(benchmark, cell, metric) {
   const runs = runsOf(benchmark, cell);
@@ -35,7 +35,7 @@ function runRow(run, metric, made) {
   const look = run.kept ? "kept" : status === "finished" ? "finished" : "bad";
   const words = [run.reason, run.kept, ...(run.warnings ?? [])].filter(Boolean).join("; ");
   return make("tr", {},
-    make("td", { class: "number" }, String(run.fold)),
+    make("td", { class: "number" }, run.fold),
     make("td", { class: "number" }, String(run.seed)),
     make("td", { class: "number" }, number(run.scores?.[metric])),
     make("td", { class: "number" }, number(run.seconds, 0)),
