@@ -306,6 +306,21 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
     assert choices(results, entries) == []
 
 
+def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
+    settings = benchmark().model_dump(mode="json", exclude={"folds", "inner_folds"}) | {
+        "methods": ["supervised", {"bcp": {"training": {"decay_every": None, "poly_power": 0}}}],
+        "protocol": {"test": "test"},
+        "training": COMMON.model_dump() | {"decay_every": 5},
+    }
+    settings = BenchmarkSettings.model_validate(settings)
+    runs = [
+        SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
+    ]
+    entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
+    (rates,) = choices(SimpleNamespace(finished=runs, settings=settings, record=runs[0].record), entries)
+    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none.")
+
+
 def test_what_could_have_been_tried_is_no_part_of_a_methods_identity():
     code = "class A(Method):\n    x = 1\n    space: ClassVar = {'a': (1, 2),\n        'b': (3,)}\n"
     assert without_comments(code) == without_comments("class A(Method):\n    x = 1\n")
