@@ -218,6 +218,18 @@ def test_a_benchmark_has_the_tuned_settings_its_own_first_and_variants_none(with
     }
 
 
+def test_a_benchmark_in_a_folder_of_its_own_finds_what_was_tuned_in_the_folder_above(with_tuned, tmp_path, monkeypatch):
+    with_tuned([BCP])
+    (tmp_path / "own").mkdir()
+    (tmp_path / "b.yaml").rename(tmp_path / "own" / "b.yaml")
+    monkeypatch.chdir(tmp_path / "own")
+    for file in (tmp_path / "own" / "b.yaml", Path("b.yaml")):
+        assert load_benchmark(file, {}).variants()["bcp"].config["box"] == 0.5
+    (tmp_path / "own" / "tuned").mkdir()
+    (tmp_path / "own" / "tuned" / "chosen.yaml").write_text(yaml.safe_dump({"methods": [{"bcp": {"box": 0.6}}]}))
+    assert load_benchmark(Path("b.yaml"), {}).variants()["bcp"].config["box"] == 0.6, "its own folder goes first"
+
+
 def test_methods_that_all_stands_for_or_the_command_names_are_tuned_too(with_tuned):
     for changes, extra in (({"methods": ["all"]}, ()), ({"methods": ["supervised"]}, ("bcp",))):
         specs = expand(resolve(with_tuned([BCP], **changes), FOUND, extra), FOUND)
