@@ -13,7 +13,8 @@ from semiseg.console.cli import app
 from semiseg.registry import find_methods
 from semiseg.settings import load_benchmark
 
-FILES = sorted((Path(__file__).parents[2] / "benchmarks/protocols").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "benchmarks/protocols").glob("*.yaml"))
 RNG = np.random.default_rng(0)
 
 
@@ -63,15 +64,15 @@ def atria(folder: Path) -> None:
     (folder / "test.list").write_text("\n".join(names[6:]))
 
 
-PUBLISHED = {
+SMALL = {
     "acdc_3": (acdc, "ssl4mis_folder", "unet_small", "[16,16]", "null", {"validation", "validation and test"}),
     "la_4": (atria, "ua_mt_folder", "vnet_small", "[8,16,16]", "[2,2,2]", {"test"}),
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_protocol_runs_on_the_owners_folder(tmp_path, name):
-    write, recipe, network, size, stride, rules = PUBLISHED[name]
+    write, recipe, network, size, stride, rules = SMALL[name]
     write(tmp_path / "source")
     data = ["--data-dir", str(tmp_path / "data")]
     prepared = CliRunner().invoke(app, ["prepare", recipe, "--source", str(tmp_path / "source"), "--out", data[1]])
@@ -92,14 +93,36 @@ def test_a_protocol_runs_on_the_owners_folder(tmp_path, name):
     assert "The fold is the data set's own: its lists" in table
 
 
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as rows:
+        return list(csv.DictReader(rows))
+
+
+PAGE = (ROOT / "docs/protocols.md").read_text(encoding="utf-8").splitlines()
+PUBLISHED = rows_of(ROOT / "results/published.csv")
+
+
+def table(*header: str) -> list[list[str]]:
+    """The rows of the page's table with this header."""
+    start = PAGE.index(f"| {' | '.join(header)} |") + 2
+    return [line.strip("| ").split(" | ") for line in PAGE[start : PAGE.index("", start)]]
+
+
 def test_the_page_says_of_every_published_number_which_rule_chose_it():
-    root = Path(__file__).parents[2]
-    page = (root / "docs/protocols.md").read_text(encoding="utf-8")
-    with (root / "results/published.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] in ("ACDC", "LA")]
-    stated = [row for row in rows if row["protocol"] != "not stated"]
-    assert len(stated) > 40
-    for row in stated:
-        start = f"| {row['dataset']}, {row['labelled']} | {row['protocol']} |"
-        (line,) = (line for line in page.splitlines() if line.startswith(start))
-        assert f" {row['method']} {row['dice']}" in line
+    page = {(labels, rule): told.split(", ") for labels, rule, told in table("Data, labels", "Rule", "Methods")}
+    assert len(PUBLISHED) > 100
+    for row in PUBLISHED:
+        told = page[f"{row['dataset']}, {row['labelled']}", row["protocol"]]
+        assert f"{row['method']} {row['dice']}" in told
+    assert sum(map(len, page.values())) <= len(PUBLISHED), "numbers that are not published"
+
+
+def test_the_page_names_every_method_of_which_sources_have_different_numbers():
+    numbers: dict[tuple[str, str], set[str]] = {}
+    for row in PUBLISHED:
+        told = f"{row['dice']} ({row['protocol']}, {'/'.join(row['source'].split()[0].split('/')[1:3])})"
+        numbers.setdefault((f"{row['dataset']}, {row['labelled']}", row["method"]), set()).add(told)
+    several = {key: told for key, told in numbers.items() if len({float(one.split()[0]) for one in told}) > 1}
+    page = table("Data, labels", "Method", "Dice (%), rule, source")
+    assert len(several) > 20
+    assert {(labels, method): {*told.split("; ")} for labels, method, told in page} == several
