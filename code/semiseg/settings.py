@@ -171,7 +171,7 @@ class BenchmarkSettings(Settings):
     dataset: FileName
     methods: tuple[Entry, ...] = Field(min_length=1)
     starts: tuple[Entry, ...] = ()  # pre-trainings with settings of their own, which entries of `methods` name
-    tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it
+    tuned: Tuned | None = None  # in a file: NAME, for tuned/NAME.yaml beside it or above
     labels: Annotated[tuple[Amount, ...], Field(min_length=1), Distinct] = (0.05, 0.2, 0.5)
     protocol: Protocol | None = None  # of published numbers: the data set's own lists make the only fold
     repeats: int = Field(1, ge=1)  # partitions of the data into folds, each with label draws of its own
@@ -295,7 +295,9 @@ def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
     """What a benchmark's results keep of the file of tuned settings that it names."""
     if not is_name(name):
         raise UserError(f"{benchmark}: tuned: {name!r} cannot be the name of a file; {RULE}.")
-    file = benchmark.parent / "tuned" / f"{name}.yaml"
+    folders = benchmark.parent, benchmark.absolute().parent.parent  # some benchmarks lie in a folder of their own
+    files = [folder / "tuned" / f"{name}.yaml" for folder in folders]
+    file = next((file for file in files if file.exists()), files[0])
     content = _read(file, "make it with `semiseg tune`, or leave `tuned` out", "methods, trials, …")
     known = {key: content[key] for key in content.keys() & {"dataset", "methods"}}
     return known | {"name": name, "commit": last_commit(file)}

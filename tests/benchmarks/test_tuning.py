@@ -218,6 +218,18 @@ def test_a_benchmark_has_the_tuned_settings_its_own_first_and_variants_none(with
     }
 
 
+def test_a_benchmark_in_a_folder_of_its_own_finds_what_was_tuned_in_the_folder_above(with_tuned, tmp_path, monkeypatch):
+    with_tuned([BCP])
+    (tmp_path / "own").mkdir()
+    (tmp_path / "b.yaml").rename(tmp_path / "own" / "b.yaml")
+    monkeypatch.chdir(tmp_path / "own")
+    for file in (tmp_path / "own" / "b.yaml", Path("b.yaml")):
+        assert load_benchmark(file, {}).variants()["bcp"].config["box"] == 0.5
+    (tmp_path / "own" / "tuned").mkdir()
+    (tmp_path / "own" / "tuned" / "chosen.yaml").write_text(yaml.safe_dump({"methods": [{"bcp": {"box": 0.6}}]}))
+    assert load_benchmark(Path("b.yaml"), {}).variants()["bcp"].config["box"] == 0.6, "its own folder goes first"
+
+
 def test_methods_that_all_stands_for_or_the_command_names_are_tuned_too(with_tuned):
     for changes, extra in (({"methods": ["all"]}, ()), ({"methods": ["supervised"]}, ("bcp",))):
         specs = expand(resolve(with_tuned([BCP], **changes), FOUND, extra), FOUND)
@@ -304,6 +316,21 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
     results.finished = runs[:1]
     results.settings = settings.model_copy(update={"tuned": None})
     assert choices(results, entries) == []
+
+
+def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
+    settings = benchmark().model_dump(mode="json", exclude={"folds", "inner_folds"}) | {
+        "methods": ["supervised", {"bcp": {"training": {"decay_every": None, "poly_power": 0}}}],
+        "protocol": {"test": "test"},
+        "training": COMMON.model_dump() | {"decay_every": 5},
+    }
+    settings = BenchmarkSettings.model_validate(settings)
+    runs = [
+        SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
+    ]
+    entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
+    (rates,) = choices(SimpleNamespace(finished=runs, settings=settings, record=runs[0].record), entries)
+    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none.")
 
 
 def test_what_could_have_been_tried_is_no_part_of_a_methods_identity():

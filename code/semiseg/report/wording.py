@@ -203,15 +203,15 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
             if values:
                 own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(map(setting, values))}")
     if own:
-        told = [key for key in OWN_TRAINING if key in common and common[key] != "customary"]
+        told = [key for key in (*OWN_TRAINING, "decay_every") if common.get(key) not in (None, "customary")]
         rates = ", ".join(f"{key.replace('_', ' ')} {setting(common[key])}" for key in told)
         out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
     return out
 
 
-def setting(value: float | str) -> str:
+def setting(value: float | str | None) -> str:
     """A value as a sentence has it."""
-    return value if isinstance(value, str) else f"{value:g}"
+    return "none" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def count_of_folds(results: Results) -> str:

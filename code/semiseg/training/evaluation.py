@@ -61,7 +61,7 @@ def predict_case(
         from monai.inferers.utils import sliding_window_inference  # seconds of imports that whole images need not pay
 
         if task.stride:  # half a voxel less than what overlaps, since MONAI rounds the distance down
-            overlap = [1 - (step + 0.5) / side for step, side in zip(task.stride, task.size, strict=True)]
+            overlap = [max(0.0, 1 - (step + 0.5) / side) for step, side in zip(task.stride, task.size, strict=True)]
             predicted = sliding_window_inference(images, task.size, at_once, probabilities, overlap, mode="constant")
         else:
             predicted = sliding_window_inference(images, task.size, at_once, probabilities, 0.5, mode="gaussian")
