@@ -18,8 +18,9 @@ ALLOWED = {
     "abd_bcp": {"__int__", "numpy"},  # as "bcp"
     "bcp": {"__int__", "numpy"},  # of a number that was drawn on the host; on a CPU, SciPy finds components
     "image_text": {"__int__"},  # likewise: which sentence of a text is read
+    "local_discrimination": {"tolist"},  # likewise: by how much images are rolled
     "mutual_exemplar": {"__int__", "tolist"},  # at every refresh: which networks are copied
-    "shape_guided": {"tolist"},  # by how much images are rolled, which is drawn on the host
+    "shape_guided": {"tolist"},  # as "local_discrimination"
 }
 FOUND = find_methods()
 PLUGINS = {**FOUND.starts, **FOUND}
