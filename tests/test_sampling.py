@@ -252,15 +252,6 @@ def test_points_are_labels_in_the_frame_that_is_trained_and_come_back_to_the_pix
         assert absolute(point, shape, crop).tolist() == [pytest.approx(pixels, abs=1e-4)]
 
 
-@pytest.mark.parametrize("telling", ["points", "second_observer", "regions"])
-def test_what_says_as_much_as_a_label_cannot_be_asked_for(tmp_path, telling):
-    dataset = pointed(tmp_path / "p.h5", [(8, 8)] * 3)
-    data = TrainingSet(dataset, Partition(("00",), ("01",), ("02",)), (8, 8), CPU, 0, 1, 1)
-    assert [data.cases[i] for i in data.items(0)] == ["00", "01"]
-    with pytest.raises(UserError, match=rf"{telling} says what a label says"):
-        data.field("01", telling)
-
-
 def test_points_in_patches_are_refused_rather_than_misplaced(tmp_path):
     dataset = pointed(tmp_path / "p.h5", [(16, 16)] * 2)
     with pytest.raises(UserError, match="points are learned from whole images"):

@@ -1,6 +1,10 @@
 """Tasks: found by name, and what a plug-in of one must not be given to another."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
 
 from semiseg import tasks
 from semiseg.contract import tiny_dataset
@@ -8,8 +12,10 @@ from semiseg.errors import UserError
 from semiseg.metrics import Metric
 from semiseg.registry import find_methods
 from semiseg.settings import RunSpec, TrainingSettings
-from semiseg.tasks import TaskKind, all_metrics, task_kind
+from semiseg.tasks import TaskKind, all_metrics, secret_fields, task_kind
 from semiseg.training.assembly import build_method
+from semiseg.training.places import Places
+from semiseg.training.run import execute
 
 TASKS = ("segmentation", "localization", "alignment")
 
@@ -28,28 +34,94 @@ def test_no_two_tasks_have_a_metric_of_one_name():
     assert set(names) == set(all_metrics())
 
 
-def test_a_task_of_a_package_of_one_s_own_is_found(monkeypatch):
-    class Counting(type(task_kind("segmentation"))):
-        name = "counting"
-        metrics = (Metric("exact", "Exact", "higher"),)
+class Grading(type(task_kind("segmentation"))):
+    """A task of a package of one's own, whose cases have a grade, which is a label, and a remark, which is none."""
+
+    name = "grading"
+    metrics = (Metric("exact", "Exact", "higher"), *task_kind("segmentation").metrics)
+    secret = ("grade",)
+
+    def scores(self, dataset, case, prediction):
+        return [{"exact": 1.0, **row} for row in super().scores(dataset, case, prediction)]
+
+    def example(self, number, dims, changed=False):
+        beside = {name: np.ones((1, 4), np.float32) for name in ("grade", "points", "second_observer", "regions")}
+        return replace(super().example(number, dims, changed), fields={"remark": "none", **beside})
+
+
+READER = '''
+"""It asks for a field of all images, unlabelled ones as well."""
+from semiseg.losses import supervised_loss
+from semiseg.method import Method, Paper
+
+class Reader(Method):
+    """Learns from labels, and looks at a field."""
+    title = "Reader"
+    paper = Paper("None", "Nobody", "Nowhere")
+    learns = "grading"
+
+    class Config(Method.Config):
+        """What it looks at."""
+        field: str = "remark"
+
+    def build(self):
+        self.model = self.network()
+
+    def losses(self, batch, progress):
+        assert len(batch.field(self.config.field)) == len(batch.cases) == len(batch.labels) + 2
+        return {"supervised": supervised_loss(self.model(batch.labeled()).logits, batch.labels)}
+
+    def predictors(self):
+        return {"network": self.model}
+'''
+
+
+@pytest.fixture
+def grading(monkeypatch):
+    """The task is installed."""
 
     class Entry:
-        name = "counting"
+        name = "grading"
 
         def load(self):
-            return Counting
+            return Grading
 
     monkeypatch.setattr(tasks, "entry_points", lambda group: [Entry()] if group == "semiseg.tasks" else [])
-    caches = tasks.task_kind, tasks._finders, tasks.all_metrics
+    caches = tasks.task_kind, tasks._finders, tasks.all_metrics, tasks.secret_fields
     for cached in caches:
         cached.cache_clear()
-    try:
-        assert task_kind("counting").primary.title == "Exact"
-        assert "exact" in all_metrics()
-    finally:
-        monkeypatch.undo()
-        for cached in caches:
-            cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_a_task_of_a_package_of_one_s_own_is_found(grading):
+    assert task_kind("grading").primary.title == "Exact"
+    assert "exact" in all_metrics()
+
+
+@pytest.mark.parametrize("name", ["remark", "grade", "points", "second_observer", "regions"])
+def test_a_method_cannot_read_of_unlabelled_cases_what_says_as_much_as_a_label(tmp_path, grading, name):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "reader.py").write_text(READER)
+    tiny_dataset(tmp_path / "data" / "tiny.h5", 2, kind=task_kind("grading"))
+    places = Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits", tmp_path / "plugins")
+    training = TrainingSettings(steps=1, size=(16, 16), labeled_batch=2, unlabeled_batch=2, precision="float32")
+    spec = RunSpec(
+        benchmark="b", dataset="tiny", method="reader", implementation="reader", labels="2 cases", fold=0, seed=0,
+        config={"field": name}, network="unet_small", weights=None, training=training,
+    )  # fmt: skip
+    record = execute(spec, places, torch.device("cpu"))
+    if name == "remark":
+        assert record["status"] == "finished", record["reason"]
+    else:
+        assert record["reason"].startswith(f"{name} says what a label says"), record["reason"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_secret_in_one_task_is_so_in_the_data_of_every_other(task):
+    assert secret_fields(task) == {"points", "second_observer", "regions"}
 
 
 def test_an_unknown_task_names_those_that_there_are():

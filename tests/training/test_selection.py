@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from semiseg.benchmarks.state import standing
 from semiseg.contract import CPU, Interrupted, tiny_dataset
 from semiseg.data.protocol import Protocol
 from semiseg.data.store import Dataset
@@ -21,6 +22,7 @@ from semiseg.networks import Output
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.training import trainer as trainers
 from semiseg.training.evaluation import predict_case
+from semiseg.training.identity import Identity
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 from semiseg.training.selection import Selection
@@ -179,6 +181,7 @@ def test_looking_at_cases_is_no_cost_of_the_training(places, monkeypatch, killed
     assert (record["seconds"], record["selection_seconds"]) == (8.0, 30.0), "after 3, 6 and 8 steps"
     assert record["images_per_second"] == 8.0
     assert {float(row["images_per_second"]) for row in rows(folder / "curve.csv")} == {8.0}
+    assert standing(spec(), Identity({}), folder).seconds == 38.0, "for which further runs are waited for"
     plain, _ = carried_out(spec(LIST_ONLY), places, "plain")
     assert "selection_seconds" not in plain
 

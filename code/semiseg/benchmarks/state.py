@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from semiseg.data.splits import Splits
 from semiseg.data.store import Dataset
@@ -33,7 +33,7 @@ class Standing:
     status: Status
     reason: str = ""
     holder: Holder | None = None  # who carries it out
-    seconds: float | None = None  # that its training took
+    seconds: float | None = None  # that its training took, and what compared its weights
     diverged: bool = False  # failed, and would fail again
 
 
@@ -85,11 +85,17 @@ def strays(
     return result
 
 
+def seconds_taken(record: dict[str, Any]) -> float | None:
+    """How long a finished run has kept others waiting, but for its test; None if it does not tell."""
+    seconds = record.get("seconds")
+    return None if seconds is None else float(seconds) + float(record.get("selection_seconds") or 0)
+
+
 def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
     """The standing of a run in its folder."""
 
     def stands(status: Status, reason: str = "") -> Standing:
-        return Standing(spec, folder, identity, status, reason, held, record.get("seconds"), diverged)
+        return Standing(spec, folder, identity, status, reason, held, seconds_taken(record), diverged)
 
     record = earlier_record(folder)
     diverged = bool(record.get("diverged")) and not identity.differences(record.get("identity", {}))

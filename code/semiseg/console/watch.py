@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from semiseg.benchmarks.order import time_left
-from semiseg.benchmarks.state import Standing
+from semiseg.benchmarks.state import Standing, seconds_taken
 from semiseg.console.terminal import duration
 from semiseg.labels import count_of, in_words
 from semiseg.method import Method
@@ -106,7 +106,7 @@ class Watch:
         """Leave one line of a run."""
         with self.lock:
             self.left.discard(spec.folder)
-            seconds = record.get("seconds") if record["status"] == "finished" else None
+            seconds = seconds_taken(record) if record["status"] == "finished" else None
             self.runs[spec.folder] = replace(self.runs[spec.folder], holder=None, seconds=seconds)
         if record["status"] == "finished":
             primary = task_kind(record["data"].get("task", DEFAULT)).primary

@@ -3,10 +3,9 @@
 import random
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
 from semiseg.data.scale import relative
 from semiseg.data.splits import Partition
-from semiseg.data.store import POINTS, TELLING, Dataset
+from semiseg.data.store import POINTS, Dataset
 from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 
@@ -93,7 +92,7 @@ class TrainingSet:
         known = Items(self._labels(dataset, partition.labeled, crop))
         seen = Items(item_cache(*where, "image").items(cases))
         self.cases = [case for case, items in zip(cases, seen.cases, strict=True) for _ in items]
-        self.field = lru_cache(maxsize=None)(partial(_field, dataset))
+        self.field = lru_cache(maxsize=None)(dataset.field)  # of any name; see `secret_fields` of tasks
         self.labeled_count = len(known)
         self.unlabeled_count = len(seen) - len(known)
         self.device = device
@@ -172,13 +171,6 @@ class TrainingSet:
         """A patch of the training's size somewhere in an item."""
         starts = [(origin.randint(0, have - want), want) for have, want in zip(shape, self.size, strict=True)]
         return (slice(None), *(slice(start, start + want) for start, want in starts))
-
-
-def _field(dataset: Dataset, case: str, name: str) -> np.ndarray | str:
-    """A field of a case, unless it is what unlabelled cases must not show."""
-    if name in TELLING:
-        raise UserError(f"{dataset.info.name}: {name} says what a label says; of labels, a batch shows `batch.labels`.")
-    return dataset.field(case, name)
 
 
 def fits(device: torch.device, cases: Iterable[Tensor]) -> bool:

@@ -19,7 +19,6 @@ from semiseg.names import require_name
 
 FORMAT = 1
 POINTS = "points"  # the field that takes the place of a mask: positions in pixels, in the order of space
-TELLING = (POINTS, "second_observer", "regions")  # fields that say as much as a label; no batch shows them
 LEVEL = 1  # of compression; higher ones take much longer to save a little
 ABANDONED = 24 * 3600  # seconds without a byte after which a partial file is nobody's
 

@@ -69,6 +69,7 @@ class TaskKind(ABC):
     notes: ClassVar[tuple[str, ...]] = ()  # below the table of all metrics; {unit} is that of distances
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     has_labels: ClassVar[bool] = True  # which unlabelled cases do not show
+    secret: ClassVar[tuple[str, ...]] = ()  # fields of a case that say as much as a label; no batch shows them
     example_classes: ClassVar[tuple[str, ...]] = ("background", "bright", "dark")  # of `example`
 
     @property
@@ -158,6 +159,13 @@ def task_kind(name: str) -> TaskKind:
     if name not in known:
         raise UserError(f"unknown task {name!r}; there are: {', '.join(sorted(known))}.")
     return known[name]()
+
+
+@cache
+def secret_fields(task: str) -> frozenset[str]:
+    """What no batch shows of a data set for this task: fields that it keeps secret, or a task of this folder does."""
+    names = [task, *(module.name for module in pkgutil.iter_modules(__path__))]
+    return frozenset(name for kind in map(task_kind, names) for name in kind.secret)
 
 
 @cache

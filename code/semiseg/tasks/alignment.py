@@ -48,6 +48,7 @@ class Alignment(TaskKind):
     )
     dims = (2,)
     has_labels = False
+    secret = (REGIONS,)
     example_classes = ("background", *DIRECTIONS[:2])
 
     def evaluate(

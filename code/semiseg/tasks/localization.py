@@ -33,6 +33,7 @@ class Localization(CaseByCase):
         "Within: the share of landmarks found no farther away than that ({unit}); radial error: the mean distance.",
     )
     dims = (2,)
+    secret = (POINTS,)
 
     def predict(
         self,

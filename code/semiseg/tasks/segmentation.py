@@ -21,6 +21,7 @@ class Segmentation(CaseByCase):
 
     name = "segmentation"
     metrics = tuple(TABLE.values())
+    secret = ("second_observer",)  # who drew other masks of the same images
     counts = ("predicted_voxels", "reference_voxels")
     notes = (
         "HD95: 95th percentile of both directions' surface distances, pooled; HD95 max: the larger of the "

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,7 +19,7 @@ from semiseg.method import Batch, Ensemble, Geometry, Method, MovingAverage, Pro
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
-from semiseg.tasks import task_kind
+from semiseg.tasks import secret_fields, task_kind
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
@@ -249,7 +249,7 @@ class Trainer:
         unlabeled, others, _ = self._views(f"{whose}unlabeled", views, step, images[count:], labels[:0], still)
         shown = {name: torch.cat([labeled[name], unlabeled[name]]) for name in views}
         geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
-        return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, data.field, draw)
+        return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, partial(_field, data), draw)
 
     def _views(
         self, part: str, names: Sequence[str], step: int, images: Tensor, labels: Tensor, still: bool
@@ -393,3 +393,10 @@ class Trainer:
             writer.writeheader()
             writer.writerows(self.curve)
         partial.replace(self.folder / "curve.csv")
+
+
+def _field(data: TrainingSet, case: str, name: str) -> Any:
+    """A field of a case, unless it is what unlabelled cases must not show."""
+    if name in secret_fields(data.task):
+        raise UserError(f"{name} says what a label says; of labels, a batch shows `batch.labels`.")
+    return data.field(case, name)
