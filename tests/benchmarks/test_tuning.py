@@ -299,7 +299,7 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
         SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
     ]
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
-    results = SimpleNamespace(finished=runs, settings=settings, record=runs[0].record)
+    results = SimpleNamespace(finished=runs, settings=settings, record=runs[0].record, inner=False)
     chosen, rates = choices(results, entries)
     assert chosen == "Settings chosen by equal trials (tuned/chosen.yaml, not committed); not tuned: SUPERVISED."
     assert rates.startswith("Trained with learning rate 0.04, ")
@@ -329,7 +329,7 @@ def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
         SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
     ]
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
-    (rates,) = choices(SimpleNamespace(finished=runs, settings=settings, record=runs[0].record), entries)
+    (rates,) = choices(SimpleNamespace(finished=runs, settings=settings, record=runs[0].record, inner=False), entries)
     assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none.")
 
 
