@@ -269,7 +269,7 @@ def test_a_finished_run_that_does_not_tell_its_data_is_named(results, tmp_path):
     assert row[2] == "2"
     assert "run.json is damaged (ValueError: it lacks data.title, data.classes)" in row[5]
     shutil.copytree(folder, tmp_path / "alone/runs/zebra/labels-05/fold-2/seed-0")
-    with pytest.raises(UserError, match="no finished run to report on"):
+    with pytest.raises(UserError, match=r"no finished run to report on; .*seed-0: run\.json .* lacks data\.title"):
         report(tmp_path / "alone")
 
 

@@ -159,6 +159,8 @@ def read_results(path: Path) -> Results:
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         why = f"`semiseg status {path}` says why" if runs else "give the folder of a benchmark's results (results/NAME)"
+        if damaged := [run for run in runs if run.status == "unreadable"]:
+            why = " ".join(f"{damaged[0].folder}: {damaged[0].reason}".split())
         raise UserError(f"{path}: no finished run to report on; {why}.")
     if len(tasks := {run.record["data"].get("task") or DEFAULT for run in finished}) > 1:
         raise UserError(f"{path}: some runs learned {' and others '.join(sorted(tasks))}; separate the folders.")

@@ -38,7 +38,7 @@ class Alignment(TaskKind):
     name = "alignment"
     metrics = (
         *(Metric(f"recall_{k}", f"Recall at {k}", "higher") for k in DEPTHS),
-        *(Metric(f"chance_{k}", f"Chance at {k}", "higher") for k in DEPTHS),
+        *(Metric(f"chance_{k}", f"Chance at {k}", "higher", given=True) for k in DEPTHS),
         Metric("rank", "Median rank", "lower", number=True, summary="median"),
         Metric("bound", "MI bound", "higher", number=True),
     )
