@@ -29,7 +29,7 @@ class AdaptiveBidirectionalDisplacement(CrossTeaching):
     through the unlabelled images by the number of labelled ones, so that further ones keep their patches; here all
     are displaced. It feeds labelled and unlabelled displaced images apart, here they form one batch. Half of its
     strong images have a box of noise, labelled as background; the suite's views share their labels. What the paper
-    adds to BCP, the same displacement between the mixtures of two networks, is not here. The convolutional network
+    adds to BCP, the same displacement between the mixtures of two networks, is `abd_bcp`. The convolutional network
     is reported.
     """
 

@@ -47,7 +47,8 @@ def suite(tmp_path):
     """The parts of the suite that its tests of methods need, in a folder to work in."""
     for part in ("methods", "tests/methods"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("README.md", "pyproject.toml", "tests/conftest.py", "tests/test_contract.py", "tests/test_readme.py"):
+    tests = ("conftest", "regions", "test_contract", "test_readme")
+    for file in ("README.md", "pyproject.toml", *(f"tests/{name}.py" for name in tests)):
         shutil.copy(ROOT / file, tmp_path / file)
     for part in ("benchmarks", "results", "data_prep"):
         (tmp_path / part).symlink_to(ROOT / part)
