@@ -255,6 +255,8 @@ def test_steps_may_differ_only_where_some_methods_have_those_of_a_start_besides(
     trainings = {name: started.training_of(name, variant) for name, variant in started.variants().items()}
     assert trainings["longer"].steps == 60
     assert trainings["begun"].steps == trainings["supervised"].steps != 60
+    alone = load_benchmark(written(text + "starts: [{local_discrimination: {handed: all}}]\n"), {})
+    assert alone.variants()["longer"].training == {"steps": 60}
 
 
 PROTOCOL = "dataset: tiny\nprotocol: {validation: val, selected_on: [validation]}\n"

@@ -207,7 +207,7 @@ class BenchmarkSettings(Settings):
         if self.protocol:
             return PROTOCOL_TRAINING
         entries = [config for entry in self.methods if isinstance(entry, dict) for config in entry.values()]
-        return BESIDE_STARTS if any("start" in (config or {}) for config in entries) else OWN_TRAINING
+        return BESIDE_STARTS if self.starts or any("start" in (config or {}) for config in entries) else OWN_TRAINING
 
     def variants(self, also: Iterable[str] = ()) -> dict[str, Variant]:
         """Every entry of `methods` by name, and the methods in `also`, with what was tuned for these names.
