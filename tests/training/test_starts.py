@@ -196,7 +196,7 @@ def test_a_start_of_a_start_is_refused_rather_than_ignored(places):
     ({"begun": {"method": "supervised", "start": "nothing"}}, "unknown start 'nothing'; there are: brightness"),
     ({"begun": {"method": "brightness"}}, "brightness is a start, no method"),
     ({"begun": {"method": "supervised", "start": {"brightness": {}}}}, "settings go to `starts`"),
-    ({"begun": {"method": "supervised", "training": {"steps": 9}}}, "may set learning_rate"),
+    ({"begun": {"method": "supervised", "training": {"labeled_batch": 9}}}, "may set learning_rate"),
 ])  # fmt: skip
 def test_a_misspelt_start_is_named(places, entry, problem):
     settings = benchmark().model_copy(update={"methods": (entry,)})
