@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semiseg.networks import Output
-from semiseg.relations import Description, Earlier
+from semiseg.relations import Description, Earlier, Guess
 
 WINDOWS, SHAPE = 4, (2, 2, 2)  # windows of an image, and their maps
 
@@ -67,3 +67,20 @@ def test_an_image_is_described_alike_alone_and_among_others():
         alone = description(Output(logits[i : i + 1], (deep[i : i + 1],)))
         torch.testing.assert_close(latent[i : i + 1], alone[0])
         torch.testing.assert_close(windows[49 * i : 49 * (i + 1)], alone[1])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_before_any_step_a_student_that_sees_what_the_teacher_sees_relates_it_in_the_same_way(dims):
+    """A random guess is worth several nats, whose gradient threw the student off in its first steps."""
+    torch.manual_seed(0)
+    description, guess, space = Description(dims, 3, 4), Guess(dims, 3, 4), (16, 16, 16)[:dims]
+    logits, coarse = torch.randn(2, 4, *space), torch.randn(2, 3, *space)
+    said = description(Output(logits, (coarse,), (), ()))
+    earlier = Earlier(5, said_by_one(said))
+    assert [loss.item() for loss in earlier.losses(guess(said), said, 0.1)] == pytest.approx([0, 0], abs=1e-5)
+
+
+def said_by_one(vectors):
+    """Those of the first of two images."""
+    latent, windows = vectors
+    return latent[:1], windows[: len(windows) // 2]

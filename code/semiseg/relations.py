@@ -34,12 +34,18 @@ class Description(nn.Module):
 
 
 class Guess(nn.Module):
-    """Guesses the teacher's vectors from the student's."""
+    """Guesses the teacher's vectors from the student's; at first that they are the same, as the networks are.
+
+    A random guess disagrees with the teacher so much that the first steps throw the student off (methods/README.md).
+    """
 
     def __init__(self, dims: int, width: int, classes: int) -> None:
         super().__init__()
         self.latent = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.Linear(2 * width, 2 * width))
         self.window = projection(dims, classes, classes, classes)
+        for layer in (*self.latent, *self.window):
+            (nn.init.eye_ if layer.weight.ndim == 2 else nn.init.dirac_)(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, vectors: Vectors) -> Vectors:
         return self.latent(vectors[0]), self.window(vectors[1])
