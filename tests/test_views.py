@@ -18,6 +18,12 @@ def generator(seed=0):
     return Generator().manual_seed(seed)
 
 
+def warped_together(images, masks, generator):
+    """Images, and the masks that follow them."""
+    images, geometry = warp(images, generator)
+    return images, geometry.masks(masks)
+
+
 def smooth(count, space, channels=1):
     """Images without edges, so that interpolation is nearly exact."""
     y, x = torch.meshgrid(*(torch.linspace(0, 1, n) for n in space[-2:]), indexing="ij")
@@ -34,7 +40,7 @@ def quarter_turns_and_flips(plane):
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_masks_follow_their_images(space):
     blobs = (smooth(64, space)[:, 0] > 0.5).long()
-    images, labels = warp(blobs[:, None].float(), blobs, generator())
+    images, labels = warped_together(blobs[:, None].float(), blobs, generator())
     # Nearest and bilinear sampling of the same mask may differ by rounding on an edge only.
     sure = (images[:, 0] - 0.5).abs() > 0.499
     assert sure.float().mean() > 0.8
@@ -45,7 +51,7 @@ def test_masks_follow_their_images(space):
 
 def test_labels_belong_to_the_first_images():
     blobs = (smooth(8, (32, 32))[:, 0] > 0.5).long()
-    images, labels = warp(blobs[:, None].float(), blobs[:3], generator())
+    images, labels = warped_together(blobs[:, None].float(), blobs[:3], generator())
     assert labels.shape == (3, 32, 32)
     assert ((images[:3, 0] > 0.5).long() == labels).float().mean() > 0.97
 
@@ -54,7 +60,7 @@ def test_labels_belong_to_the_first_images():
 def test_right_angles_and_flips_are_exact_for_half_of_the_images(space):
     images = torch.rand(200, 1, *space, generator=generator(1))
     masks = torch.randint(4, (200, *space), generator=generator(2))
-    warped, labels = warp(images, masks, generator())
+    warped, labels = warped_together(images, masks, generator())
     exact = set()
     for index in range(200):
         for kind, wanted in enumerate(quarter_turns_and_flips(images[index, 0])):
@@ -70,14 +76,14 @@ def test_right_angles_and_flips_are_exact_for_half_of_the_images(space):
 def test_rotations_do_not_shear_images_that_are_not_square(space):
     y, x = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in space), indexing="ij")
     blob = (-(y**2 + x**2) / 32).exp().expand(50, 1, *space)
-    warped, _ = warp(blob, torch.zeros(1, *space, dtype=torch.long), generator())
+    warped, _ = warp(blob, generator())
     assert (warped - blob).abs().max() < 0.04, "a round blob looks the same at every angle"
 
 
 def test_rotations_stay_within_twenty_degrees_and_use_them():
     x = torch.linspace(-1, 1, 101)[None, :].expand(101, 101)
     ramp = (0.5 + 0.25 * x).expand(300, 1, 101, 101)
-    warped, _ = warp(ramp, torch.zeros(1, 101, 101, dtype=torch.long), generator())
+    warped, _ = warp(ramp, generator())
     center = warped[:, 0, 30:71, 30:71]
     slope_x = (center[:, :, -1] - center[:, :, 0]).mean(1)
     slope_y = (center[:, -1] - center[:, 0]).mean(1)
@@ -93,7 +99,7 @@ def test_without_turns_the_ends_of_every_organ_stay_where_they_are():
     """Classes that only direction tells apart, such as left and right, would otherwise look alike."""
     x = torch.linspace(-1, 1, 33)[None, :].expand(33, 33)
     marked = torch.stack([0.5 + 0.4 * x, 0.5 + 0.4 * x.T]).repeat(50, 1, 1)[:, None]
-    warped, _ = warp(marked, torch.zeros(1, 33, 33, dtype=torch.long), generator(), turns=False)
+    warped, _ = warp(marked, generator(), turns=False)
     right = warped[0::2, 0, 16, 26] - warped[0::2, 0, 16, 6]
     below = warped[1::2, 0, 26, 16] - warped[1::2, 0, 6, 16]
     assert min(right.min(), below.min()) > 0.4, "neither flipped nor turned"
@@ -101,7 +107,7 @@ def test_without_turns_the_ends_of_every_organ_stay_where_they_are():
 
 
 def test_what_comes_from_beyond_the_border_is_black_background():
-    images, labels = warp(torch.ones(50, 1, 32, 32), torch.ones(50, 32, 32, dtype=torch.long), generator())
+    images, labels = warped_together(torch.ones(50, 1, 32, 32), torch.ones(50, 32, 32, dtype=torch.long), generator())
     assert 0 < (labels == 0).float().mean() < 0.15
     assert images[labels[:, None] == 0].mean() < 0.5
 
@@ -109,8 +115,8 @@ def test_what_comes_from_beyond_the_border_is_black_background():
 def test_slices_of_a_volume_share_the_geometry_of_an_image():
     planes, masks = smooth(6, (32, 32)), (smooth(6, (32, 32))[:, 0] > 0.5).long()
     volumes, volume_masks = planes[:, :, None].expand(-1, -1, 4, -1, -1), masks[:, None].expand(-1, 4, -1, -1)
-    flat, flat_masks = warp(planes, masks, generator())
-    deep, deep_masks = warp(volumes, volume_masks, generator())
+    flat, flat_masks = warped_together(planes, masks, generator())
+    deep, deep_masks = warped_together(volumes, volume_masks, generator())
     for index in range(4):
         assert torch.allclose(deep[:, :, index], flat, atol=1e-6)
         assert torch.equal(deep_masks[:, index], flat_masks)
@@ -153,10 +159,10 @@ def test_views_follow_from_the_generator_and_differ_between_images(name):
 
 
 def test_warping_follows_from_the_generator_and_differs_between_images():
-    images, labels = smooth(1, (32, 32)).expand(16, -1, -1, -1), torch.zeros(4, 32, 32, dtype=torch.long)
-    warped, _ = warp(images, labels, generator(0))
-    assert torch.equal(warped, warp(images, labels, generator(0))[0])
-    assert not torch.equal(warped, warp(images, labels, generator(1))[0])
+    images = smooth(1, (32, 32)).expand(16, -1, -1, -1)
+    warped, _ = warp(images, generator(0))
+    assert torch.equal(warped, warp(images, generator(0))[0])
+    assert not torch.equal(warped, warp(images, generator(1))[0])
     assert len({tuple(image.flatten().tolist()) for image in warped}) > 10
 
 
@@ -270,7 +276,8 @@ def test_points_move_with_the_pixels_that_they_mark(moved_by):
     blobs = (-((y - marked[:, 0, None, None]) ** 2 + (x - marked[:, 1, None, None]) ** 2) / 18).exp()[:, None]
     points = 2 * (marked[:, None] + 0.5) / torch.tensor(size) - 1
     for seed in range(20):
-        images, moved = moved_by(blobs, points[:2], generator(seed))
+        images, motion = moved_by(blobs, generator(seed))
+        moved = motion.points(points[:2])
         assert moved.shape == (2, 1, 2)
         found = ((moved[:, 0] + 1) * torch.tensor(size) - 1) / 2
         for image, point in zip(images[:2, 0], found, strict=True):

@@ -1,4 +1,4 @@
-"""nnU-Net's augmentation of images with their labels, batched on their device; every image has its own draw.
+"""nnU-Net's augmentation of images, which labels can follow, batched on their device; every image has its own draw.
 
 Kinds, ranges and probabilities are those of nnU-Net (MIC-DKFZ/nnUNet, 0e49508), for images within [0, 1] instead of
 standardized ones: noise is relative to an image's standard deviation, brightness scales from black, and whatever is
@@ -8,6 +8,7 @@ interpolation, and blurred in plane.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -21,38 +22,43 @@ LONG = 1.5  # a picture with such an aspect ratio is turned by little
 Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
 
 
-def augment_strongly(images: Tensor, labels: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
-    """Rotate, scale and mirror images with their labels, then alter noise, sharpness, light and resolution.
+@dataclass(frozen=True)
+class Turned:
+    """By which matrix (batch, axes, axes) each image was moved, from relative positions in the result to its own."""
+
+    matrix: Tensor
+
+    def images(self, values: Tensor) -> Tensor:
+        """Values for every pixel, (batch, channels, *space), by linear interpolation."""
+        return _resample(values, self.matrix, "bilinear", "zeros")
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Class indices (L, *space) of the first L images."""
+        matrix = self.matrix[: len(masks)]
+        return _resample(masks[:, None].to(matrix.dtype), matrix, "nearest", "zeros")[:, 0].to(masks.dtype)
+
+    def points(self, points: Tensor) -> Tensor:
+        """Relative positions (L, points, axes)."""
+        return points @ self.matrix[: len(points)].inverse().mT.to(points.dtype)
+
+
+def augment_strongly(images: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Turned]:
+    """Rotate, scale and mirror images, and say how; then alter noise, sharpness, light and resolution.
 
     Without `turns` none is mirrored, or turned by more than 30°.
 
     Args:
         images: (batch, channels, *space) within [0, 1].
-        labels: class indices (L, *space) of the first L ≥ 0 images, or points (L, points, axes), relative positions.
     """
     shape = (len(images),) + (1,) * (images.ndim - 1)
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
 
-    images, labels = _move(images, labels, draw, turns)
+    turned = Turned(geometry(images, draw, turns))
+    images = turned.images(images).clamp(0, 1)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return _record(images, noise, draw), labels
-
-
-def _move(images: Tensor, labels: Tensor, draw: Draw, turns: bool) -> tuple[Tensor, Tensor]:
-    """A random rotation, scale and reflection, each image its own."""
-    matrix = geometry(images, draw, turns)
-
-    def sample(values: Tensor, mode: str) -> Tensor:
-        return _resample(values, matrix[: len(values)], mode, "zeros")
-
-    images = sample(images, "bilinear").clamp(0, 1)
-    if not len(labels):
-        return images, labels
-    if labels.is_floating_point():  # points
-        return images, labels @ matrix[: len(labels)].inverse().mT.to(labels.dtype)
-    return images, sample(labels[:, None].to(images.dtype), "nearest")[:, 0].to(labels.dtype)
+    return _record(images, noise, draw), turned
 
 
 def geometry(images: Tensor, draw: Draw, turns: bool) -> Tensor:

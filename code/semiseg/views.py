@@ -7,7 +7,7 @@ treated like images whose slices share one geometry, so 2D and 3D use the same c
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -31,11 +31,9 @@ class Geometry:
         """Values for every pixel, (batch, channels, *space), moved by linear interpolation; all slices alike."""
         return self._sample(values, "bilinear")
 
-    def labels(self, labels: Tensor) -> Tensor:
-        """The same of masks (batch, *space), which keep their classes, or of points (batch, points, axes)."""
-        if labels.is_floating_point():
-            return self.points(labels)
-        return self._sample(labels[:, None].float(), "nearest")[:, 0].to(labels.dtype)
+    def masks(self, masks: Tensor) -> Tensor:
+        """The same of class indices (batch, *space), which stay what they are."""
+        return self._sample(masks[:, None].float(), "nearest")[:, 0].to(masks.dtype)
 
     def points(self, points: Tensor) -> Tensor:
         """Where points (batch, points, axes), relative positions in the order of space, lie in the moved images."""
@@ -59,17 +57,22 @@ class Geometry:
         return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
 
 
-def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
-    """Give every image its own random geometry, and the labelled ones' masks, or points, the same.
+class Motion(Protocol):
+    """How images were moved, which what belongs to the first of them can follow; see `TaskKind.moved`."""
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Class indices (L, *space)."""
+
+    def points(self, points: Tensor) -> Tensor:
+        """Relative positions (L, points, axes) in the order of space."""
+
+
+def warp(images: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Geometry]:
+    """Give every image (batch, channels, *space) within [0, 1] its own random geometry, and say which.
 
     Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
     to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane. Without
     `turns` all images are rotated by up to 20°, and none is flipped.
-
-    Args:
-        images: (batch, channels, *space) within [0, 1].
-        labels: class indices (L, *space) of the first L ≥ 0 images, or points (L, points, axes), relative
-            positions in the order of space.
     """
     count, (height, width) = len(images), images.shape[-2:]
 
@@ -84,8 +87,7 @@ def warp(images: Tensor, labels: Tensor, generator: Generator, turns: bool = Tru
     flip_x = torch.where(right_angle & (axis == 0), -1.0, 1.0)
     flip_y = torch.where(right_angle & (axis == 1), -1.0, 1.0)
     geometry = _rotation(angle, (flip_x, flip_y), height / width)
-    images = geometry.images(images).clamp(0, 1)
-    return images, geometry.labels(labels) if len(labels) else labels
+    return geometry.images(images).clamp(0, 1), geometry
 
 
 def move(images: Tensor, generator: Generator) -> Geometry:

@@ -298,7 +298,7 @@ def test_a_benchmark_without_turns_trains_on_none(tmp_path):
     upright.generator = torch.Generator()
     ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
     for part in ("labeled", "unlabeled"):
-        views, *_ = upright._views(part, ("plain",), 0, ramp, torch.zeros(0, 16, 16, dtype=torch.long), still=False)
+        views, *_ = upright._views(part, ("plain",), 0, ramp, still=False)
         assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
 
 
@@ -314,9 +314,9 @@ def test_a_benchmark_may_augment_strongly_and_a_method_always(tmp_path, setting,
     assert chosen.augment is expected
     chosen.generator = torch.Generator()
     images = torch.rand(4, 1, 16, 16)
-    views, *_ = chosen._views("labeled", ("plain",), 0, images, torch.zeros(4, 16, 16, dtype=torch.long), still=False)
+    views, *_ = chosen._views("labeled", ("plain",), 0, images, still=False)
     generator = torch.Generator().manual_seed(derive_seed(chosen.seed, "labeled", "geometry", 0))
-    assert torch.equal(views["plain"], expected(images, torch.zeros(4, 16, 16, dtype=torch.long), generator, True)[0])
+    assert torch.equal(views["plain"], expected(images, generator, True)[0])
 
 
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):

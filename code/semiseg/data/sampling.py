@@ -11,11 +11,10 @@ from torch import Tensor
 
 from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
-from semiseg.data.scale import relative
 from semiseg.data.splits import Partition
-from semiseg.data.store import POINTS, Dataset
-from semiseg.errors import UserError
+from semiseg.data.store import Dataset
 from semiseg.seeding import derive_seed
+from semiseg.tasks import task_kind
 
 SHARE = 0.25  # of a GPU's free memory that a run's items may take
 
@@ -89,7 +88,8 @@ class TrainingSet:
         self.unlabeled_batch = unlabeled_batch if partition.unlabeled else 0
         where = dataset.path.resolve(), dataset.hash, self.size, crop
         cases = (*partition.labeled, *(partition.unlabeled if self.unlabeled_batch else ()))
-        known = Items(self._labels(dataset, partition.labeled, crop))
+        self.kind = task_kind(self.task)
+        known = Items(self.kind.labels(dataset, partition.labeled, self.size, crop) if partition.labeled else [])
         seen = Items(item_cache(*where, "image").items(cases))
         self.cases = [case for case, items in zip(cases, seen.cases, strict=True) for _ in items]
         self.field = lru_cache(maxsize=None)(dataset.field)  # of any name; see `secret_fields` of tasks
@@ -102,22 +102,6 @@ class TrainingSet:
         self.part_streams = [Chain(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
         self.unlabeled_stream = Chain(max(self.unlabeled_count, 1), seed, "unlabeled")
-
-    def _labels(self, dataset: Dataset, cases: Sequence[str], crop: Crop | None) -> list[Tensor]:
-        """The masks of these cases, or the points, as relative positions (items, 1, points, axes)."""
-        if dataset.has_masks or not cases:
-            where = dataset.path.resolve(), dataset.hash, self.size, crop
-            return item_cache(*where, "label").items(cases) if cases else []
-        if self.cuts_patches or dataset.is_volumetric:
-            raise UserError(
-                f"{dataset.info.name}: points are learned from whole images, or from their centre; leave out "
-                "crop, or let it lie at the centre."
-            )
-        found = []
-        for case in cases:
-            points = torch.as_tensor(dataset.field(case, POINTS), dtype=torch.float32)
-            found.append(relative(points, dataset.records[case].shape[1:], crop)[None, None])
-        return found
 
     @property
     def notes(self) -> list[str]:
@@ -147,7 +131,7 @@ class TrainingSet:
         return items + [self.labeled_count + i for i in self.unlabeled_stream.take(start, self.unlabeled_batch)]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (L + U, channels, *size) and labels (L, *size) of a step, labelled items first."""
+        """Images (L + U, channels, *size) and labels (L, …) of a step, labelled items first."""
         items, labeled = self.items(step), self.per_part * len(self.parts)
         origin = random.Random(derive_seed(self.seed, "crop", step))
         images = [self.images[i] for i in items]
@@ -155,7 +139,7 @@ class TrainingSet:
         if self.cuts_patches:
             windows = [self._window(origin, image.shape[1:]) for image in images]
             images = [image[window] for image, window in zip(images, windows, strict=True)]
-            labels = [label[window] for label, window in zip(labels, windows[:labeled], strict=True)]
+            labels = [self.kind.cut(label, window) for label, window in zip(labels, windows[:labeled], strict=True)]
         known = self._together(labels)[:, 0] if labels else images[0].new_empty((0, *self.size), dtype=torch.uint8)
         known = known.to(self.device)
         return self._together(images), known if known.is_floating_point() else known.long()

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from semiseg.data.cropping import Crop
     from semiseg.method import Method, Task
+    from semiseg.views import Motion
 
 DEFAULT = "segmentation"  # of data sets and runs that name none; methods of this task are `all` methods
 PIXELS = 192  # of an example's longer side at most
@@ -90,6 +92,24 @@ class TaskKind(ABC):
         self, method: "Method", dataset: Dataset, cases: Iterable[str], device: "torch.device", precision: str
     ) -> Evaluation:
         """Score cases with every predictor of a method, of which the first is the reported one."""
+
+    # What a label is: a mask, unless a task says otherwise
+
+    def labels(
+        self, dataset: Dataset, cases: Sequence[str], size: tuple[int, ...], crop: "Crop | None"
+    ) -> "list[Tensor]":
+        """What is learned of each of some cases, (items, 1, …): a label for each item that is made of its image."""
+        from semiseg.data.cache import item_cache
+
+        return item_cache(dataset.path.resolve(), dataset.hash, size, crop, "label").items(cases)
+
+    def cut(self, label: "Tensor", window: tuple[slice, ...]) -> "Tensor":
+        """The label (1, …) of a patch of its image, where trainings cut patches."""
+        return label[window]
+
+    def moved(self, labels: "Tensor", motion: "Motion") -> "Tensor":
+        """The labels (L, …) of a step after their images were moved."""
+        return motion.masks(labels)
 
     def picture(self, network: "nn.Module", images: "Tensor") -> "Tensor | None":
         """What a network makes of training images, (batch, 1, *space) within [0, 1], to be logged; None for nothing."""

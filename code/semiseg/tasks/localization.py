@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from semiseg.data.cropping import Crop
     from semiseg.method import Task
+    from semiseg.views import Motion
 
 WITHIN = (2.0, 2.5, 3.0, 4.0)  # in the unit of the spacing, which is mm in the literature
 DISC = 0.012  # radius of a landmark in a picture, as a share of the longer side
@@ -69,6 +71,29 @@ class Localization(CaseByCase):
             row |= {m.name: float(error <= limit) for m, limit in zip(self.metrics, WITHIN, strict=False)}
             rows.append(row | {"radial_error": float(f"{error:.6g}")})
         return rows
+
+    def labels(
+        self, dataset: Dataset, cases: Sequence[str], size: tuple[int, ...], crop: "Crop | None"
+    ) -> "list[Tensor]":
+        """Relative positions (1, 1, landmarks, 2) in the part of an image that is seen."""
+        import torch
+
+        from semiseg.data.scale import relative
+
+        if crop is not None and crop.at == "anywhere":
+            raise UserError(
+                f"{dataset.info.name}: points are learned from whole images, or from their centre; leave out "
+                "crop, or let it lie at the centre."
+            )
+        found = []
+        for case in cases:
+            points = torch.as_tensor(points_of(dataset, case), dtype=torch.float32)
+            found.append(relative(points, dataset.records[case].shape[1:], crop)[None, None])
+        return found
+
+    def moved(self, labels: "Tensor", motion: "Motion") -> "Tensor":
+        """They follow the images."""
+        return motion.points(labels)
 
     def masks(self, dataset: Dataset, case: str, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A disc for each landmark."""

@@ -27,14 +27,15 @@ from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
 from semiseg.training.selection import Selection
 from semiseg.training.stopping import Stop, never
-from semiseg.views import MOVED, Imaging, likely_imaging, move, view, warp
+from semiseg.views import MOVED, Imaging, Motion, likely_imaging, move, view, warp
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Draw = Callable[[str], Batch] | None
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
-AUGMENTATIONS = {"customary": warp, "strong": augment_strongly}
+Augmentation = Callable[[Tensor, Generator, bool], tuple[Tensor, Motion]]
+AUGMENTATIONS: dict[str, Augmentation] = {"customary": warp, "strong": augment_strongly}
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
 STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
@@ -79,7 +80,7 @@ class Trainer:
         return likely_imaging(self.method.task.channels) if chosen == "auto" else chosen
 
     @property
-    def augment(self) -> Callable[[Tensor, Tensor, Generator, bool], tuple[Tensor, Tensor]]:
+    def augment(self) -> Augmentation:
         """What all images undergo before they are shown in views."""
         return AUGMENTATIONS[self.method.augmentation or self.settings.augmentation]
 
@@ -245,26 +246,28 @@ class Trainer:
         raw, labels = data.batch(step)
         count = len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        labeled, moved, labels = self._views(f"{whose}labeled", views, step, images[:count], labels, still)
-        unlabeled, others, _ = self._views(f"{whose}unlabeled", views, step, images[count:], labels[:0], still)
+        labeled, moved, motion = self._views(f"{whose}labeled", views, step, images[:count], still)
+        unlabeled, others, _ = self._views(f"{whose}unlabeled", views, step, images[count:], still)
+        labels = labels if motion is None else task_kind(data.task).moved(labels, motion)
         shown = {name: torch.cat([labeled[name], unlabeled[name]]) for name in views}
         geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
         return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, partial(_field, data), draw)
 
     def _views(
-        self, part: str, names: Sequence[str], step: int, images: Tensor, labels: Tensor, still: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Warp images once, with their labels, unless they keep still, then show them in every view.
+        self, part: str, names: Sequence[str], step: int, images: Tensor, still: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Motion | None]:
+        """Move images once, unless they keep still, then show them in every view.
 
         Returns:
-            The views; the matrices of those that are moved; and the labels.
+            The views; the matrices of those that are moved; and how all were moved, which their labels follow.
         """
+        motion: Motion | None = None
         matrices = {name: images.new_empty(0, 2, 3) for name in names if name.startswith(MOVED)}
         if not len(images):
-            return dict.fromkeys(names, images), matrices, labels
+            return dict.fromkeys(names, images), matrices, motion
         self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
         if not still:
-            images, labels = self.augment(images, labels, self.generator, self.settings.turns)
+            images, motion = self.augment(images, self.generator, self.settings.turns)
         views = {}
         for name in names:
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
@@ -275,7 +278,7 @@ class Trainer:
                 geometry = move(images, self.generator)
                 matrices[name], own = geometry.matrix, geometry.images(images)
             views[name] = view(own, name, self.generator, self.imaging)
-        return views, matrices, labels
+        return views, matrices, motion
 
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
