@@ -275,7 +275,6 @@ def labeled_images(name, dataset, folder):
     data = TrainingSet(dataset, partition, (16, 16), CPU, 0, 2, 2)
     toy = type("Shown", (Toy,), {})(Task(1, 3, (16, 16), "none"))
     fitted = Trainer(toy, data, SETTINGS, 0, CPU, folder)
-    fitted.generator = torch.Generator()
     return [fitted.batch(step).labeled() for step in range(4)]
 
 
@@ -295,10 +294,9 @@ def test_a_benchmark_without_turns_trains_on_none(tmp_path):
         views = ("plain",)
 
     upright = trainer(tmp_path / "run", SETTINGS.model_copy(update={"turns": False}), method=Marked)
-    upright.generator = torch.Generator()
     ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
     for part in ("labeled", "unlabeled"):
-        views, *_ = upright._views(part, ("plain",), 0, ramp, still=False)
+        views, *_ = upright.showing.views(part, ("plain",), 0, ramp)
         assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
 
 
@@ -311,10 +309,9 @@ def test_a_benchmark_may_augment_strongly_and_a_method_always(tmp_path, setting,
         augmentation = own
 
     chosen = trainer(tmp_path / "run", SETTINGS.model_copy(update={"augmentation": setting}), method=Plain)
-    assert chosen.augment is expected
-    chosen.generator = torch.Generator()
+    assert chosen.showing.augment is expected
     images = torch.rand(4, 1, 16, 16)
-    views, *_ = chosen._views("labeled", ("plain",), 0, images, still=False)
+    views, *_ = chosen.showing.views("labeled", ("plain",), 0, images)
     generator = torch.Generator().manual_seed(derive_seed(chosen.seed, "labeled", "geometry", 0))
     assert torch.equal(views["plain"], expected(images, generator, True)[0])
 

@@ -3,39 +3,33 @@
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from semiseg.data.sampling import TrainingSet
-from semiseg.errors import UserError
-from semiseg.method import Batch, Ensemble, Geometry, Method, MovingAverage, Progress, Stream
+from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, Stream
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
-from semiseg.strong_augmentation import augment_strongly
-from semiseg.tasks import secret_fields, task_kind
+from semiseg.tasks import task_kind
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
 from semiseg.training.selection import Selection
+from semiseg.training.showing import Showing
 from semiseg.training.stopping import Stop, never
-from semiseg.views import MOVED, Imaging, Motion, likely_imaging, move, view, warp
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-Draw = Callable[[str], Batch] | None
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
-Augmentation = Callable[[Tensor, Generator, bool], tuple[Tensor, Motion]]
-AUGMENTATIONS: dict[str, Augmentation] = {"customary": warp, "strong": augment_strongly}
 EXPLODED = 1e6  # no loss of a training that goes well comes near it
 STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
@@ -73,16 +67,9 @@ class Trainer:
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
 
-    @property
-    def imaging(self) -> Imaging:
-        """What recorded the images, which decides how views alter them."""
-        chosen = self.settings.imaging
-        return likely_imaging(self.method.task.channels) if chosen == "auto" else chosen
-
-    @property
-    def augment(self) -> Augmentation:
-        """What all images undergo before they are shown in views."""
-        return AUGMENTATIONS[self.method.augmentation or self.settings.augmentation]
+    def __post_init__(self) -> None:
+        self.showing = Showing(self.method, self.data, self.settings, self.seed, self.device, self.streams)
+        self.batch = self.showing.batch
 
     def fit(self) -> None:
         """Train to the end; `seconds`, without `selection_seconds`, and `images_per_second` say how fast it went."""
@@ -91,7 +78,6 @@ class Trainer:
         self.plan = Plan(self.method.stages(), total, type(self.method).__name__)
         self.learning = [p for p in self.method.parameters() if p.requires_grad]  # in one stage or another
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
-        self.generator = Generator(self.device)
         self.seconds = self.selection_seconds = 0.0
         self.curve: list[dict[str, float]] = []
         self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
@@ -223,63 +209,6 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[None]:
         return autocast(self.settings.precision, self.device, self.method.task.dims)
 
-    def batch(self, step: int) -> Batch:
-        """The images of a step in the views that the method declared; what streams give is drawn when asked for."""
-        return self._show_as(self.data, self.method.views, step, "", draw=partial(self._drawn, step))
-
-    def _drawn(self, step: int, name: str) -> Batch:
-        """What a stream gives at a step."""
-        if name not in self.streams:
-            known = ", ".join(self.streams) or "none"
-            raise UserError(f"{type(self.method).__name__} asks for the stream {name!r}; its `streams` has {known}.")
-        stream, data = self.streams[name]
-        return self._show_as(data, stream.views, step, f"stream {name}, ", stream.still)
-
-    def _show_as(
-        self, data: TrainingSet, views: Sequence[str], step: int, whose: str, still: bool = False, draw: Draw = None
-    ) -> Batch:
-        """Images of a step in some views.
-
-        Labelled and unlabelled images have random numbers of their own, so that the labelled ones look the same
-        whether unlabelled ones come with them or not.
-        """
-        raw, labels = data.batch(step)
-        count = len(labels)
-        images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        labeled, moved, motion = self._views(f"{whose}labeled", views, step, images[:count], still)
-        unlabeled, others, _ = self._views(f"{whose}unlabeled", views, step, images[count:], still)
-        labels = labels if motion is None else task_kind(data.task).moved(labels, motion)
-        shown = {name: torch.cat([labeled[name], unlabeled[name]]) for name in views}
-        geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
-        return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, partial(_field, data), draw)
-
-    def _views(
-        self, part: str, names: Sequence[str], step: int, images: Tensor, still: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Motion | None]:
-        """Move images once, unless they keep still, then show them in every view.
-
-        Returns:
-            The views; the matrices of those that are moved; and how all were moved, which their labels follow.
-        """
-        motion: Motion | None = None
-        matrices = {name: images.new_empty(0, 2, 3) for name in names if name.startswith(MOVED)}
-        if not len(images):
-            return dict.fromkeys(names, images), matrices, motion
-        self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        if not still:
-            images, motion = self.augment(images, self.generator, self.settings.turns)
-        views = {}
-        for name in names:
-            # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
-            # takes a CPU six times as long (2.5 against 0.4 ms for 4 × 3 × 64 × 64, one thread).
-            self.generator.manual_seed(derive_seed(self.seed, part, name, step))
-            own = images
-            if name in matrices:
-                geometry = move(images, self.generator)
-                matrices[name], own = geometry.matrix, geometry.images(images)
-            views[name] = view(own, name, self.generator, self.imaging)
-        return views, matrices, motion
-
     def _fetch(self, losses: dict[str, Tensor], step: int) -> dict[str, float]:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in named.values()])
@@ -396,10 +325,3 @@ class Trainer:
             writer.writeheader()
             writer.writerows(self.curve)
         partial.replace(self.folder / "curve.csv")
-
-
-def _field(data: TrainingSet, case: str, name: str) -> Any:
-    """A field of a case, unless it is what unlabelled cases must not show."""
-    if name in secret_fields(data.task):
-        raise UserError(f"{name} says what a label says; of labels, a batch shows `batch.labels`.")
-    return data.field(case, name)
