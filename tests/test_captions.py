@@ -14,8 +14,8 @@ from semiseg.report.plots import case_dice, label_efficiency
 from semiseg.report.quality_cost import quality_cost
 from semiseg.report.rank_plots import rank_plot
 from semiseg.report.ranks import average_ranks
+from semiseg.report.reading import read_results
 from semiseg.report.style import RC
-from semiseg.report.summary import read_results
 
 TOLD = "Phantom (synthetic data), unet_small, 7 training steps at 8 × 12 pixels"
 

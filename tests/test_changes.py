@@ -7,7 +7,7 @@ from semiseg.errors import UserError
 from semiseg.report import report
 from semiseg.report.changes import changes_table, earlier_results
 from semiseg.report.formats import text
-from semiseg.report.summary import read_results
+from semiseg.report.reading import read_results
 
 
 @pytest.fixture

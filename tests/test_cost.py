@@ -6,7 +6,8 @@ from tests.test_report import printed, retell, write_run
 
 from semiseg.report.cost import cost_table
 from semiseg.report.quality_cost import frontier, quality_cost, seconds
-from semiseg.report.summary import read_results, summary_frame
+from semiseg.report.reading import read_results
+from semiseg.report.summary import summary_frame
 
 
 def test_cost_is_a_mean_over_runs_which_say_whether_they_shared_the_device(tmp_path):

@@ -8,7 +8,7 @@ from pandas.api.types import is_numeric_dtype
 from tests.test_report import make_results, write_run
 
 from semiseg.report.formats import ABSENT, Number, Score, Table, comma_separated, markdown
-from semiseg.report.summary import read_results
+from semiseg.report.reading import read_results
 from semiseg.report.tables import all_tables
 
 WORDS = {"Labels", "Method", "Role", "Paper", "Authors", "Venue", "Predictor", "Networks"}

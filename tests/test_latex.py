@@ -15,7 +15,7 @@ from tests.test_report import retell, write_run
 
 from semiseg.report.formats import Table, text
 from semiseg.report.latex import latex
-from semiseg.report.summary import read_results
+from semiseg.report.reading import read_results
 from semiseg.report.tables import all_tables
 
 WIDTH, HEIGHT = 345, 598  # pt: \textwidth and \textheight of \documentclass[a4paper]{article}

@@ -8,7 +8,7 @@ from tests.test_report import CLASSES, make_results, write_run
 from tests.test_report_tasks import write_landmarks
 
 from semiseg.report.page import write_joint_page, write_page
-from semiseg.report.summary import read_results
+from semiseg.report.reading import read_results
 from semiseg.report.tables import all_tables
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -9,8 +9,9 @@ from tests.test_significance import write
 
 from semiseg.report.pairs import pair_differences, pair_table
 from semiseg.report.ranking import drawn_ranks, ranking_table, resampled_dice
+from semiseg.report.reading import read_results
 from semiseg.report.significance import differences
-from semiseg.report.summary import fold_statistics, read_results
+from semiseg.report.summary import fold_statistics
 
 NAMES = ("plain", "ant", "bee")
 

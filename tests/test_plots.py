@@ -12,8 +12,8 @@ from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.plots import case_dice, label_efficiency
 from semiseg.report.quality_cost import quality_cost
+from semiseg.report.reading import read_results
 from semiseg.report.style import RC, looks
-from semiseg.report.summary import read_results
 
 DPI = 160
 

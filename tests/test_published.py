@@ -14,8 +14,8 @@ from semiseg.registry import find_methods
 from semiseg.report.formats import Score, comma_separated, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.published import PROTOCOLS, published_table, read_published
+from semiseg.report.reading import read_results
 from semiseg.report.reproduced import reproduced_table
-from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 from semiseg.training.results import describe_method
 

@@ -23,9 +23,10 @@ from semiseg.report.latex import latex
 from semiseg.report.page import write_page
 from semiseg.report.page_data import page_data
 from semiseg.report.provenance import left_out
+from semiseg.report.reading import read_results
 from semiseg.report.scores import main_table
 from semiseg.report.significance import differences
-from semiseg.report.summary import fold_statistics, read_results, summary_frame
+from semiseg.report.summary import fold_statistics, summary_frame
 from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]

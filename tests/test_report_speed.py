@@ -15,7 +15,7 @@ from semiseg.labels import folder_of
 from semiseg.metrics import METRICS
 from semiseg.registry import find_methods
 from semiseg.report.page_data import page_data
-from semiseg.report.summary import read_results
+from semiseg.report.reading import read_results
 from semiseg.report.tables import all_tables
 from semiseg.settings import BenchmarkSettings
 from semiseg.training.places import Places

@@ -9,8 +9,9 @@ from tests.test_report import printed, write_run
 
 from semiseg.errors import UserError
 from semiseg.report import report
+from semiseg.report.reading import read_results
 from semiseg.report.scores import full_table, main_table
-from semiseg.report.summary import fold_scores, read_results
+from semiseg.report.summary import fold_scores
 from semiseg.tasks import task_kind
 
 TASKS = {

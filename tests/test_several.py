@@ -18,8 +18,8 @@ from semiseg.report.formats import text
 from semiseg.report.page_data import page_data
 from semiseg.report.rank_plots import critical_difference_diagram
 from semiseg.report.ranks import average_ranks, cliques, critical_difference, friedman
+from semiseg.report.reading import read_results
 from semiseg.report.several import all_entries, combined_table, ranks_table
-from semiseg.report.summary import read_results
 
 
 def benchmark(root, dice, data):

@@ -14,8 +14,8 @@ from tests.test_splits import grouped
 
 from semiseg.data.splits import make_splits
 from semiseg.errors import UserError
+from semiseg.report.reading import read_results
 from semiseg.report.significance import case_differences, corrected_t_test, differences, holm
-from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 
 BASE = [[0.50, 0.60], [0.40, 0.70], [0.55, 0.45]]  # per fold, two cases of one class

@@ -13,8 +13,8 @@ from semiseg.report.cost import cost_table
 from semiseg.report.formats import text
 from semiseg.report.page_data import page_data
 from semiseg.report.provenance import left_out, run_warnings
+from semiseg.report.reading import read_results
 from semiseg.report.scores import main_table
-from semiseg.report.summary import read_results
 from semiseg.report.tables import all_tables
 from semiseg.report.theirs import add_theirs
 from semiseg.tasks import task_kind

@@ -9,8 +9,9 @@ from semiseg.errors import UserError
 from semiseg.report.changes import earlier_results
 from semiseg.report.page import write_page
 from semiseg.report.plots import write_plots
+from semiseg.report.reading import read_results
 from semiseg.report.several import write_several
-from semiseg.report.summary import read_results, summary_frame
+from semiseg.report.summary import summary_frame
 from semiseg.report.tables import all_tables, write_tables
 from semiseg.report.tables import terminal_table as _terminal_table
 from semiseg.report.theirs import add_theirs

@@ -6,7 +6,9 @@ from typing import Any
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Results, Run, read_results, run_scores
+from semiseg.report.reading import read_results
+from semiseg.report.results import Results, Run
+from semiseg.report.summary import run_scores
 from semiseg.report.wording import kept_because, notes, share_of
 
 PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # of run.json, beside its settings

@@ -4,8 +4,8 @@ from math import isnan
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
+from semiseg.report.results import Entry, Results
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, Evidence
-from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import kept_because, notes, share_or_number
 
 

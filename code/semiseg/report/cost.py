@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Entry, Results, on_one_processor, training_seconds
+from semiseg.report.results import Entry, Results
+from semiseg.report.summary import on_one_processor, training_seconds
 from semiseg.report.wording import notes
 
 PARAMETERS = {"trained": "trained", "predicting": "at test time"}  # as run.json counts them, and in words

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from semiseg.labels import Labels, in_words
+from semiseg.report.results import KEY, Entry, Results
 from semiseg.report.style import GRAY, looks
-from semiseg.report.summary import KEY, Entry, Results
 from semiseg.report.wording import plot_heading
 
 TOGETHER = 6  # methods in one panel; the curves of more cannot be told apart

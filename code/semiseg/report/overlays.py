@@ -11,7 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from semiseg.labels import in_words
-from semiseg.report.summary import Results, Run, primary_scores
+from semiseg.report.results import Results, Run
+from semiseg.report.summary import primary_scores
 from semiseg.report.wording import plot_heading
 
 CASES = 4

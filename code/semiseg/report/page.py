@@ -13,7 +13,7 @@ from semiseg.report.page_cases import case_data
 from semiseg.report.page_data import cell_keys, page_data, page_metrics
 from semiseg.report.plots import DPI, Plot
 from semiseg.report.provenance import facts, left_out, run_warnings
-from semiseg.report.summary import Results
+from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_name, data_title
 
 SCREEN_DPI = 104  # at which plots are shown, so that their text matches the page's

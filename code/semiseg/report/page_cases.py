@@ -10,7 +10,8 @@ from PIL import Image
 
 from semiseg.labels import Labels
 from semiseg.metrics import Metric
-from semiseg.report.summary import Results, Run, primary_scores, score_names
+from semiseg.report.results import Results, Run
+from semiseg.report.summary import primary_scores, score_names
 
 MASKS = 3000  # predictions on a page at most, so that it stays small enough to mail and opens at once
 Key = tuple[str, Labels]  # of a cell

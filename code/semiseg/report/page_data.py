@@ -9,8 +9,9 @@ import pandas as pd
 from semiseg.labels import Labels, in_words
 from semiseg.metrics import Metric
 from semiseg.report.provenance import not_started
+from semiseg.report.results import KEY, Results, Run
 from semiseg.report.significance import ENOUGH, corrected_t_test
-from semiseg.report.summary import KEY, Results, Run, fold_scores, run_scores
+from semiseg.report.summary import fold_scores, run_scores
 from semiseg.report.wording import (
     count_of_folds,
     data_title,

@@ -7,8 +7,9 @@ from math import isnan
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.ranks import no_diagram
+from semiseg.report.results import KEY, Entry, Results
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, corrected_t_test, holm
-from semiseg.report.summary import KEY, Entry, Results, primary_scores
+from semiseg.report.summary import primary_scores
 from semiseg.report.wording import kept_because, notes, share_or_number
 
 Pairs = dict[tuple[str, str], Difference]  # by a method and the one it is compared with

@@ -18,8 +18,9 @@ from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.curves import training_curves
 from semiseg.report.overlays import overlays
 from semiseg.report.quality_cost import quality_cost
+from semiseg.report.results import Entry, Results
 from semiseg.report.style import RC, Look, looks
-from semiseg.report.summary import Entry, Results, fold_statistics, lookup
+from semiseg.report.summary import fold_statistics, lookup
 from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160

@@ -5,7 +5,7 @@ from typing import Any
 
 from semiseg.labels import Labels, in_words, rank
 from semiseg.report.formats import Table
-from semiseg.report.summary import Results
+from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_title
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from semiseg.errors import UserError
 from semiseg.report.formats import ABSENT, Cell, Number, Table
-from semiseg.report.summary import Results
+from semiseg.report.results import Results
 
 FILE = "published.csv"  # beside the folders of results
 SCORES = {"dice": "Dice (%)", "jaccard": "Jaccard (%)", "hd95": "HD95", "asd": "ASD"}

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semiseg.labels import in_words
+from semiseg.report.results import Results, Run
 from semiseg.report.style import looks
-from semiseg.report.summary import Results, Run, fold_statistics, lookup, on_one_processor, training_seconds
+from semiseg.report.summary import fold_statistics, lookup, on_one_processor, training_seconds
 from semiseg.report.wording import plot_heading
 
 

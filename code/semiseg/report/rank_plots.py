@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from semiseg.report.ranks import Ranks, cliques, critical_difference
+from semiseg.report.results import Entry
 from semiseg.report.style import looks
-from semiseg.report.summary import Entry
 
 LINE = 0.14  # inches of a line of the heading
 

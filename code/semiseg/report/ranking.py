@@ -6,7 +6,8 @@ from scipy.stats import rankdata
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import Cell, Number, Table
-from semiseg.report.summary import Entry, Results, primary_scores
+from semiseg.report.results import Entry, Results
+from semiseg.report.summary import primary_scores
 from semiseg.report.wording import notes
 
 DRAWS = 1000

@@ -9,7 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from semiseg.labels import Labels, in_words
-from semiseg.report.summary import Results, fold_statistics
+from semiseg.report.results import Results
+from semiseg.report.summary import fold_statistics
 from semiseg.settings import NONE
 
 DIAGRAM = 10  # data sets that a critical-difference diagram needs: it ranks methods over data sets, not over folds

@@ -3,8 +3,9 @@
 from semiseg.labels import COUNT, Labels, count_of
 from semiseg.report.formats import Cell, Table
 from semiseg.report.published import FILE, SCORES, published_cell, read_published
+from semiseg.report.results import Results
 from semiseg.report.scores import score_cell
-from semiseg.report.summary import Results, fold_statistics
+from semiseg.report.summary import fold_statistics
 
 CHOSEN = "selected on "  # how predictors begin that a rule of a protocol has chosen
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Score, Table
-from semiseg.report.summary import Entry, Results, empty_predictions, fold_statistics, lookup
+from semiseg.report.results import Entry, Results
+from semiseg.report.summary import empty_predictions, fold_statistics, lookup
 from semiseg.report.wording import kept_because, notes, share_of, share_or_number, unit_of_distances
 from semiseg.tasks import all_metrics
 

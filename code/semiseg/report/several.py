@@ -15,9 +15,10 @@ from semiseg.report.page import write_joint_page
 from semiseg.report.plots import Plot, save_figure
 from semiseg.report.rank_plots import critical_difference_diagram, rank_plot
 from semiseg.report.ranks import DIAGRAM, Ranks, average_ranks, critical_difference, data_set, friedman, no_diagram
+from semiseg.report.results import ROLES, Entry, Results
 from semiseg.report.scores import mark_best, role_changes, score_cell
 from semiseg.report.style import RC
-from semiseg.report.summary import ROLES, Entry, Results, fold_statistics, summary_frame
+from semiseg.report.summary import fold_statistics, summary_frame
 from semiseg.report.tables import write_tables
 from semiseg.report.wording import about, data_title, notes, told_apart
 

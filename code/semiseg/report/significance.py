@@ -11,7 +11,8 @@ from scipy.special import stdtr, stdtrit
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels
-from semiseg.report.summary import Entry, Results, fold_scores, primary_scores
+from semiseg.report.results import Entry, Results
+from semiseg.report.summary import fold_scores, primary_scores
 
 ENOUGH = 3  # folds; with two, Student's t has one degree of freedom and reaches 12.7 standard errors either way
 EQUIVALENT = 0.01  # of Dice: two methods within one point of each other are as good as equal

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 
-from semiseg.report.summary import Entry
+from semiseg.report.results import Entry
 
 # Okabe and Ito's palette, for lines and names on white: without black, which is near the bounds' gray, its
 # sky blue and orange darkened, and purple instead of yellow.

@@ -19,9 +19,9 @@ from semiseg.report.pairs import pair_table
 from semiseg.report.published import published_table
 from semiseg.report.ranking import ranking_table
 from semiseg.report.reproduced import reproduced_table
+from semiseg.report.results import Entry, Results
 from semiseg.report.scores import class_table, ensemble_table, full_table, main_table, predictor_table, role_changes
 from semiseg.report.significance import case_differences, differences
-from semiseg.report.summary import Entry, Results
 from semiseg.report.wording import about, data_source, data_title
 
 

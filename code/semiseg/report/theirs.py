@@ -10,7 +10,8 @@ import pandas as pd
 
 from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words, read_labels
-from semiseg.report.summary import COUNTS, KEY, ROLES, Entry, Results, Run, score_names
+from semiseg.report.results import COUNTS, KEY, ROLES, Entry, Results, Run
+from semiseg.report.summary import score_names
 from semiseg.tasks import all_metrics
 
 

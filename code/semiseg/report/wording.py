@@ -7,7 +7,8 @@ from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
-from semiseg.report.summary import Entry, Results, fold_scores
+from semiseg.report.results import Entry, Results
+from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
