@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semiseg.displacement import displaced, patch_means
+from semiseg.displacement import certainty, displaced, exchanged
 from semiseg.losses import supervised_loss
 from semiseg.method import Batch, Paper, Progress
 
@@ -61,7 +61,9 @@ class AdaptiveBidirectionalDisplacement(CrossTeaching):
             "cross_1": weight * self.cross_loss(unlabeled[0], unlabeled[1].argmax(1)),
             "cross_2": weight * self.cross_loss(unlabeled[1], unlabeled[0].argmax(1)),
         }
-        images = self.displaced_unlabeled([u for _, u in views], unlabeled)
+        free = [u for _, u in views]
+        always = torch.ones(len(free[0]), dtype=torch.bool, device=free[0].device)
+        images = exchanged(free, unlabeled, self.config.parts, self.config.surest, always)
         labels = batch.labels[:0]
         if progress.fraction < self.config.until:
             examples, labels = self.displaced_labeled([x for x, _ in views], labeled, batch.labels)
@@ -76,24 +78,11 @@ class AdaptiveBidirectionalDisplacement(CrossTeaching):
         return losses
 
     @torch.no_grad()
-    def displaced_unlabeled(self, views: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-        """Both views of the unlabelled images, (2 U, channels, *space), each with a patch from the other."""
-        parts, sure = self.config.parts, [self.certainty(x) for x in logits]
-        opinions = [patch_means(x, parts) for x in logits]
-        everywhere = torch.ones(len(views[0]), dtype=torch.bool, device=views[0].device)
-        images = []
-        for own, other in ((0, 1), (1, 0)):
-            place = sure[own].argmin(1)
-            source = nearest(opinions[own], place, opinions[other], sure[other], self.config.surest)
-            images.append(displaced(views[own], place, views[other], source, parts, everywhere))
-        return torch.cat(images)
-
-    @torch.no_grad()
     def displaced_labeled(
         self, views: Sequence[Tensor], logits: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both views of the labelled images and their labels, some with the patch that the other network doubts."""
-        parts, sure = self.config.parts, [self.certainty(x) for x in logits]
+        parts, sure = self.config.parts, [certainty(x, self.config.parts) for x in logits]
         chosen = torch.rand(len(labels), device=labels.device) < self.config.probability
         images, targets = [], []
         for own, other in ((0, 1), (1, 0)):
@@ -101,25 +90,3 @@ class AdaptiveBidirectionalDisplacement(CrossTeaching):
             images.append(displaced(views[own], place, views[other], source, parts, chosen))
             targets.append(displaced(labels[:, None], place, labels[:, None], source, parts, chosen)[:, 0])
         return torch.cat(images), torch.cat(targets)
-
-    def certainty(self, logits: Tensor) -> Tensor:
-        """Of every patch, (batch, P): the mean of the largest probability."""
-        return patch_means(logits.softmax(1).amax(1, keepdim=True), self.config.parts)[..., 0]
-
-
-def nearest(own: Tensor, place: Tensor, other: Tensor, certainty: Tensor, number: int) -> Tensor:
-    """Of the other's surest patches that with the least KL(p ‖ q) from the own one at a place; (batch,) places.
-
-    Args:
-        own: mean logits of p, (batch, P, C).
-        place: (batch,).
-        other: mean logits of q, (batch, P, C).
-        certainty: of the other's patches, (batch, P).
-        number: of patches to choose from.
-    """
-    surest = certainty.topk(min(number, certainty.shape[1]), 1).indices
-    items = torch.arange(len(own), device=own.device)
-    p = own[items, place].log_softmax(1)[:, None]
-    q = other[items[:, None], surest].log_softmax(2)
-    best = (p.exp() * (p - q)).sum(2).argmin(1)
-    return surest[items, best]

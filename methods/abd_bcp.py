@@ -7,11 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semiseg.displacement import displaced, patch_means
+from semiseg.displacement import exchanged
 from semiseg.losses import dice_loss, one_hot, soft_supervised_loss
 from semiseg.method import Batch, Paper, Progress, Stage
 
-from .abd import nearest
 from .bcp import BidirectionalCopyPaste, Examples, halves
 
 
@@ -75,7 +74,8 @@ class DisplacedCopyPaste(BidirectionalCopyPaste):
             losses |= {f"supervised_{number}": supervised, f"pseudo_{number}": self.config.pseudo * pseudo}
             mixtures.append(torch.cat([first[0], last[0]]))
             logits.append(torch.cat([x, y]))
-        images = self.exchanged(mixtures, logits)
+        near = torch.rand(len(mixtures[0]), device=mixtures[0].device) < self.config.probability
+        images = exchanged(mixtures, logits, self.config.parts, self.config.surest, near)
         displaced_logits = [network(images).logits for network in (self.student, self.second)]
         return losses | self.agreement("cross", logits) | self.agreement("cross_displaced", displaced_logits)
 
@@ -93,22 +93,6 @@ class DisplacedCopyPaste(BidirectionalCopyPaste):
         targets = [one_hot(x.argmax(1), self.task.classes) for x in reversed(logits)]
         losses = [dice_loss(x.softmax(1), target) for x, target in zip(logits, targets, strict=True)]
         return {f"{name}_{number}": self.config.cross * loss for number, loss in enumerate(losses, start=1)}
-
-    @torch.no_grad()
-    def exchanged(self, images: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-        """Mixtures of both views, (2 M, channels, *space), each with a patch from the other view."""
-        parts, surest = self.config.parts, self.config.surest
-        sure = [patch_means(x.softmax(1).amax(1, keepdim=True), parts)[..., 0] for x in logits]
-        opinions = [patch_means(x, parts) for x in logits]
-        everywhere = torch.ones(len(images[0]), dtype=torch.bool, device=images[0].device)
-        by_nearness = torch.rand(len(images[0]), device=images[0].device) < self.config.probability
-        results = []
-        for own, other in ((0, 1), (1, 0)):
-            place = sure[own].argmin(1)
-            near = nearest(opinions[own], place, opinions[other], sure[other], surest)
-            source = torch.where(by_nearness, near, sure[other].argmax(1))
-            results.append(displaced(images[own], place, images[other], source, parts, everywhere))
-        return torch.cat(results)
 
     def predictors(self) -> dict[str, nn.Module]:
         return {"student": self.student, "second": self.second, "teacher": self.teacher}

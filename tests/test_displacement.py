@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semiseg.displacement import displaced, grid, patch_means
+from semiseg.displacement import displaced, exchanged, grid, nearest, patch_means
 
 SPACES = {"even": (8, 12), "left_over": (9, 14), "short": (2, 8, 8), "volume": (8, 9, 8)}
 
@@ -46,3 +46,35 @@ def test_labels_can_be_moved_as_well():
     assert moved.dtype == torch.long
     assert moved[0, 0, 0, 0] == 15
     assert grid(labels, 4).shape == (1, 4, 4, 1, 1, 1)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_the_patch_comes_from_the_surest_ones_by_the_least_divergence():
+    own, other = 3 * torch.randn(2, 60, 16, 3, dtype=torch.float64)
+    certainty, place = torch.rand(60, 16), torch.randint(16, (60,))
+    chosen = nearest(own, place, other, certainty, 4)
+    for i in range(60):
+        p = softmax(own[i, place[i]].numpy())
+        surest = np.argsort(-certainty[i].numpy())[:4]
+        divergence = [(p * np.log(p / softmax(other[i, k].numpy()))).sum() for k in surest]
+        assert chosen[i] == surest[int(np.argmin(divergence))]
+
+
+@pytest.mark.parametrize("space", [(32, 32), (8, 16, 16)])
+@pytest.mark.parametrize("near", [True, False])
+def test_the_least_certain_patch_is_replaced_by_the_surest_or_the_nearest_of_the_sure(space, near):
+    views, logits = list(torch.rand(2, 6, 1, *space)), list(3 * torch.randn(2, 6, 3, *space))
+    changed = exchanged(views, logits, 4, 4, torch.full((6,), near)).chunk(2)
+    for own, other in ((0, 1), (1, 0)):
+        sure = [patch_means(x.softmax(1).amax(1, keepdim=True), 4)[..., 0] for x in logits]
+        place, source = sure[own].argmin(1), sure[other].argmax(1)
+        if near:
+            source = nearest(patch_means(logits[own], 4), place, patch_means(logits[other], 4), sure[other], 4)
+        new, old, others = (grid(v, 4).flatten(1, len(space)) for v in (changed[own], views[own], views[other]))
+        for i in range(6):
+            old[i, place[i]] = others[i, source[i]]
+            assert torch.equal(new[i], old[i])

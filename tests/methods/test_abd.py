@@ -1,13 +1,12 @@
 """ABD: who sees what, which patches are exchanged, and what that adds to cross teaching."""
 
-import numpy as np
 import pytest
 import torch
 
-from semiseg.displacement import patch_means
+from semiseg.displacement import exchanged, patch_means
 from semiseg.losses import dice_loss, one_hot, supervised_loss
 from semiseg.method import Progress
-from semiseg.methods.abd import AdaptiveBidirectionalDisplacement, nearest
+from semiseg.methods.abd import AdaptiveBidirectionalDisplacement
 
 
 @pytest.fixture
@@ -17,32 +16,6 @@ def method(task):
 
 def logits_of(task, seed):
     return 3 * torch.randn(2, task.classes, *task.size, generator=torch.Generator().manual_seed(seed))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def test_the_patch_comes_from_the_surest_ones_by_the_least_divergence():
-    own, other = 3 * torch.randn(2, 60, 16, 3, dtype=torch.float64)
-    certainty, place = torch.rand(60, 16), torch.randint(16, (60,))
-    chosen = nearest(own, place, other, certainty, 4)
-    for i in range(60):
-        p = softmax(own[i, place[i]].numpy())
-        surest = np.argsort(-certainty[i].numpy())[:4]
-        divergence = [(p * np.log(p / softmax(other[i, k].numpy()))).sum() for k in surest]
-        assert chosen[i] == surest[int(np.argmin(divergence))]
-
-
-def test_unlabelled_images_lose_the_patch_of_least_certainty(task, batch, method):
-    views = [batch.unlabeled("plain"), 1 - batch.unlabeled("plain")]
-    logits = [logits_of(task, 0), logits_of(task, 1)]
-    images = method.displaced_unlabeled(views, logits).chunk(2)
-    for own in (0, 1):
-        changed = patch_means((images[own] != views[own]).float(), 4)[..., 0]
-        certainty = patch_means(logits[own].softmax(1).amax(1, keepdim=True), 4)[..., 0]
-        assert torch.equal((changed > 0).nonzero()[:, 1], certainty.argmin(1))
 
 
 def test_labelled_images_get_the_patch_that_the_other_doubts_with_its_labels(task, batch, method):
@@ -70,6 +43,18 @@ def test_each_network_sees_its_view_and_both_see_what_was_displaced(batch, metho
     assert torch.equal(seen["second"][0], batch.images("strong"))
     assert torch.equal(seen["first"][1], seen["second"][1])
     assert len(seen["first"][1]) == 2 * len(batch.images())
+
+
+def test_unlabelled_images_have_the_nearest_of_the_surest_patches_in_place_of_the_one_in_doubt(batch, method):
+    seen = []
+    method.first.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
+    method.losses(batch, Progress(0, 100))
+    free = [batch.unlabeled("plain"), batch.unlabeled("strong")]
+    with torch.no_grad():
+        both = method.first(batch.images("plain")).logits, method.second(batch.images("strong")).logits
+    logits = [x[len(batch.labels) :] for x in both]
+    expected = exchanged(free, logits, 4, 4, torch.ones(len(free[0]), dtype=torch.bool))
+    assert torch.equal(seen[1][-len(expected) :], expected)
 
 
 def test_displaced_labelled_images_count_twice_and_end_after_two_thirds(task, batch, method):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from semiseg.displacement import grid, patch_means
+from semiseg.displacement import exchanged
 from semiseg.losses import dice_loss, one_hot
 from semiseg.method import Progress
-from semiseg.methods.abd import nearest
 from semiseg.methods.abd_bcp import DisplacedCopyPaste
 
 STEP = Progress(0, 75)
@@ -66,22 +65,16 @@ def test_labelled_regions_count_fully_and_pseudo_labelled_ones_by_half(task, bat
             assert losses[f"pseudo_{number}"].item() == pytest.approx(0.5 * false, rel=1e-4)
 
 
-def test_the_least_certain_patch_is_replaced_by_the_surest_or_the_nearest_of_the_sure(task, method):
-    images = list(torch.rand(2, 6, task.channels, *task.size))
-    logits = list(3 * torch.randn(2, 6, task.classes, *task.size))
-    for probability in (0.0, 1.0):
-        method.config = method.Config(probability=probability)
-        changed = method.exchanged(images, logits).chunk(2)
-        for own, other in ((0, 1), (1, 0)):
-            sure = [patch_means(x.softmax(1).amax(1, keepdim=True), 4)[..., 0] for x in logits]
-            place = sure[own].argmin(1)
-            source = sure[other].argmax(1)
-            if probability:
-                source = nearest(patch_means(logits[own], 4), place, patch_means(logits[other], 4), sure[other], 4)
-            new, old, others = (grid(v, 4).flatten(1, task.dims) for v in (changed[own], images[own], images[other]))
-            for i in range(6):
-                old[i, place[i]] = others[i, source[i]]
-                assert torch.equal(new[i], old[i])
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_mixtures_get_the_nearest_of_the_surest_patches_or_the_surest(batch, method, probability):
+    method.config = method.Config(probability=probability)
+    first, second = shown(method.student), shown(method.second)
+    method.losses(batch, STEP)
+    with torch.no_grad():
+        mixtures = [torch.cat(seen[:2]) for seen in (first, second)]
+        logits = [n(x).logits for n, x in zip((method.student, method.second), mixtures, strict=True)]
+    near = torch.full((len(mixtures[0]),), bool(probability))
+    assert torch.equal(first[2], exchanged(mixtures, logits, 4, 4, near))
 
 
 def test_networks_agree_by_the_dice_of_each_others_labels_without_a_gradient_to_them(task, batch, method):
