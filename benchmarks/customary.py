@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from semiseg.data.sampling import Chain
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
+from semiseg.training.sampling import Chain
 from semiseg.training.trainer import Trainer
 
 

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from customary import CustomaryLoop
 from semiseg.data.discovery import recipe
-from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Dataset, write_dataset
 from semiseg.errors import UserError
@@ -40,6 +39,7 @@ from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
 from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.environment import environment, keep_freed_memory
 from semiseg.training.precision import autocast
+from semiseg.training.sampling import TrainingSet
 from semiseg.training.trainer import Trainer
 
 HERE = Path(__file__).parent

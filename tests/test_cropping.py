@@ -7,7 +7,6 @@ from torch import nn
 
 from semiseg.contract import CPU, MethodContract, tiny_dataset
 from semiseg.data.cropping import Crop
-from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
@@ -16,6 +15,7 @@ from semiseg.methods.supervised import Supervised
 from semiseg.networks import Output
 from semiseg.settings import TrainingSettings, validate
 from semiseg.training.evaluation import predict_case
+from semiseg.training.sampling import TrainingSet
 
 
 class Oracle(nn.Module):

@@ -65,15 +65,15 @@ def test_the_patch_comes_from_the_surest_ones_by_the_least_divergence():
 
 
 @pytest.mark.parametrize("space", [(32, 32), (8, 16, 16)])
-@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("near", [[True] * 6, [False] * 6, [True, False, False, True, False, True]])
 def test_the_least_certain_patch_is_replaced_by_the_surest_or_the_nearest_of_the_sure(space, near):
     views, logits = list(torch.rand(2, 6, 1, *space)), list(3 * torch.randn(2, 6, 3, *space))
-    changed = exchanged(views, logits, 4, 4, torch.full((6,), near)).chunk(2)
+    changed = exchanged(views, logits, 4, 4, torch.tensor(near)).chunk(2)
     for own, other in ((0, 1), (1, 0)):
         sure = [patch_means(x.softmax(1).amax(1, keepdim=True), 4)[..., 0] for x in logits]
-        place, source = sure[own].argmin(1), sure[other].argmax(1)
-        if near:
-            source = nearest(patch_means(logits[own], 4), place, patch_means(logits[other], 4), sure[other], 4)
+        place, surest = sure[own].argmin(1), sure[other].argmax(1)
+        nearby = nearest(patch_means(logits[own], 4), place, patch_means(logits[other], 4), sure[other], 4)
+        source = torch.where(torch.tensor(near), nearby, surest)
         new, old, others = (grid(v, 4).flatten(1, len(space)) for v in (changed[own], views[own], views[other]))
         for i in range(6):
             old[i, place[i]] = others[i, source[i]]

@@ -216,7 +216,9 @@ def test_fields_beside_the_image_are_read_as_they_were_written_and_belong_to_the
     info = replace(INFO, task="localization")
     write_dataset(tmp_path / "a.h5", info, [marked()])
     dataset = Dataset(tmp_path / "a.h5")
-    assert (dataset.info.task, dataset.has_masks) == ("localization", False)
+    assert dataset.info.task == "localization"
+    with pytest.raises(UserError, match="has no mask; a task with other labels says in `labels` what is learned"):
+        dataset.label("one")
     assert np.array_equal(dataset.field("one", "points"), [[4.0, 6.0], [10.0, 15.5]])
     assert dataset.field("one", "text") == "a nodule"
     with pytest.raises(UserError, match="has no field 'sound'; known: points, text"):

@@ -50,17 +50,17 @@ def certainty(logits: Tensor, parts: int) -> Tensor:
     return patch_means(logits.softmax(1).amax(1, keepdim=True), parts)[..., 0]
 
 
-def nearest(own: Tensor, place: Tensor, other: Tensor, certainty: Tensor, number: int) -> Tensor:
+def nearest(own: Tensor, place: Tensor, other: Tensor, sure: Tensor, number: int) -> Tensor:
     """Of the other's surest patches that with the least KL(p ‖ q) from the own one at a place; (batch,) places.
 
     Args:
         own: mean logits of p, (batch, P, C).
         place: (batch,).
         other: mean logits of q, (batch, P, C).
-        certainty: of the other's patches, (batch, P).
+        sure: certainty of the other's patches, (batch, P).
         number: of patches to choose from.
     """
-    surest = certainty.topk(min(number, certainty.shape[1]), 1).indices
+    surest = sure.topk(min(number, sure.shape[1]), 1).indices
     items = torch.arange(len(own), device=own.device)
     p = own[items, place].log_softmax(1)[:, None]
     q = other[items[:, None], surest].log_softmax(2)

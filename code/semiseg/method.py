@@ -124,7 +124,7 @@ class Batch:
     ) -> None:
         self._views, self._geometries = views, geometries or {}
         self._read, self._draw = read, draw
-        self.labels = labels  # what the task says: class indices (L, *space), or relative positions (L, points, 2)
+        self.labels = labels  # as the task has them: class indices (L, *space), positions (L, points, 2), …
         self.cases = tuple(cases)  # whose images they are, labelled ones first
 
     def images(self, view: str = "plain") -> Tensor:

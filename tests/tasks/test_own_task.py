@@ -1,6 +1,7 @@
 """A task whose labels are neither masks nor points is one file: an image has a diagnosis, and nothing else knows it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,17 +11,22 @@ from torch.nn import functional as F
 
 from semiseg import tasks
 from semiseg.contract import MethodContract, tiny_dataset
-from semiseg.data.sampling import TrainingSet
-from semiseg.data.splits import Partition
-from semiseg.data.store import Case
-from semiseg.method import Method, Paper
+from semiseg.data.scale import as_trained
+from semiseg.data.splits import Partition, make_splits
+from semiseg.data.store import Case, Dataset, write_dataset
+from semiseg.errors import UserError
+from semiseg.method import Method, Paper, predict
 from semiseg.metrics import Metric
 from semiseg.registry import find_methods
 from semiseg.report import report
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.tasks import CaseByCase, task_kind
+from semiseg.training.assembly import partition_for
+from semiseg.training.identity import code_hash, identify
 from semiseg.training.places import Places
+from semiseg.training.precision import autocast
 from semiseg.training.run import execute
+from semiseg.training.sampling import TrainingSet
 
 CPU = torch.device("cpu")
 
@@ -41,9 +47,9 @@ class Diagnosis(CaseByCase):
         return labels
 
     def predict(self, predictors, image, task, device, precision):
-        images = F.interpolate(torch.tensor(image)[None], task.size)
-        with torch.no_grad():
-            return [p.eval()(images).logits.mean((2, 3)).argmax(1).numpy() for p in predictors]
+        images = as_trained(image, task.size, task.crop, device)
+        with torch.no_grad(), autocast(precision, device, task.dims):
+            return [predict(p, images).logits.mean((2, 3)).argmax(1).cpu().numpy() for p in predictors]
 
     def scores(self, dataset, case, prediction):
         correct = float(prediction.item() == self.reference(dataset, case))
@@ -112,7 +118,6 @@ def test_labels_stay_with_their_images(tmp_path, augmentation):
     spec = contract.spec()
     training = spec.training.model_copy(update={"augmentation": augmentation})
     trainer = contract.trainer("one", spec.model_copy(update={"training": training}))
-    trainer.fit()
     for step in range(4):
         batch = trainer.batch(step)
         expected = [int(case[-2:]) % 2 for case in batch.cases[: len(batch.labels)]]
@@ -129,6 +134,26 @@ def test_a_patch_has_the_label_that_the_task_gives_it(tmp_path, monkeypatch):
     images, labels = drawn.batch(0)
     assert images.shape[2:] == (10, 10)
     assert labels.tolist() == [int(image.mean() < 0.5) for image in images]
+
+
+def test_a_volume_with_one_label_is_not_trained_slice_by_slice(tmp_path):
+    """Its label would go to a slice of its own and those of others to the next ones."""
+    info = replace(tiny_dataset(tmp_path / "tiny.h5", 2, kind=task_kind("diagnosis")).info, name="deep")
+    deep = np.zeros((1, 4, 16, 16), np.float32)
+    write_dataset(tmp_path / "deep.h5", info, [Case(n, n, deep, None, (1.0,) * 3, {"diagnosis": "ill"}) for n in "ab"])
+    with pytest.raises(UserError, match=r"deep: diagnosis has 1 labels for case 'a', .* see 4 images"):
+        TrainingSet(Dataset(tmp_path / "deep.h5"), Partition(("a",), ("b",), ()), (8, 8), CPU, 0, 1, 1)
+
+
+def test_the_code_of_a_task_of_one_s_own_is_part_of_what_a_run_is(tmp_path, monkeypatch):
+    data = tiny_dataset(tmp_path / "tiny.h5", 2, kind=task_kind("diagnosis"))
+    method, spec = find_methods()["supervised"], MethodContract("doctor", Doctor, 2, tmp_path).spec()
+    cases = partition_for(method, make_splits(data), spec, data)
+    assert code_hash(method) == code_hash(method, task="segmentation"), "the engine's tasks are the engine's"
+    before = identify(spec, method, data, cases).code
+    assert before == code_hash(method, task="diagnosis") != code_hash(method)
+    monkeypatch.setattr("semiseg.training.identity.module_code", lambda module: (f"edited = {module!r}",))
+    assert identify(spec, method, data, cases).code != before
 
 
 def test_runs_are_trained_scored_and_reported(tmp_path, monkeypatch):

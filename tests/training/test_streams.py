@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from semiseg.contract import CPU, MethodContract, assert_equal, tiny_dataset
-from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
@@ -14,6 +13,7 @@ from semiseg.losses import supervised_loss
 from semiseg.method import Batch, Method, Paper, Stream
 from semiseg.training.assembly import partition_for
 from semiseg.training.identity import identify
+from semiseg.training.sampling import TrainingSet
 
 
 class Streaming(Method):

@@ -9,7 +9,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from semiseg.contract import CPU, Interrupted, tiny_dataset
-from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import make_splits
 from semiseg.method import Method, Paper, Progress, Task
 from semiseg.networks import Output
@@ -20,6 +19,7 @@ from semiseg.strong_augmentation import augment_strongly
 from semiseg.training.assembly import partition_for
 from semiseg.training.places import Places
 from semiseg.training.run import execute
+from semiseg.training.sampling import TrainingSet
 from semiseg.training.trainer import Diverged, Stopped, Trainer
 from semiseg.views import warp
 

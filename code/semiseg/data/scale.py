@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semiseg.data.cropping import Crop, middle
+from semiseg.data.cropping import Crop, middle, region
+
+
+def as_trained(image: np.ndarray, size: tuple[int, ...], crop: Crop | None, device: torch.device) -> Tensor:
+    """A picture (channels, height, width) as networks were trained to see it, (1, channels, *size) within [0, 1]."""
+    values = torch.tensor(image[region(crop, image.shape)], device=device)[None]
+    return to_training(values.float() / 255 if values.dtype == torch.uint8 else values, size, crop)
 
 
 def to_training(slices: Tensor, size: tuple[int, ...], crop: Crop | None = None, is_label: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ from semiseg.errors import UserError
 from semiseg.names import require_name
 
 FORMAT = 1
-POINTS = "points"  # the field that takes the place of a mask: positions in pixels, in the order of space
+POINTS = "points"  # the field that localization learns: positions in pixels, in the order of space
 LEVEL = 1  # of compression; higher ones take much longer to save a little
 ABANDONED = 24 * 3600  # seconds without a byte after which a partial file is nobody's
 
@@ -298,12 +298,11 @@ class Dataset:
 
     def label(self, case_id: str) -> np.ndarray:
         """The mask of a case, (*space)."""
-        return self._read(case_id, "label", self.records[case_id].label_hash)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether cases have masks."""
-        return bool(next(iter(self.records.values())).label_hash)
+        if not (expected := self.records[case_id].label_hash):
+            raise UserError(
+                f"{self.path}: case {case_id!r} has no mask; a task with other labels says in `labels` what is learned."
+            )
+        return self._read(case_id, "label", expected)
 
     def field(self, case_id: str, name: str) -> np.ndarray | str:
         """What is kept of a case under this name beside image and mask."""

@@ -98,7 +98,10 @@ class TaskKind(ABC):
     def labels(
         self, dataset: Dataset, cases: Sequence[str], size: tuple[int, ...], crop: "Crop | None"
     ) -> "list[Tensor]":
-        """What is learned of each of some cases, (items, 1, …): a label for each item that is made of its image."""
+        """What is learned of each of some cases, (items, 1, …): a label for each item that is made of its image.
+
+        That is one of an image, or of a volume in 3D, and one of each slice of a volume in 2D.
+        """
         from semiseg.data.cache import item_cache
 
         return item_cache(dataset.path.resolve(), dataset.hash, size, crop, "label").items(cases)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from semiseg.method import Method, Task
+    from semiseg.method import Method
 
 DEPTHS = (1, 5, 10)
 DIRECTIONS = ("image to text", "text to image", "sentence to place")
@@ -57,11 +57,13 @@ class Alignment(TaskKind):
         """Rank the texts, and the images, of all cases for each of them."""
         import torch
 
+        from semiseg.data.scale import as_trained
         from semiseg.training.precision import autocast
 
         names, result = list(cases), Evaluation()
         texts, right = [text_of(dataset, case) for case in names], same_study(dataset, names)
-        images = list(_scaled(dataset, names, method.task, device))
+        task = method.task
+        images = [as_trained(dataset.image(case), task.size, task.crop, device) for case in names]
         for index, (name, predictor) in enumerate(method.predictors().items()):
             predictor.eval()
             with torch.no_grad(), autocast(precision, device, method.task.dims):
@@ -172,17 +174,3 @@ def _row(
     row |= {f"recall_{k}": float(rank <= k) for k in DEPTHS}
     row |= {f"chance_{k}": round(chance(int(right.sum()), right.size, k), 6) for k in DEPTHS}
     return row | {"rank": rank, "bound": float(f"{bound:.6g}")}
-
-
-def _scaled(dataset: Dataset, cases: Iterable[str], task: "Task", device: "torch.device") -> "Iterable[Tensor]":
-    """Images at the size of the training, each (1, channels, *size)."""
-    import torch
-
-    from semiseg.data.cropping import region
-    from semiseg.data.scale import to_training
-
-    for case in cases:
-        image = dataset.image(case)
-        values = torch.tensor(image[region(task.crop, image.shape)], device=device)[None]
-        values = values.float() / 255 if values.dtype == torch.uint8 else values
-        yield to_training(values, task.size, task.crop)

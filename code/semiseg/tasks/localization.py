@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semiseg.data.cropping import region
 from semiseg.data.store import POINTS, Case, Dataset
 from semiseg.errors import UserError
 from semiseg.metrics import Metric
@@ -49,12 +48,10 @@ class Localization(CaseByCase):
         import torch
 
         from semiseg.averages import predict
-        from semiseg.data.scale import absolute, to_training
+        from semiseg.data.scale import absolute, as_trained
         from semiseg.training.precision import autocast
 
-        values = torch.tensor(image[region(task.crop, image.shape)], device=device)[None]
-        scaled = to_training(values.float() / 255 if values.dtype == torch.uint8 else values, task.size, task.crop)
-        found = []
+        scaled, found = as_trained(image, task.size, task.crop, device), []
         with torch.no_grad(), autocast(precision, device, task.dims):
             for predictor in predictors:
                 maps = predict(predictor, scaled).logits[0, 1:].float()
@@ -80,10 +77,10 @@ class Localization(CaseByCase):
 
         from semiseg.data.scale import relative
 
-        if crop is not None and crop.at == "anywhere":
+        if dataset.is_volumetric or (crop is not None and crop.at == "anywhere"):
             raise UserError(
-                f"{dataset.info.name}: points are learned from whole images, or from their centre; leave out "
-                "crop, or let it lie at the centre."
+                f"{dataset.info.name}: points are learned from whole images, not volumes, or from their centre; leave "
+                "out crop, or let it lie at the centre."
             )
         found = []
         for case in cases:

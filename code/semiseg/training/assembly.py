@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from semiseg.data.protocol import OfficialPartition
-from semiseg.data.sampling import TrainingSet
 from semiseg.data.splits import Partition, Splits
 from semiseg.data.store import Dataset
 from semiseg.errors import UserError
@@ -17,8 +16,10 @@ from semiseg.networks import weights_file
 from semiseg.registry import Methods
 from semiseg.seeding import derive_seed
 from semiseg.settings import RunSpec, StartSpec, validate
+from semiseg.tasks import DEFAULT
 from semiseg.training.evaluation import predict_case
 from semiseg.training.identity import Identity, identify
+from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
 from semiseg.training.trainer import Trainer
 
@@ -103,6 +104,11 @@ def _selection(
     protocol = spec.protocol
     if not protocol or not protocol.selected_on or not isinstance(partition, OfficialPartition):
         return None
+    if dataset.info.task != DEFAULT:
+        raise UserError(
+            f"benchmark {spec.benchmark}: protocol.selected_on compares weights by masks, and {dataset.info.name} is "
+            f"for {dataset.info.task}; leave it out."
+        )
 
     def predict(network: nn.Module, case: str) -> tuple[np.ndarray, np.ndarray]:
         image, reference = dataset.image(case), dataset.label(case)

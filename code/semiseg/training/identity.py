@@ -15,7 +15,8 @@ from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.networks import NETWORKS, weights_file
 from semiseg.settings import RunSpec, TrainingSettings, validate
-from semiseg.source_code import method_code, without_comments
+from semiseg.source_code import method_code, module_code, without_comments
+from semiseg.tasks import task_kind
 
 WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
 LATER = ("augmentation", "decay_every")  # settings younger than many results: a default is not recorded
@@ -118,7 +119,7 @@ def identify(
         settings,
         dataset.hash if dataset else "",
         _hash(vars(partition)) if partition else "",
-        code_hash(method, (spec.network, *spec.config.values())) if method and spec.network in NETWORKS else "",
+        _code(spec, method, dataset) if method and spec.network in NETWORKS else "",
         file_hash(weights) if weights else "",
         start.hash if start and dataset and partition else "",
         _hash(others) if others else "",
@@ -126,14 +127,20 @@ def identify(
     )
 
 
-def code_hash(method: type[Method], networks: Iterable[object] = ()) -> str:
-    """SHA-256 of what the code of a method and of plug-in networks does, wherever it lies; comments do not count.
+def code_hash(method: type[Method], networks: Iterable[object] = (), task: str | None = None) -> str:
+    """SHA-256 of what the code of a method, of plug-in networks and of a task does, wherever it lies.
 
-    Of `networks`, what names none of a plug-in counts for nothing; so any settings that may name one can be given.
+    Comments do not count. Of `networks`, what names none of a plug-in counts for nothing; so any settings that may name
+    one can be given. A task of the engine counts for nothing, as the rest of it.
     """
     own = method_code(method)
-    texts = [*own, *sorted({*NETWORKS.code(networks)} - {*own})]
-    return _hash(sorted(map(without_comments, texts)))
+    beside = {*NETWORKS.code(networks), *(module_code(type(task_kind(task)).__module__) if task else ())}
+    return _hash(sorted(map(without_comments, [*own, *sorted(beside - {*own})])))
+
+
+def _code(spec: RunSpec, method: type[Method], dataset: Dataset | None) -> str:
+    networks = (spec.network, *spec.config.values())
+    return code_hash(method, networks, dataset.info.task if dataset else None)
 
 
 @functools.cache

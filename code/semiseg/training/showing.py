@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from semiseg.data.sampling import TrainingSet
 from semiseg.errors import UserError
 from semiseg.method import Batch, Geometry, Method, Stream
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
 from semiseg.tasks import secret_fields
+from semiseg.training.sampling import TrainingSet
 from semiseg.views import MOVED, Imaging, Motion, likely_imaging, move, view, warp
 
 Draw = Callable[[str], Batch] | None

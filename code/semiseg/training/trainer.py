@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from semiseg.data.sampling import TrainingSet
 from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, Stream
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
@@ -22,6 +21,7 @@ from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
+from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
 from semiseg.training.showing import Showing
 from semiseg.training.stopping import Stop, never

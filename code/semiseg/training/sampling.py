@@ -13,6 +13,7 @@ from semiseg.data.cache import item_cache
 from semiseg.data.cropping import Crop
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
+from semiseg.errors import UserError
 from semiseg.seeding import derive_seed
 from semiseg.tasks import task_kind
 
@@ -62,7 +63,7 @@ class Items(Sequence[Tensor]):
 
 
 class TrainingSet:
-    """Labelled and unlabelled training images of one run, as uint8 (or float) tensors.
+    """Labelled and unlabelled training images of one run, as uint8 (or float) tensors, and labels as its task has them.
 
     On a CPU they stay in the file that all runs of the machine map into memory. A GPU holds them if they fit, and else
     gets the images of each step.
@@ -91,6 +92,12 @@ class TrainingSet:
         self.kind = task_kind(self.task)
         known = Items(self.kind.labels(dataset, partition.labeled, self.size, crop) if partition.labeled else [])
         seen = Items(item_cache(*where, "image").items(cases))
+        for case, items, labels in zip(cases, seen.cases, known.cases, strict=False):
+            if len(items) != len(labels):
+                raise UserError(
+                    f"{dataset.info.name}: {self.task} has {len(labels)} labels for case {case!r}, of which trainings "
+                    f"at {list(self.size)} see {len(items)} images; `labels` of the task gives one for each."
+                )
         self.cases = [case for case, items in zip(cases, seen.cases, strict=True) for _ in items]
         self.field = lru_cache(maxsize=None)(dataset.field)  # of any name; see `secret_fields` of tasks
         self.labeled_count = len(known)

@@ -9,11 +9,11 @@ import torch
 
 from semiseg.contract import tiny_dataset
 from semiseg.data.cropping import Crop
-from semiseg.data.sampling import Chain, TrainingSet, disjoint_parts
 from semiseg.data.scale import absolute, resize
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
+from semiseg.training.sampling import Chain, TrainingSet, disjoint_parts
 
 CPU = torch.device("cpu")
 
@@ -256,3 +256,12 @@ def test_points_in_patches_are_refused_rather_than_misplaced(tmp_path):
     dataset = pointed(tmp_path / "p.h5", [(16, 16)] * 2)
     with pytest.raises(UserError, match="points are learned from whole images"):
         TrainingSet(dataset, Partition(("00",), (), ()), (8, 8), CPU, 0, 1, 0, crop=Crop(window=(8, 8), at="anywhere"))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 8, 8)])
+def test_points_in_volumes_are_refused_rather_than_given_to_other_slices(tmp_path, size):
+    info = DatasetInfo("deep", "Deep", "none", ("background", "tip"), "CC0", "", task="localization")
+    volume, point = np.zeros((1, 4, 16, 16), np.uint8), {"points": np.ones((1, 3), np.float32)}
+    write_dataset(tmp_path / "p.h5", info, [Case(name, name, volume, None, (1.0,) * 3, point) for name in "ab"])
+    with pytest.raises(UserError, match="points are learned from whole images, not volumes"):
+        TrainingSet(Dataset(tmp_path / "p.h5"), Partition(("a",), ("b",), ()), size, CPU, 0, 1, 1)
