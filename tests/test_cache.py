@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from semiseg.contract import CPU, tiny_dataset
-from semiseg.data import sampling
 from semiseg.data.cache import ItemCache, item_cache, training_items
 from semiseg.data.cropping import Crop
 from semiseg.data.splits import Partition
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
+from semiseg.training import sampling
 from semiseg.training.sampling import TrainingSet
 
 SIZES = {
