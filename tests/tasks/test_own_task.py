@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from semiseg import tasks
 from semiseg.contract import MethodContract, tiny_dataset
+from semiseg.data.cropping import Crop
 from semiseg.data.scale import as_trained
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, write_dataset
@@ -125,9 +126,7 @@ def test_labels_stay_with_their_images(tmp_path, augmentation):
 
 
 def test_a_patch_has_the_label_that_the_task_gives_it(tmp_path, monkeypatch):
-    from semiseg.data.cropping import Crop
-
-    monkeypatch.setattr(Diagnosis, "cut", lambda self, label, window: 1 - label, raising=True)
+    monkeypatch.setattr(Diagnosis, "cut", lambda self, label, window: 1 - label)
     data = tiny_dataset(tmp_path / "tiny.h5", 2, kind=task_kind("diagnosis"))
     patches = Crop(window=(20, 20), at="anywhere")
     drawn = TrainingSet(data, Partition(("case00", "case01"), (), ()), (10, 10), CPU, 0, 2, 0, crop=patches)
@@ -156,7 +155,7 @@ def test_the_code_of_a_task_of_one_s_own_is_part_of_what_a_run_is(tmp_path, monk
     assert identify(spec, method, data, cases).code != before
 
 
-def test_runs_are_trained_scored_and_reported(tmp_path, monkeypatch):
+def test_runs_are_trained_scored_and_reported(tmp_path):
     tiny_dataset(tmp_path / "data" / "tiny.h5", 2, kind=task_kind("diagnosis"))
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "doctor.py").write_text(
