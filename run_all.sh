@@ -36,7 +36,7 @@ run_tests() {
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check --quiet .
     "$environment/bin/mypy"
-    "$environment/bin/python" -m pytest -n "$(nproc 2>/dev/null || echo 2)" "$@"
+    "$environment/bin/python" -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadgroup "$@"
 }
 
 case "${1:-}" in

@@ -12,7 +12,7 @@ FOUND = find_methods()
 PLUGINS = FOUND.starts | FOUND
 CHECKS = [  # in all dimensions of the task that each learns; a broken one fails with its reason
     *(
-        pytest.param(name, dims, check, id=f"{name}-{dims}d-{check}")
+        pytest.param(name, dims, check, id=f"{name}-{dims}d-{check}", marks=pytest.mark.xdist_group(f"{name}-{dims}d"))
         for name, plugin in PLUGINS.items()
         for dims in task_kind(plugin.learns or DEFAULT).dims
         for check in contract_of(plugin).checks()

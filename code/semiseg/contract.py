@@ -24,6 +24,7 @@ from semiseg.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 6
+LEARNING_STEPS = 20
 
 
 class Interrupted(Exception):
@@ -71,6 +72,12 @@ class PluginContract:
         trainer.fit()
         return trainer
 
+    def trained_again(self) -> Trainer:
+        """The same, by its checkpoint, for a check that makes further steps."""
+        trainer = self.trainer(self.trained.folder.name, self.spec())
+        trainer.fit()
+        return trainer
+
     @property
     def weights(self) -> dict[str, Tensor]:
         """Everything the reference training learned."""
@@ -104,8 +111,7 @@ class PluginContract:
         assert built == declared, f"build makes {built} networks by self.network(), but networks = {declared}"
 
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
-        trainer = self.trainer("gradients", self.spec())
-        trainer.fit()
+        trainer = self.trained_again()
         names = {p: n for n, p in trainer.method.named_parameters()}
         missed: set[str] = set()
         reached: set[str] = set()
@@ -167,7 +173,7 @@ class MethodContract(PluginContract):
     def check_training_lowers_the_supervised_loss(self) -> None:
         if not (self.method.uses_labels and self.method.supervised):
             return
-        spec = self.spec(steps=30, config={})
+        spec = self.spec(steps=LEARNING_STEPS, config={})
         training = spec.training.model_copy(update={"labeled_batch": 4})  # each of two networks may have half of it
         trainer = self.trainer("learning", spec.model_copy(update={"training": training}))
         trainer.fit()
@@ -178,7 +184,8 @@ class MethodContract(PluginContract):
         )
         first, last = (np.mean([*map(np.mean, rows)]) for rows in (supervised[:5], supervised[-5:]))
         assert last < 0.95 * first, (  # small weights learn slowly
-            f"the supervised loss is {first:.4f} in the first five steps of 30, and still {last:.4f} in the last five"
+            f"the supervised loss is {first:.4f} in the first five steps of {LEARNING_STEPS}, and still {last:.4f} in "
+            "the last five"
         )
 
     def check_saved_weights_predict_the_same(self) -> None:
