@@ -117,6 +117,19 @@ def test_a_method_without_labels_stands_beside_all_others_from_the_beginning(bro
     page.close()
 
 
+def test_an_interval_beyond_what_a_score_can_be_ends_at_the_axis_and_lies_on_no_number(browser, tmp_path):
+    for fold, dice in enumerate((0.9, 0.1, 0.1)):
+        write_run(tmp_path, "unsteady", 0.05, fold, dice)
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    lines = (page.locator(f"#board .interval line{kind}").first for kind in (".axis", ":not(.axis)"))
+    axis, drawn = (line.bounding_box() for line in lines)
+    assert (drawn["x"], drawn["width"]) == pytest.approx((axis["x"], axis["width"]), abs=3)
+    assert page.locator("#board .interval .whisker").count() == 0, "the interval does not end there"
+    assert "interval -" in page.locator("#board .interval svg").get_attribute("aria-label")
+    page.close()
+
+
 def test_data_sets_are_never_ranked_with_each_other(browser, tmp_path):
     for name, labels, best in (("one", 0.05, 0.9), ("two", 0.2, 0.6)):
         data = {"title": name.title(), "classes": CLASSES, "hash": name}

@@ -44,8 +44,9 @@ function interval([mean, low, high], [from, to], words) {
   const x = (value) => `${(100 * (value - from)) / (to - from || 1)}%`;
   const parts = [draw("line", { class: "axis", x1: 0, x2: "100%", y1: "50%", y2: "50%" })];
   if (low !== null) {
-    parts.push(draw("line", { x1: x(low), x2: x(high), y1: "50%", y2: "50%" }));
-    for (const end of [low, high]) parts.push(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: "30%", y2: "70%" }));
+    const [start, stop] = [Math.max(low, from), Math.min(high, to)]; // beyond is what no score can be
+    parts.push(draw("line", { x1: x(start), x2: x(stop), y1: "50%", y2: "50%" }));
+    for (const end of [low, high].filter((end) => end === start || end === stop)) parts.push(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: "30%", y2: "70%" }));
   }
   parts.push(draw("circle", { cx: x(mean), cy: "50%", r: 4.5 }));
   return draw("svg", { role: "img", "aria-label": words }, draw("title", {}, words), ...parts);
