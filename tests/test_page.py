@@ -182,6 +182,10 @@ def test_tasks_are_told_apart_where_there_are_several(browser, tmp_path, page):
     other.select_option("#filter-data", label=seen["segmentation"][0])  # and the task follows the data
     assert sorted(methods(other)) == ["Ant", "Plain"]
     assert other.locator("#filter-task").input_value() == "segmentation"
+    other.select_option("#viewer-data", index=1)
+    assert "Radial error" in other.locator("#viewer-metric").inner_text()
+    assert "Dice" not in other.locator("#viewer-metric").inner_text()
+    assert "1 of " in other.locator("#case").inner_text(), "cases of a task are shown by its own metrics"
     other.close()
 
 

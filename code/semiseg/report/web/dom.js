@@ -27,6 +27,9 @@ function choice(id, words, options, change) {
 
 const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
+// Which metrics at least one of these methods was measured by.
+const measured = (cells) => DATA.metrics.map((_, metric) => cells.some((cell) => cell.scores[0][metric][0] !== null));
+
 const unitOf = (metric, benchmark) => {
   const { distance, number } = DATA.metrics[metric];
   return distance ? benchmark.unit : number ? "" : "%";

@@ -150,8 +150,7 @@ function choose(key, value) {
   const told = DATA.benchmarks.filter(has);
   const labels = told.flatMap((benchmark) => benchmark.labels);
   if (board.labels !== "all" && !labels.includes(board.labels)) board.labels = firstLabels(told[0]);
-  const cells = told.flatMap((benchmark) => benchmark.cells);
-  const known = DATA.metrics.map((_, metric) => cells.some((cell) => cell.scores[0][metric][0] !== null));
+  const known = measured(told.flatMap((benchmark) => benchmark.cells));
   if (!known[board.metric]) board.metric = known.indexOf(true);
   for (const name of ["task", "data", "labels", "metric"]) document.querySelector(`#filter-${name}`).value = board[name];
   showBoard();
