@@ -1,7 +1,9 @@
 """A task whose labels are neither masks nor points is one file: an image has a diagnosis, and nothing else knows it."""
 
+import inspect
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -45,7 +47,7 @@ class Diagnosis(CaseByCase):
         return [torch.tensor([[self.reference(dataset, case)]]) for case in cases]
 
     def moved(self, labels, motion):
-        return labels
+        return labels  # an image that is turned is as ill as before
 
     def predict(self, predictors, image, task, device, precision):
         images = as_trained(image, task.size, task.crop, device)
@@ -56,7 +58,7 @@ class Diagnosis(CaseByCase):
         correct = float(prediction.item() == self.reference(dataset, case))
         return [{"class": 1, "class_name": "ill", "correct": correct}]
 
-    def masks(self, dataset, case, prediction):
+    def masks(self, dataset, case, prediction):  # for pictures: all of an image is of its class
         shape = dataset.records[case].shape[1:]
         return tuple(np.full(shape, k, np.uint8) for k in (self.reference(dataset, case), prediction.item()))
 
@@ -106,6 +108,11 @@ def installed():
         yield
     for cached in caches:
         cached.cache_clear()
+
+
+def test_the_page_on_tasks_shows_all_of_it():
+    page = (Path(__file__).parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
+    assert inspect.getsource(Diagnosis) in page
 
 
 @pytest.mark.parametrize("check", MethodContract.checks())
