@@ -16,7 +16,7 @@ from semiseg.benchmarks.tuning import Outcome, benchmark_of, choose, draw, draw_
 from semiseg.data.splits import FOLDS, make_splits
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
-from semiseg.report.wording import choices
+from semiseg.report.wording import budget, choices
 from semiseg.settings import BenchmarkSettings, TrainingSettings, Variant, load_benchmark
 from semiseg.source_code import without_comments
 from semiseg.training.assembly import partition_for
@@ -320,7 +320,7 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
 
 def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
     settings = benchmark().model_dump(mode="json", exclude={"folds", "inner_folds"}) | {
-        "methods": ["supervised", {"bcp": {"training": {"decay_every": None, "poly_power": 0}}}],
+        "methods": ["supervised", {"bcp": {"training": {"decay_every": None, "poly_power": 0, "steps": 9}}}],
         "protocol": {"test": "test"},
         "training": COMMON.model_dump() | {"decay_every": 5},
     }
@@ -329,8 +329,10 @@ def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
         SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
     ]
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
-    (rates,) = choices(SimpleNamespace(finished=runs, settings=settings, record=runs[0].record, inner=False), entries)
-    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none.")
+    results = SimpleNamespace(finished=runs, settings=settings, record=runs[-1].record, inner=False)
+    (rates,) = choices(results, entries)
+    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none; BCP steps 9.")
+    assert f", {COMMON.steps} training steps" in budget(results), "the first run's own steps are not those of all"
 
 
 def test_what_could_have_been_tried_is_no_part_of_a_methods_identity():

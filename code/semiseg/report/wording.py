@@ -80,9 +80,8 @@ def budget(results: Results) -> str:
 
 def _budget(results: Results) -> list[str]:
     """What is trained and how long, and what is seen of the images if not all."""
-    spec = results.record["spec"]
-    training = spec.get("training") or {}
-    trained = str(spec["network"])
+    training = _training(results)
+    trained = str(results.record["spec"]["network"])
     if steps := training.get("steps"):
         size = training.get("size") or ()
         unit = "pixels" if len(size) == 2 else "voxels"
@@ -93,6 +92,13 @@ def _budget(results: Results) -> list[str]:
     window = " × ".join(map(str, crop["window"]))
     centre = f"central {window} pixels of the images, outside of which structures count as missed"
     return [trained, centre if crop["at"] == "centre" else f"windows of {window} pixels"]
+
+
+def _training(results: Results) -> dict[str, Any]:
+    """The settings of all trainings, but for what a method has of its own."""
+    if results.settings:
+        return results.settings.training.model_dump(mode="json")
+    return results.record["spec"].get("training") or {}
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
@@ -195,7 +201,7 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         out.append(f"Settings chosen by equal trials (tuned/{tuned.name}.yaml, {version}){rest}.")
         if tuned.dataset == settings.dataset:
             out.append("They were chosen on these data: test cases of a fold took part, as training cases of others.")
-    common = settings.training.model_dump() if settings else results.record["spec"].get("training") or {}
+    common = _training(results)
     own = []
     for entry in entries:
         trainings = [run.record["spec"].get("training") or {} for run in results.finished if run.method == entry.name]
