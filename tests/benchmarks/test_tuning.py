@@ -318,7 +318,7 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
     assert choices(results, entries) == []
 
 
-def test_tables_say_whose_rate_falls_otherwise_under_a_protocol():
+def test_tables_say_whose_rate_and_steps_are_their_own_under_a_protocol_and_captions_those_of_all():
     settings = benchmark().model_dump(mode="json", exclude={"folds", "inner_folds"}) | {
         "methods": ["supervised", {"bcp": {"training": {"decay_every": None, "poly_power": 0, "steps": 9}}}],
         "protocol": {"test": "test"},

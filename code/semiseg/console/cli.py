@@ -23,7 +23,7 @@ DataDir = Annotated[Path, typer.Option("--data-dir", envvar="SEMISEG_DATA", help
 MethodsDir = Annotated[Path | None, typer.Option(help="Folder with further files of methods and networks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at the same time.")]
-Executor = Annotated[str, typer.Option(help="Where runs are carried out: `local`, `ray` or `slurm`.")]
+Executor = Annotated[str, typer.Option(help="Where runs are carried out; any other word lists what there is.")]
 ExecutorOptions = Annotated[
     list[str] | None, typer.Option("--executor-set", help="An option of the executor: partition=gpu.")
 ]

@@ -61,6 +61,7 @@ function step(by) {
 
 function viewerControls() {
   const benchmark = DATA.benchmarks[viewer.benchmark];
+  const known = measured(benchmark.cells);
   const cells = benchmark.cells.map((cell, index) => [index, `${cell.method}, ${cell.labels}`]);
   const change = (key) => (event) => {
     viewer[key] = Number(event.target.value);
@@ -71,7 +72,7 @@ function viewerControls() {
     choice("viewer-data", "Data set", DATA.benchmarks.map((b, i) => [i, b.data]), (event) => startCases(Number(event.target.value))),
     choice("viewer-a", "Method A", cells, change("a")),
     choice("viewer-b", "Method B", cells, change("b")),
-    choice("viewer-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]).filter(([i]) => measured(benchmark.cells)[i]), change("metric")),
+    choice("viewer-metric", "Metric", DATA.metrics.map((m, i) => [i, m.title]).filter(([i]) => known[i]), change("metric")),
     choice("viewer-structure", "Outlines of", [[0, "all structures"], ...(benchmark.structures.length > 1 ? benchmark.structures : []).map((s, i) => [i + 1, s])], change("structure")),
   ];
   for (const [place, key] of ["benchmark", "a", "b", "metric", "structure"].entries()) controls[place].select.value = viewer[key];
@@ -91,7 +92,7 @@ function startCases(place) {
   // At first: the lower bound beside the best semi-supervised method with as many labels.
   const labels = cells[0].labels;
   const sign = DATA.metrics[metric].better === "higher" ? 1 : -1;
-  const rivals = cells.map((cell, index) => [index, cell]).filter(([, c]) => c.role === "semi-supervised" && c.labels === labels);
+  const rivals = cells.map((cell, index) => [index, cell]).filter(([, c]) => c.role === "semi-supervised" && c.labels === labels && measured([c])[metric]);
   const best = rivals.sort(([, p], [, q]) => sign * (q.scores[0][metric][0] - p.scores[0][metric][0]))[0]?.[0];
   Object.assign(viewer, { benchmark: place, a: 0, b: best ?? cells.length - 1, metric, structure: 0, place: 0 });
   const section = document.getElementById("cases");
