@@ -46,7 +46,7 @@ class Ssl4misFolder(Recipe):
         "data than ACDC's: "
         "DIR/classes.txt (one class name per line, background first)"
     )
-
+    folder = "ACDC"
     classes: tuple[str, ...] = ("background", "right ventricle", "myocardium", "left ventricle")
     licence = "CC BY-NC-SA 4.0"
     endings = (HDF5, *VOLUMES)
@@ -123,6 +123,7 @@ class UaMtFolder(Recipe):
         "DIR/.../CASE/mri_norm2.h5, each with image and label; optional: DIR/train.list, "
         "DIR/test.list, which say what belongs to the data set"
     )
+    folder = "2018LA_Seg_Training Set"
     classes = ("background", "left atrium")
     endings = (HDF5, *VOLUMES)
     licence = "terms of the 2018 Atrial Segmentation Challenge"

@@ -93,6 +93,8 @@ def test_a_folder_that_lacks_something_is_read_by_what_knows_its_files():
     [
         ("kvasir_instrument", ["prepare", "kvasir_instrument"]),
         ("drive", ["prepare", "drive", "--source", "DIR"]),
+        ("ACDC", ["prepare", "ssl4mis_folder", "--source", "DIR/ACDC"]),
+        ("2018LA_Seg_Training Set", ["prepare", "ua_mt_folder", "--source", "DIR/2018LA_Seg_Training Set"]),
     ],
 )
 def test_a_known_data_set_is_made_by_its_recipe(name, command):

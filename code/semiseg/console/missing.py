@@ -25,6 +25,10 @@ def missing(name: str, data: Path) -> UserError:
         if folder.is_dir() and (chosen := reader(folder, own)):
             how = command(chosen.name, folder, data)
             return UserError(f"{path}: there is no such data set, but the folder {folder}; make it with {how}.")
+    for kind in own:
+        if name == kind.folder:
+            how = command(kind.name, Path("DIR", name), data)
+            return UserError(f"{path}: there is no such data set; make it with {how}. {kind.expected()}")
     ways = [
         f"{command(kind.name, Path('DIR', name), data)} for {kind.summary}" for kind in own if kind.takes_thresholds()
     ]

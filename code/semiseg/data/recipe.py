@@ -42,6 +42,7 @@ class Recipe(ABC):
     task: ClassVar[str] = ""  # what is segmented, in a phrase: "polyps in colonoscopy frames"
     learns: ClassVar[str] = "segmentation"  # what there is to learn, see semiseg.tasks
     layout: ClassVar[str] = ""  # what the source folder must look like; empty when the data are generated
+    folder: ClassVar[str] = ""  # the name under which such a folder is handed out, which its data set then has
     classes: tuple[str, ...] = ()  # background first; empty where each source has its own
     licence: ClassVar[str] = ""  # empty where each source has its own
     title: ClassVar[str] = ""  # as people know the data set; this and the next are for `info`
