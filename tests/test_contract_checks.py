@@ -55,7 +55,7 @@ def test_a_branch_behind_a_long_period_that_breaks_resuming_is_caught(tmp_path):
     ("bcp", "pseudo"),
 ])  # fmt: skip
 def test_the_contract_reaches_what_comes_late_in_a_real_training(tmp_path, name, reached):
-    curve = MethodContract(name, find_methods()[name], 2, tmp_path).trained.curve
+    curve = MethodContract(name, find_methods()[name], 2, tmp_path).trained.curve.rows
     assert any(row.get(reached, 0) > 0 for row in curve), curve[-1]
 
 

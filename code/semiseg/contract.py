@@ -177,7 +177,7 @@ class MethodContract(PluginContract):
         training = spec.training.model_copy(update={"labeled_batch": 4})  # each of two networks may have half of it
         trainer = self.trainer("learning", spec.model_copy(update={"training": training}))
         trainer.fit()
-        supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve]
+        supervised = [[v for k, v in row.items() if k.startswith("supervised")] for row in trainer.curve.rows]
         assert all(supervised), (
             "none of the losses is called supervised…, by which the contract sees whether labels teach the method: "
             "name so what `losses` returns for them, such as supervised or supervised_1"

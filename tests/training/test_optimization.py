@@ -150,7 +150,7 @@ def test_a_method_may_bring_an_optimizer_for_everything(contract, check):
 
 
 def test_the_logged_rate_is_then_that_of_the_methods_own_optimizer(contract):
-    rates = [row["learning_rate"] for row in contract.trained.curve]
+    rates = [row["learning_rate"] for row in contract.trained.curve.rows]
     assert rates[0] == 0.003
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.003

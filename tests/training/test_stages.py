@@ -97,7 +97,7 @@ def test_only_what_a_stage_trains_is_updated(trained):
 
 
 def test_every_stage_begins_once_with_the_full_rate_and_a_teacher_that_equals_the_student(trained):
-    method, curve = trained[1].method, trained[1].curve
+    method, curve = trained[1].method, trained[1].curve.rows
     assert method.began == [1, 2]
     rates = [row["learning_rate"] for row in curve]
     assert rates[0] == rates[3] > rates[1] == rates[4] > rates[2] == rates[5]

@@ -17,10 +17,11 @@ from semiseg.seeding import derive_seed
 from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
 from semiseg.training.assembly import partition_for
+from semiseg.training.curve import Curve, Diverged
 from semiseg.training.places import Places
 from semiseg.training.run import execute
 from semiseg.training.sampling import TrainingSet
-from semiseg.training.trainer import Diverged, Stopped, Trainer
+from semiseg.training.trainer import Stopped, Trainer
 from semiseg.views import warp
 
 SETTINGS = TrainingSettings(
@@ -90,7 +91,7 @@ def test_the_learning_rate_decays_by_the_poly_rule(tmp_path):
     fitted = trainer(tmp_path / "run", SETTINGS.model_copy(update={"log_every": 1}))
     fitted.fit()
     expected = [0.1 * (1 - t / 8) ** 0.9 for t in range(8)]
-    assert [row["learning_rate"] for row in fitted.curve] == pytest.approx(expected)
+    assert [row["learning_rate"] for row in fitted.curve.rows] == pytest.approx(expected)
     assert expected[0] == 0.1
     assert expected[4] == pytest.approx(0.1 * 0.5**0.9)
 
@@ -169,7 +170,7 @@ def test_a_run_stopped_while_its_first_checkpoint_is_saved_can_resume(tmp_path, 
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_curve", interrupt)
+        patch.setattr(Curve, "save", interrupt)
         with pytest.raises(Interrupted):
             trainer(tmp_path / "run").fit()
     trainer(tmp_path / "run").fit()
@@ -242,7 +243,7 @@ def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
     for one in (whole, halves):
         one.fit()
     assert [len(images) for images, *_ in halves.method.batches] == [2, 2]
-    assert halves.curve[0]["loss"] == pytest.approx(whole.curve[0]["loss"], rel=1e-5)
+    assert halves.curve.rows[0]["loss"] == pytest.approx(whole.curve.rows[0]["loss"], rel=1e-5)
     for key, value in whole.method.state_dict().items():
         torch.testing.assert_close(value, halves.method.state_dict()[key])
 

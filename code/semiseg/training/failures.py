@@ -5,7 +5,7 @@ import errno
 import torch
 
 from semiseg.errors import UserError
-from semiseg.training.trainer import Diverged
+from semiseg.training.curve import Diverged
 
 MEMORY = "out of memory; use fewer --jobs, a smaller batch or smaller images"
 REMEDIES = {

@@ -17,6 +17,7 @@ from semiseg.tasks import task_kind
 from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
+from semiseg.training.curve import Diverged
 from semiseg.training.energy import Meter
 from semiseg.training.environment import (
     environment,
@@ -45,7 +46,7 @@ from semiseg.training.results import (
     write_results,
 )
 from semiseg.training.stopping import Stop, never
-from semiseg.training.trainer import Diverged, Stopped, Trainer
+from semiseg.training.trainer import Stopped, Trainer
 
 Record = dict[str, Any]  # what run.json holds
 

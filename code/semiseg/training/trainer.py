@@ -1,7 +1,5 @@
 """The one training loop: every method, 2D and 3D. It knows no method by name."""
 
-import csv
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,6 +15,7 @@ from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.tasks import task_kind
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
+from semiseg.training.curve import Curve
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization
 from semiseg.training.plan import Plan
@@ -30,13 +29,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Report = Callable[[int, int, float | None], None]  # step, steps, the last loss that was looked at
-EXPLODED = 1e6  # no loss of a training that goes well comes near it
 STATISTICS_BATCHES = 20  # over which a moving average's batch statistics are taken
 CHECKPOINT_SECONDS = 120.0  # a checkpoint is never older than this and a step
-
-
-class Diverged(Exception):
-    """A loss is no longer a number, or beyond all bounds."""
 
 
 class Stopped(Exception):
@@ -79,12 +73,11 @@ class Trainer:
         self.learning = [p for p in self.method.parameters() if p.requires_grad]  # in one stage or another
         self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
         self.seconds = self.selection_seconds = 0.0
-        self.curve: list[dict[str, float]] = []
-        self._history: list[dict[str, Tensor]] = []  # the losses of all steps since they were last looked at
+        self.curve = Curve(self.folder)
         last_stage = self.plan.progress(total - 1).stage  # rules choose among its weights
         start = self._resume()
         if not start:
-            self._forget_curves()
+            self.curve.forget()
         from torch.utils.tensorboard import SummaryWriter  # takes 0.2 s, which who looks at runs need not wait for
 
         self.began = time.perf_counter() - self.seconds
@@ -103,7 +96,8 @@ class Trainer:
                     now, loss = time.perf_counter(), values["loss"]
                     speed = (number - logged_step) * self.data.batch_size / (now - logged_at)
                     logged_at, logged_step = now, number
-                    self._log(writer, step, {"images_per_second": speed, **values})
+                    rate = self.optimization.learning_rate
+                    self.curve.add(writer, number, {"learning_rate": rate, "images_per_second": speed, **values})
                 self.report(number, total, loss)
                 if number % max(1, total // 4) == 0:
                     self._show(writer, step, batch)
@@ -119,7 +113,7 @@ class Trainer:
                     raise Stopped(f"stopped after step {number}")
         predictors = self.method.predictors().values()
         self._settle([n for p in predictors for n in (p.networks if isinstance(p, Ensemble) else [p])], total)
-        self._save_curve()
+        self.curve.save()
         self.seconds = time.perf_counter() - self.began
         self.images_per_second = total * self.data.batch_size / self.seconds
 
@@ -150,7 +144,7 @@ class Trainer:
         self.optimization.schedule(progress)
         torch.manual_seed(derive_seed(self.seed, "step", number))
         losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
-        self._history.append(losses)
+        self.curve.keep(losses)
         for average in self.averages:
             average.update(progress.step)
         if self.optimization.adversaries:
@@ -213,27 +207,9 @@ class Trainer:
         named: dict[str, Tensor | float] = {**losses, **self.method.noted}
         stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in named.values()])
         values = dict(zip(named, stacked.tolist(), strict=True))
-        self._refuse_divergence(step)
+        self.curve.refuse_divergence(step)
         values["loss"] = sum(values[k] for k in losses)
         return values
-
-    def _refuse_divergence(self, last: int) -> None:
-        """Name the first of the steps up to the last one in which a loss went astray."""
-        history, self._history = self._history, []
-        if not history:
-            return
-        values = iter(torch.stack([loss for losses in history for loss in losses.values()]).tolist())
-        for step, losses in enumerate(history, last + 1 - len(history)):
-            for name, value in [(name, next(values)) for name in losses]:
-                if not abs(value) < EXPLODED:
-                    what = f"exploded ({value:.1e})" if math.isfinite(value) else "is no longer finite"
-                    raise Diverged(f"the loss {name} {what} at step {step + 1}; lower the learning rate")
-
-    def _log(self, writer: "SummaryWriter", step: int, values: dict[str, float]) -> None:
-        row = {"step": step + 1, "learning_rate": self.optimization.learning_rate, **values}
-        self.curve.append(row)
-        for name, value in list(row.items())[1:]:
-            writer.add_scalar(name, value, step + 1)
 
     def _show(self, writer: "SummaryWriter", step: int, batch: Batch) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
@@ -251,7 +227,7 @@ class Trainer:
         writer.add_images("prediction", columns.float().cpu(), step + 1)
 
     def _save_checkpoint(self, step: int) -> None:
-        self._refuse_divergence(step - 1)  # what has gone astray is not gone on with
+        self.curve.refuse_divergence(step - 1)  # what has gone astray is not gone on with
         self.guard()
         state = {f"method.{k}": v for k, v in self.method.state_dict().items()}
         state |= {f"optimizer.{k}": v for k, v in self.optimization.state_dict().items()}
@@ -261,10 +237,10 @@ class Trainer:
         noted = {name: float(value) for name, value in self.method.noted.items()}
         seconds = time.perf_counter() - self.began
         Checkpoint(
-            step, seconds, state, identity, self.curve, noted, self.notes, self.micro_batches,
+            step, seconds, state, identity, self.curve.rows, noted, self.notes, self.micro_batches,
             self.selection.rows if self.selection else [], self.selection_seconds,
         ).save(self.folder)  # fmt: skip
-        self._save_curve()  # to look at meanwhile
+        self.curve.save()  # to look at meanwhile
 
     def _resume(self) -> int:
         """Load the last checkpoint if it belongs to this run, and return the step to go on with."""
@@ -286,7 +262,7 @@ class Trainer:
                 k.removeprefix("selected."): v for k, v in checkpoint.state.items() if k.startswith("selected.")
             }
             self.selection.load(checkpoint.selection, selected)
-        self.curve, self.seconds = checkpoint.curve, checkpoint.seconds
+        self.curve.rows, self.seconds = checkpoint.curve, checkpoint.seconds
         self.selection_seconds = checkpoint.selection_seconds
         self.method.noted |= checkpoint.noted
         self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)
@@ -311,17 +287,3 @@ class Trainer:
             return False
         self.method.load_state_dict(method)
         return True
-
-    def _forget_curves(self) -> None:
-        """Remove what an earlier training of this folder, which is not gone on with, left to look at."""
-        for path in (self.folder / "curve.csv", *self.folder.glob("events.out.tfevents.*")):
-            path.unlink(missing_ok=True)
-
-    def _save_curve(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.curve for key in row))
-        partial = self.folder / "curve.csv.partial"
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.curve)
-        partial.replace(self.folder / "curve.csv")
