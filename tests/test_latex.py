@@ -118,7 +118,7 @@ def test_no_table_is_wider_than_the_text_of_a_paper(texts):
             assert room >= 0, (name, room)
             for i, share in enumerate(columns):
                 if share:
-                    words = [word for row in cells for word in printed(row[i]).split()]
+                    words = [word for row in cells for word in printed(row[i].replace(r"\allowbreak{}", " ")).split()]
                     own = share * room / sum(s is not None for s in columns)
                     assert own >= max(width(word, points) for word in words), (name, i)
 
@@ -132,7 +132,7 @@ def test_no_table_is_higher_than_its_page(texts):
             points, distance = TYPE[size]
             room = WIDTH - 2 * gap * (len(columns) - 1)
             room -= sum(
-                max(width(printed(row[i]), points) for row in rows if len(row) > 1)
+                max(width(line, points) for row in rows if len(row) > 1 for line in letters(row[i])[0])
                 for i, share in enumerate(columns)
                 if share is None
             )

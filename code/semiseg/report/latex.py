@@ -10,6 +10,8 @@ from semiseg.report.formats import Cell, Score, Table, text
 WIDTH, HEIGHT = 345.0, 598.0  # pt, of the text of `article` on A4 at 10 pt
 SEPARATION = 3.0  # pt on either side of a column
 NARROW = 50.0  # pt, below which words of a column look torn
+ROUNDING = 0.01  # pt
+BREAK = "\0"  # a place in a word for a line break
 SYMBOLS = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -132,7 +134,7 @@ def _panels(table: Table) -> tuple[Size, list[Panel]]:
         parts = [numbers[start : start + step] for start in range(0, max(1, len(numbers)), step)]
         for size in SIZES:
             panels = [_panel(table, part, size) for part in parts]
-            if all(sum(panel.widths) <= _room(table, panel.columns, size) for panel in panels):
+            if all(sum(panel.widths) < _room(table, panel.columns, size) + ROUNDING for panel in panels):
                 return size, panels
     return size, panels  # as narrow as can be
 
@@ -228,7 +230,8 @@ def _column_width(table: Table, column: int, size: Size) -> float:
 
 def _longest_word(table: Table, column: int, size: Size) -> float:
     cells = (table.columns[column], *(row[column] for row in table.rows))
-    return max((_width(word, size) for cell in cells for word in text(cell).split()), default=0.0)
+    words = (word for cell in cells for word in _breakable(text(cell)).replace(BREAK, " ").split())
+    return max((_width(word, size) for word in words), default=0.0)
 
 
 def _width(cell: Cell, size: Size) -> float:
@@ -238,7 +241,11 @@ def _width(cell: Cell, size: Size) -> float:
 
 
 def _escaped(words: str) -> str:
-    """Text for LaTeX, with minus signs; what has no place for a line break, such as an address, gets some."""
+    """Text for LaTeX, with minus signs and places for line breaks."""
     words = re.sub(r"(?<!\S)-(?=\d)", "−", words.replace("\n", " "))
-    words = re.sub(r"\S{30,}", lambda long: re.sub(r"(?<=[/._?=&-])", "\0", long[0]), words)
-    return "".join(SYMBOLS.get(letter, letter) for letter in words).replace("\0", r"\allowbreak{}")
+    return "".join(SYMBOLS.get(letter, letter) for letter in _breakable(words)).replace(BREAK, r"\allowbreak{}")
+
+
+def _breakable(words: str) -> str:
+    """Words with places at which a long one, such as an address, may be broken into lines."""
+    return re.sub(r"\S{30,}", lambda long: re.sub(r"(?<=[/._?=&-])", BREAK, long[0]), words)
