@@ -26,9 +26,10 @@ def missing(name: str, data: Path) -> UserError:
             how = command(chosen.name, folder, data)
             return UserError(f"{path}: there is no such data set, but the folder {folder}; make it with {how}.")
     for kind in own:
-        if name == kind.folder:
+        if kind.folder and name == kind.folder:
             how = command(kind.name, Path("DIR", name), data)
-            return UserError(f"{path}: there is no such data set; make it with {how}. {kind.expected()}")
+            expected = kind.expected().replace("DIR/", f"DIR/{name}/")
+            return UserError(f"{path}: there is no such data set; make it with {how}. {expected}")
     ways = [
         f"{command(kind.name, Path('DIR', name), data)} for {kind.summary}" for kind in own if kind.takes_thresholds()
     ]
