@@ -102,6 +102,12 @@ def test_a_known_data_set_is_made_by_its_recipe(name, command):
     assert proposed(str(missing(name, Path("data")))) == command
 
 
+def test_what_is_expected_of_a_folder_that_is_handed_out_is_said_of_that_folder():
+    told = str(missing("ACDC", Path("data")))
+    assert "Expected: DIR/ACDC/data/*.h5" in told
+    assert "DIR/data" not in told
+
+
 def test_files_where_the_recipe_looks_need_no_folder_to_be_named():
     Path("data/raw/drive").mkdir(parents=True)
     assert proposed(str(missing("drive", Path("data")))) == ["prepare", "drive"]

@@ -1,12 +1,13 @@
 """What a training says of itself on its way: losses and speed every few steps, and that a loss went astray."""
 
-import csv
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from semiseg.training.files import write_rows
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -55,10 +56,4 @@ class Curve:
 
     def save(self) -> None:
         """Replace the table."""
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        partial = self.folder / "curve.csv.partial"
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(self.folder / "curve.csv")
+        write_rows(self.folder / "curve.csv", self.rows)

@@ -28,12 +28,13 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file atomically; no rows, no file."""
+    """Write a CSV file atomically, with what any of the rows has; no rows, no file."""
     if not rows:
         return
+    columns = dict.fromkeys(key for row in rows for key in row)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
