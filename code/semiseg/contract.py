@@ -193,7 +193,7 @@ class MethodContract(PluginContract):
         save_tensors(self.folder / "model.safetensors", method.state_dict(), {})
         loaded = self.method(method.task, method.config)
         place(loaded, self.dims, CPU).load_state_dict(load_file(self.folder / "model.safetensors"))
-        cases = [*self.dataset.records][:2]
+        cases = [*self.dataset.records][:1]
         first, second = (self.kind.evaluate(m, self.dataset, cases, CPU, "float32") for m in (method, loaded))
         assert first.cases == second.cases, "the method predicts something else once it is saved and loaded"
         assert first.predictors == second.predictors, "a predictor predicts something else once it is saved and loaded"
