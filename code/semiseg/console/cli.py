@@ -4,18 +4,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from semiseg.console.options import read_list, read_pairs, read_selection, stale_policy
 from semiseg.console.terminal import console
 from semiseg.errors import UserError, UserErrors
-
-if TYPE_CHECKING:
-    from semiseg.benchmarks.expansion import Selection  # imports torch, too slow for --help
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -153,13 +150,13 @@ def run(
     from semiseg.training.places import Places
 
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
-    carrier = make_executor(executor, options | _pairs(executor_options, "--executor-set"))
-    settings = load_benchmark(find_benchmark(benchmark), _pairs(overrides, "--set"))
+    carrier = make_executor(executor, options | read_pairs(executor_options, "--executor-set"))
+    settings = load_benchmark(find_benchmark(benchmark), read_pairs(overrides, "--set"))
     results = out or Path("results") / settings.name
     places = Places(results, data_dir, splits or data_dir / "splits", methods_dir)
-    selection = _selection(methods, labels, folds, seeds)
+    selection = read_selection(methods, labels, folds, seeds)
     failed: Literal["only", "too"] = "only" if retry_failed else "too"
-    missing = carry_out(settings, places, selection, carrier, _stale(rerun_stale, keep_stale), failed)
+    missing = carry_out(settings, places, selection, carrier, stale_policy(rerun_stale, keep_stale), failed)
     if dry_run:
         return
     if (results / "index.html").exists():
@@ -230,11 +227,11 @@ def tune(
     from semiseg.training.places import Places
 
     carrier = make_executor(
-        executor, {"device": device, "jobs": jobs, "dry_run": dry_run} | _pairs(executor_options, "--executor-set")
+        executor, {"device": device, "jobs": jobs, "dry_run": dry_run} | read_pairs(executor_options, "--executor-set")
     )
     asked = {"labels": labels, "folds": folds, "inner_folds": inner_folds}
-    lists = {key: _split(text) for key, text in asked.items() if text}
-    settings = load_benchmark(find_benchmark(benchmark), _pairs(overrides, "--set") | lists)
+    lists = {key: read_list(text) for key, text in asked.items() if text}
+    settings = load_benchmark(find_benchmark(benchmark), read_pairs(overrides, "--set") | lists)
     results = out or Path("results", "tuning", settings.name)
     command = ["semiseg", "tune", benchmark.as_posix(), "--trials", str(trials)]  # what a choice depends on
     command += [part for key, text in asked.items() if text for part in (f"--{key.replace('_', '-')}", text)]
@@ -243,9 +240,9 @@ def tune(
         settings,
         Places(results, data_dir, splits or data_dir / "splits", methods_dir),
         trials,
-        tuple(_split(methods)),
+        tuple(read_list(methods)),
         carrier,
-        _stale(rerun_stale, keep_stale),
+        stale_policy(rerun_stale, keep_stale),
         out / "tuned.yaml" if out else benchmark.parent / "tuned" / f"{settings.name}.yaml",
         shlex.join(command),
     ):
@@ -277,39 +274,20 @@ def train(
     """Train and evaluate one method on one fold."""
     with console.status(LOADING):
         from semiseg.benchmarks.expansion import Selection
-        from semiseg.console.running import carry_out, own_folder
-    from semiseg.data.splits import FOLDS
+        from semiseg.console.running import carry_out
+        from semiseg.console.single import own_folder, single_training
     from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
-    from semiseg.settings import BenchmarkSettings, load_benchmark, validate
+    from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
     like = load_benchmark(find_benchmark(benchmark), {})
-    content: dict[str, Any] = like.model_dump(include={"network", "weights", "training", "tuned", "starts"}) | {
-        "name": "train",
-        "dataset": data,
-        "labels": [labels],
-        "repeats": max(fold, 0) // FOLDS + 1,
-        "folds": [fold],
-        "seeds": [seed],
-    }
-    config: dict[str, Any] = {}
-    for key, value in _pairs(overrides, "--set").items():
-        group, _, rest = key.partition(".")
-        if group == "training":
-            content["training"][rest] = value
-        elif rest:
-            raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
-        else:
-            (content if key in ("network", "weights") else config)[key] = value
-    variant = like.variants([method])[method]
-    entry = variant._replace(config=variant.config | config).entry(method)
-    settings = validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
+    settings = single_training(like, method, data, labels, fold, seed, read_pairs(overrides, "--set"))
     out = out or own_folder(Path("results", f"train_{data}"), settings)
     settings = settings.model_copy(update={"name": re.sub(r"[^\w.-]", "_", out.resolve().name)})
     executor = make_executor("local", {"device": device, "jobs": 1})
     places = Places(out, data_dir, splits or data_dir / "splits", methods_dir)
-    if carry_out(settings, places, Selection(), executor, _stale(rerun_stale, keep_stale)):
+    if carry_out(settings, places, Selection(), executor, stale_policy(rerun_stale, keep_stale)):
         raise typer.Exit(1)
     for record in sorted(out.glob(f"runs/{method}/*/fold-{fold}/seed-{seed}/run.json")):
         console.print(f"Run: {record.parent}", highlight=False, soft_wrap=True)
@@ -338,7 +316,7 @@ def status(
     if not (results / "benchmark.yaml").exists():
         raise UserError(f"{results}: holds no benchmark.yaml; give the folder of a benchmark's results (results/NAME).")
     settings = load_benchmark(results / "benchmark.yaml", {})
-    selection = _selection(methods, labels, folds, seeds)
+    selection = read_selection(methods, labels, folds, seeds)
     print_standings(settings, Places(results, data_dir, splits or data_dir / "splits", methods_dir), selection)
 
 
@@ -389,25 +367,11 @@ def predict(
     methods_dir: MethodsDir = None,
 ) -> None:
     """Write masks for new images with a finished run."""
-    from rich.progress import track
-
-    from semiseg.data.problems import one_of_each_kind
+    with console.status(LOADING):
+        from semiseg.console.predicting import predict as write_masks
     from semiseg.training.precision import choose_device
-    from semiseg.training.prediction import image_files, load_predictor, write_mask
 
-    predictor = load_predictor(run, choose_device(device), methods_dir)
-    empty, problems = 0, []
-    files = image_files(predictor, images)
-    for path in track(files, "Predicting", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            empty += not write_mask(predictor, path, out)
-        except UserError as error:
-            problems.append(str(error))
-    nothing = f", in {empty} of which there is nothing but background" if empty else ""
-    written = len(files) - len(problems)
-    console.print(f"{written} mask{'s' * (written != 1)} in {out}{nothing}", highlight=False)
-    if problems:
-        raise UserErrors(one_of_each_kind(problems))
+    write_masks(run, images, out, choose_device(device), methods_dir)
 
 
 @app.command()
@@ -454,56 +418,6 @@ def check_network(
     if failures := check(network, methods_dir):
         print(f"semiseg: {failures} checks failed.", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _selection(methods: str, labels: str, folds: str, seeds: str) -> "Selection":
-    """The part of a benchmark that options ask for."""
-    from semiseg.benchmarks.expansion import Selection
-    from semiseg.labels import read_labels
-
-    def read(option: str, kind: Callable[[str], Any], text: str) -> tuple[Any, ...]:
-        try:
-            return tuple(kind(part) for part in _split(text))
-        except ValueError as error:
-            raise UserError(f"{option} {text}: {error}.") from error
-
-    return Selection(
-        tuple(_split(methods)),
-        read("--labels", read_labels, labels),
-        read("--folds", _whole, folds),
-        read("--seeds", _whole, seeds),
-    )
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"{text!r} is no whole number; write 0,1,2")
-    return int(text)
-
-
-def _stale(rerun: bool, keep: bool) -> Literal["refuse", "rerun", "keep"]:
-    if rerun and keep:
-        raise UserError("--rerun-stale and --keep-stale: choose one of them.")
-    return "rerun" if rerun else "keep" if keep else "refuse"
-
-
-def _pairs(pairs: list[str] | None, option: str) -> dict[str, Any]:
-    import yaml
-
-    values = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"{option} {pair}: write key=value.")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"{option} {pair}: {value!r} is not valid YAML; write key=value.") from error
-    return values
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from semiseg.errors import UserError
 from semiseg.executors import Executor
 from semiseg.networks import require_network
 from semiseg.registry import find_methods
-from semiseg.settings import BenchmarkSettings, RunSpec, load_benchmark
+from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.run import earlier_record
@@ -55,28 +54,6 @@ def carry_out(
 
             report(places.results)
     return sum(run.status != "finished" for run in end.standings)
-
-
-def own_folder(usual: Path, settings: BenchmarkSettings) -> Path:
-    """The folder of a single training: the usual one, or the first of its like that holds none with other settings."""
-    for number in count(1):
-        folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
-        if not (folder / "benchmark.yaml").exists():
-            return folder
-        if _alike(load_benchmark(folder / "benchmark.yaml", {}), settings):
-            return folder
-    raise AssertionError("there is always a next number")
-
-
-def _alike(one: BenchmarkSettings, other: BenchmarkSettings) -> bool:
-    """Whether runs of both can stand in one table, as far as the precision, which results know, is not another."""
-    both = [settings.variants() for settings in (one, other)]
-    if any(both[0][name] != both[1][name] for name in both[0].keys() & both[1].keys()):
-        return False
-    shared = [s.model_dump(include={"network", "weights", "training", "starts"}) for s in (one, other)]
-    for content in shared:
-        del content["training"]["precision"]
-    return shared[0] == shared[1]
 
 
 @dataclass(frozen=True)

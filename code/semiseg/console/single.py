@@ -1,0 +1,61 @@
+"""A single training as a benchmark of one run, and the folder that it has to itself."""
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from semiseg.data.splits import FOLDS
+from semiseg.errors import UserError
+from semiseg.settings import BenchmarkSettings, load_benchmark, validate
+
+
+def single_training(
+    like: BenchmarkSettings, method: str, data: str, labels: str, fold: int, seed: int, overrides: dict[str, Any]
+) -> BenchmarkSettings:
+    """The benchmark that consists of one run, with network and training of another one.
+
+    Args:
+        overrides: training.KEY, network, weights, and settings of the method.
+    """
+    content = like.model_dump(include={"network", "weights", "training", "tuned", "starts"}) | {
+        "name": "train",
+        "dataset": data,
+        "labels": [labels],
+        "repeats": max(fold, 0) // FOLDS + 1,
+        "folds": [fold],
+        "seeds": [seed],
+    }
+    config: dict[str, Any] = {}
+    for key, value in overrides.items():
+        group, _, rest = key.partition(".")
+        if group == "training":
+            content["training"][rest] = value
+        elif rest:
+            raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
+        else:
+            (content if key in ("network", "weights") else config)[key] = value
+    variant = like.variants([method])[method]
+    entry = variant._replace(config=variant.config | config).entry(method)
+    return validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
+
+
+def own_folder(usual: Path, settings: BenchmarkSettings) -> Path:
+    """The folder of a single training: the usual one, or the first of its like that holds none with other settings."""
+    for number in count(1):
+        folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
+        if not (folder / "benchmark.yaml").exists():
+            return folder
+        if _alike(load_benchmark(folder / "benchmark.yaml", {}), settings):
+            return folder
+    raise AssertionError("there is always a next number")
+
+
+def _alike(one: BenchmarkSettings, other: BenchmarkSettings) -> bool:
+    """Whether runs of both can stand in one table, as far as the precision, which results know, is not another."""
+    both = [settings.variants() for settings in (one, other)]
+    if any(both[0][name] != both[1][name] for name in both[0].keys() & both[1].keys()):
+        return False
+    shared = [s.model_dump(include={"network", "weights", "training", "starts"}) for s in (one, other)]
+    for content in shared:
+        del content["training"]["precision"]
+    return shared[0] == shared[1]
