@@ -13,9 +13,10 @@ from semiseg.errors import UserError
 from semiseg.method import Task
 from semiseg.methods.supervised import Supervised
 from semiseg.networks import Output
-from semiseg.settings import TrainingSettings, validate
+from semiseg.settings import TrainingSettings
 from semiseg.training.evaluation import predict_case
 from semiseg.training.sampling import TrainingSet
+from semiseg.validation import validate
 
 
 class Oracle(nn.Module):

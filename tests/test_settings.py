@@ -8,7 +8,8 @@ import yaml
 
 from semiseg.errors import UserError
 from semiseg.labels import read_labels
-from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, Variant, load_benchmark, validate
+from semiseg.settings import BenchmarkSettings, RunSpec, TrainingSettings, Variant, load_benchmark
+from semiseg.validation import validate
 
 MINIMAL = "dataset: tiny\nmethods: [supervised]\n"
 

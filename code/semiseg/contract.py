@@ -14,13 +14,14 @@ from semiseg.data.splits import make_splits
 from semiseg.data.store import Dataset, DatasetInfo, write_dataset
 from semiseg.method import Ensemble, Method, Progress, Task
 from semiseg.networks.pretrained import load_part
-from semiseg.settings import RunSpec, TrainingSettings, validate
+from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.start import Start
 from semiseg.tasks import DEFAULT, TaskKind, task_kind
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.files import save_tensors
 from semiseg.training.precision import place
 from semiseg.training.trainer import Trainer
+from semiseg.validation import validate
 
 CPU = torch.device("cpu")
 STEPS = 6

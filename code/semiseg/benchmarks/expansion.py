@@ -12,8 +12,9 @@ from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words
 from semiseg.names import did_you_mean
 from semiseg.registry import Methods
-from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, validate
+from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec
 from semiseg.tasks import DEFAULT
+from semiseg.validation import validate
 
 ALL = "all"  # in the list of methods: those of segmentation that are not listed by themselves and need no other data
 

@@ -22,11 +22,12 @@ from semiseg.errors import UserError, UserErrors
 from semiseg.executors.local import Local, Pool
 from semiseg.registry import find_methods
 from semiseg.report.sheet import draw_sheet
-from semiseg.settings import NAME, BenchmarkSettings, validate
+from semiseg.settings import NAME, BenchmarkSettings
 from semiseg.tasks import DEFAULT
 from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.places import Places
 from semiseg.training.timing import time_run
+from semiseg.validation import validate
 
 HOURS = {"cpu": 2.0, "cuda": 12.0}  # that a benchmark may take
 FEW_FOLDS = ([0, 1], [0])  # where all five take much longer

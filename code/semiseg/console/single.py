@@ -6,7 +6,8 @@ from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
-from semiseg.settings import BenchmarkSettings, load_benchmark, validate
+from semiseg.settings import BenchmarkSettings, load_benchmark
+from semiseg.validation import validate
 
 
 def single_training(

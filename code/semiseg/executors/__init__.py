@@ -7,7 +7,7 @@ from typing import Any
 
 from semiseg.errors import UserError
 from semiseg.executors.executor import Executor
-from semiseg.settings import validate
+from semiseg.validation import validate
 
 __all__ = ["Executor", "executor_names", "make_executor"]
 

@@ -15,13 +15,14 @@ from semiseg.method import Method, Stream, Task
 from semiseg.networks import weights_file
 from semiseg.registry import Methods
 from semiseg.seeding import derive_seed
-from semiseg.settings import RunSpec, StartSpec, validate
+from semiseg.settings import RunSpec, StartSpec
 from semiseg.tasks import DEFAULT
 from semiseg.training.evaluation import predict_case
 from semiseg.training.identity import Identity, identify
 from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
 from semiseg.training.trainer import Trainer
+from semiseg.validation import validate
 
 
 def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
