@@ -13,9 +13,10 @@ from semiseg.networks import Output
 class MovingAverage(nn.Module):
     """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
 
-    There is an update after every step, or after each `every` steps. Floating-point buffers are averaged like
-    parameters and integer ones are copied; forward passes of the copy leave its running statistics alone. Averages of
-    running means lag behind the weights that they should fit, so in the end those of predictors are taken anew.
+    There is an update after every step, or after each `every` steps, counted through all stages: it soon leaves random
+    weights behind, and keeps those of a pre-training. Floating-point buffers are averaged like parameters and integer
+    ones are copied; forward passes of the copy leave its running statistics alone. Averages of running means lag behind
+    the weights that they should fit, so in the end those of predictors are taken anew.
     """
 
     def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
@@ -30,7 +31,7 @@ class MovingAverage(nn.Module):
         return self.network(images)
 
     def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step`, counted from 0, if its turn has come."""
+        """Move towards the followed network after optimiser step `step`, counted from 0 through all stages, if its turn has come."""
         number, rest = divmod(step + 1, self.every)
         if rest:
             return

@@ -106,6 +106,15 @@ def test_every_stage_begins_once_with_the_full_rate_and_a_teacher_that_equals_th
     assert all(method.level)
 
 
+def test_a_teacher_keeps_what_was_learned_before_a_later_stage(trained):
+    """Where the count began anew, its first update would make it the student after one step at the full rate."""
+    seen, name = trained[1].method.seen, "encoder.blocks.0.0.weight"
+    before, after, kept = seen[2][f"model.{name}"], seen[3][f"model.{name}"], min(1 - 1 / 4, 0.9)
+    teacher = seen[3][f"teacher.network.{name}"]
+    torch.testing.assert_close(teacher, kept * before + (1 - kept) * after)
+    assert not torch.equal(teacher, after)
+
+
 @pytest.mark.parametrize("steps", [2, 3, 4], ids=["within the first", "between", "within the second"])
 def test_an_interruption_anywhere_changes_no_bit(trained, steps):
     contract, reference = trained

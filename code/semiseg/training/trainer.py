@@ -146,7 +146,7 @@ class Trainer:
         losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
         self.curve.keep(losses)
         for average in self.averages:
-            average.update(progress.step)
+            average.update(number)
         if self.optimization.adversaries:
             with self.optimization.adversaries_turn():
                 with self._autocast():
