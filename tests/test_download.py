@@ -1,6 +1,8 @@
 """Downloading from a server that behaves as servers do."""
 
+import errno
 import hashlib
+import http.client
 import http.server
 import io
 import os
@@ -234,6 +236,34 @@ def test_a_server_that_stays_busy_is_given_up(server: Server, tmp_path: Path) ->
     server.answers = (503,) * 99
     assert "503" in complaint(server.item(), tmp_path)
     assert len(server.requests) == 1 + len(downloading.PAUSES)
+
+
+def test_a_server_that_begins_anew_and_never_gets_further_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.breaks = (8000, 9000) * 99
+    assert "cannot be downloaded" in complaint(server.item(MadeOnRequest), tmp_path)
+    assert len(server.requests) == 2 + 1 + len(downloading.PAUSES)
+
+
+def test_a_network_that_goes_away_meanwhile_is_not_taken_for_a_full_disk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list
+) -> None:
+    read, failing = http.client.HTTPResponse.read1, [OSError(errno.EHOSTUNREACH, "No route to host")]
+
+    def read1(response: http.client.HTTPResponse, size: int = -1) -> bytes:
+        if failing:
+            raise failing.pop()
+        return read(response, size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read1)
+    assert download(server.item(), tmp_path).read_bytes() == CONTENT
+    assert slept == [1.0]
+
+
+def test_a_memory_that_a_full_disk_left_empty_is_written_anew(server: Server, tmp_path: Path) -> None:
+    download(server.item(), tmp_path)
+    (tmp_path / "set.zip.sha256").write_text("")
+    download(server.item(), tmp_path)
+    assert SHA256 in (tmp_path / "set.zip.sha256").read_text()
 
 
 def test_offline_is_said_in_one_line(server: Server, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from semiseg.data.recipe import Download, MadeOnRequest
@@ -53,7 +53,7 @@ def download(item: Download, folder: Path, progress: Progress | None = None) -> 
 
 def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
     """Request what is missing until nothing is, giving up after several attempts that brought nothing."""
-    failures = 0
+    failures = furthest = 0
     while True:
         before = _size(partial)
         try:
@@ -72,7 +72,8 @@ def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
             reason = f"the server answers {error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, *LOST) as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
-        failures = 0 if _size(partial) > before else failures + 1
+        failures = 0 if _size(partial) > furthest else failures + 1  # where each try begins anew, too
+        furthest = max(furthest, _size(partial))
         if failures > len(PAUSES):
             raise UserError(f"{item.url}: cannot be downloaded ({reason}); try again later, what is there is kept.")
         time.sleep(PAUSES[max(failures, 1) - 1])
@@ -100,12 +101,24 @@ def _request(item: Download, partial: Path, progress: Progress | None) -> bool:
         if strong := (tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")):
             _validator(partial).write_text(strong, encoding="utf-8")
         with partial.open("ab" if there else "wb") as file:
-            while block := response.read1(BLOCK):
+            for block in _blocks(response):
                 file.write(block)
                 there += len(block)
                 if progress:
                     progress(there, total or item.size)
     return there == (total or there)
+
+
+def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What arrives; whatever goes wrong with that is the network's fault and not the disk's."""
+    while True:
+        try:
+            block = response.read1(BLOCK)
+        except OSError as error:  # such as no route to the host
+            raise ConnectionError(error.strerror or str(error)) from error
+        if not block:
+            return
+        yield block
 
 
 def _verify(item: Download, file: Path, target: Path) -> None:
@@ -116,8 +129,8 @@ def _verify(item: Download, file: Path, target: Path) -> None:
     remedy = "the owner has changed it"
     if item.md5 and not item.sha256:
         kind, expected = "md5", item.md5
-    elif not item.sha256 and lasting and remembered.exists():
-        expected, authority = remembered.read_text(encoding="utf-8").split()[0], f"{remembered} remembers"
+    elif not item.sha256 and lasting and (known := _remembered(remembered)):
+        expected, authority = known, f"{remembered} remembers"
         remedy = f"the first was damaged or the owner has changed it: delete {remembered}"
     with file.open("rb") as content:
         found = hashlib.file_digest(content, kind).hexdigest()
@@ -135,7 +148,14 @@ def _verify(item: Download, file: Path, target: Path) -> None:
         again = f"download it again; if that does not help, {remedy}"
         raise UserError(f"{target}: {wrong}; {again if file != target else f'delete it and {again}'}.")
     if lasting and not expected:
-        remembered.write_text(f"{found}  {target.name}\n", encoding="utf-8")
+        unfinished = remembered.with_name(f"{remembered.name}.partial")
+        unfinished.write_text(f"{found}  {target.name}\n", encoding="utf-8")
+        unfinished.replace(remembered)
+
+
+def _remembered(file: Path) -> str:
+    """The checksum of an earlier download; empty if there is none, or if a full disk kept it from being written."""
+    return next(iter(file.read_text(encoding="utf-8").split()), "") if file.exists() else ""
 
 
 def _require_space(item: Download, total: int | None, there: int, folder: Path) -> None:
