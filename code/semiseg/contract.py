@@ -38,7 +38,8 @@ class PluginContract:
     def __init__(self, name: str, method: type[Method], dims: int, folder: Path) -> None:
         self.name, self.method, self.dims, self.folder = name, method, dims, folder
         self.kind = task_kind(method.learns or DEFAULT)
-        self.dataset = tiny_dataset(folder / "tiny.h5", dims, kind=self.kind)
+        self.dataset = tiny_dataset(folder / "contract.h5", dims, kind=self.kind)
+        tiny_dataset(folder / "tiny.h5", dims, kind=self.kind, first=10)  # what methods draw from beside it
 
     @classmethod
     def checks(cls) -> dict[str, Callable[..., None]]:
@@ -241,18 +242,21 @@ def assert_equal(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> None
     assert not different, f"{len(different)} of {len(expected)} tensors differ, first {different[0]}"
 
 
-def tiny_dataset(path: Path, dims: int, kept: Collection[str] | None = None, kind: TaskKind | None = None) -> Dataset:
+def tiny_dataset(
+    path: Path, dims: int, kept: Collection[str] | None = None, kind: TaskKind | None = None, first: int = 0
+) -> Dataset:
     """Ten tiny cases of a task, segmentation by default.
 
     Args:
         kept: all cases but these get other labels, or whatever else is paired with an image.
+        first: number of the first case; those of other numbers are others.
     """
     kind = kind or task_kind(DEFAULT)
     about = ("tiny", "Tiny cases", "generated", kind.example_classes, "MIT", "generated")
     info = DatasetInfo(*about, grouping="case", synthetic=True, task=kind.name)
-    cases = [kind.example(number, dims) for number in range(10)]
-    changed = [] if kept is None else [number for number, case in enumerate(cases) if case.id not in kept]
-    write_dataset(path, info, (kind.example(n, dims, n in changed) for n in range(10)))
+    numbers = range(first, first + 10)
+    changed = [] if kept is None else [n for n in numbers if kind.example(n, dims).id not in kept]
+    write_dataset(path, info, (kind.example(n, dims, n in changed) for n in numbers))
     return Dataset(path)
 
 

@@ -54,7 +54,7 @@ class Streaming(Method):
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory):
     folder = tmp_path_factory.mktemp("streams")
-    renamed(tiny_dataset(folder / "whole.h5", 2), folder / "others.h5", "other")
+    renamed(tiny_dataset(folder / "whole.h5", 2, first=20), folder / "others.h5", "other")
     return MethodContract("streaming", Streaming, 2, folder)
 
 
@@ -111,6 +111,14 @@ def test_a_data_set_that_is_not_there_is_named(contract):
     spec = contract.spec().model_copy(update={"config": {"shapes": "absent"}})
     with pytest.raises(UserError, match=r"absent\.h5: there is no such data set"):
         contract.trainer("absent", spec)
+
+
+def test_a_data_set_of_the_same_images_is_refused_since_its_labels_would_be_those_of_test_cases(contract):
+    renamed(contract.dataset, contract.folder / "same.h5", "same")
+    for name in ("same", "contract"):
+        spec = contract.spec().model_copy(update={"config": {"shapes": name}})
+        with pytest.raises(UserError, match=f"{name}.h5: 10 of its 10 images belong to tiny, which is tested"):
+            contract.trainer(name, spec)
 
 
 def test_other_data_make_another_run(contract):

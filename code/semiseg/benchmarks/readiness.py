@@ -8,7 +8,7 @@ from semiseg.errors import UserError
 from semiseg.labels import Labels, count_of, counted, in_words
 from semiseg.registry import Methods
 from semiseg.settings import RunSpec
-from semiseg.training.assembly import build_method, partition_for
+from semiseg.training.assembly import build_method, other_data, partition_for
 from semiseg.training.places import Places
 
 
@@ -17,14 +17,17 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
     dataset = places.dataset(specs[0].dataset)
     starts = {s.start.method: s.start for s in specs if s.start}
     for spec in [*{s.method: s for s in specs}.values(), *starts.values()]:
-        build_method(found.plugin(spec), spec, dataset)
+        method = build_method(found.plugin(spec), spec, dataset)
+        for stream in method.streams(method.config):
+            if stream.data:
+                other_data(stream.data, dataset)
     for labels in dict.fromkeys(spec.labels for spec in specs):
         _check_noun(labels, dataset)
     splits = places.splits_of(dataset, specs[0].protocol, repeats)
     for spec in specs:
-        method = found[spec.implementation]
-        partition = partition_for(method, splits, spec, dataset)
-        if method.uses_unlabeled and not partition.unlabeled:
+        kind = found[spec.implementation]
+        partition = partition_for(kind, splits, spec, dataset)
+        if kind.uses_unlabeled and not partition.unlabeled:
             raise UserError(
                 f"benchmark {spec.benchmark}: with {in_words(spec.labels)} labelled nothing is left "
                 f"unlabelled for {spec.method}; choose fewer."

@@ -75,13 +75,25 @@ def build_trainer(
     return Trainer(method, data, training, spec.seed, device, folder, streams, selection=selection)
 
 
+def other_data(name: str, dataset: Dataset) -> Dataset:
+    """Another data set to draw from, all of whose labels are used: so it holds no image of the benchmark's own."""
+    other = dataset.beside(name)
+    own = {record.image_hash for record in dataset.records.values()}
+    if shared := sum(record.image_hash in own for record in other.records.values()):
+        raise UserError(
+            f"{other.path}: {shared} of its {len(other.records)} images belong to {dataset.info.name}, which is "
+            "tested, and all its labels would be learned from; name a data set of other images."
+        )
+    return other
+
+
 def _drawn_by(
     stream: Stream, spec: RunSpec, dataset: Dataset, partition: Partition, device: torch.device
 ) -> TrainingSet:
     """The images of a stream: some of the run's training images, or all cases of another data set."""
     crop, labeled, unlabeled = spec.training.crop, partition.labeled, partition.unlabeled
     if stream.data:
-        other = dataset.beside(stream.data)
+        other = other_data(stream.data, dataset)
         if crop is not None:  # a window shows as much of an image as it does of the benchmark's
             own, theirs = (next(iter(d.records.values())).shape[-len(crop.window) :] for d in (dataset, other))
             window = tuple(round(w * b / a) for w, a, b in zip(crop.window, own, theirs, strict=True))
