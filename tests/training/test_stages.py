@@ -11,6 +11,7 @@ from semiseg.errors import UserError
 from semiseg.losses import supervised_loss
 from semiseg.method import Method, Paper, Progress, Stage
 from semiseg.training.plan import Plan
+from semiseg.training.results import count_parameters
 
 
 def stage(name: str, share: float) -> Stage:
@@ -113,6 +114,27 @@ def test_a_teacher_keeps_what_was_learned_before_a_later_stage(trained):
     teacher = seen[3][f"teacher.network.{name}"]
     torch.testing.assert_close(teacher, kept * before + (1 - kept) * after)
     assert not torch.equal(teacher, after)
+
+
+class LastTrainsLess(TwoStages):
+    """After both stages, the encoder alone has a gradient, and the adversary has none."""
+
+    def build(self) -> None:
+        super().build()
+        self.opponent = self.adversary(nn.Linear(3, 2), torch.optim.Adam)
+
+    def stages(self):
+        return [Stage(self.losses, "all"), Stage(self.losses, trains=[self.model.encoder])]
+
+    def adversary_losses(self, batch, progress):
+        return {"opponent": self.opponent(torch.ones(1, 3)).square().sum()}
+
+
+def test_all_that_was_trained_is_counted_whatever_the_last_stage_trained(tmp_path):
+    trainer = MethodContract("last_trains_less", LastTrainsLess, 2, tmp_path).trained
+    counted = count_parameters(trainer.method, trainer.learning)
+    network = sum(p.numel() for p in trainer.method.model.parameters())
+    assert counted == {"trained": network + 3 * 2 + 2, "predicting": network}
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4], ids=["within the first", "between", "within the second"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
@@ -34,11 +35,16 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
     }
 
 
-def count_parameters(method: Method) -> dict[str, int]:
-    """How many are trained, those of adversaries included, and how many the reported network predicts with."""
+def count_parameters(method: Method, learning: Iterable[nn.Parameter]) -> dict[str, int]:
+    """How many are trained, those of adversaries included, and how many the reported network predicts with.
+
+    Args:
+        learning: what is trained in any stage; afterwards only what the last one trains can be told from the method.
+    """
     reported = next(iter(method.predictors().values()))
+    adversaries = (p for update in method.updates if update.adversarial for p in update.module.parameters())
     return {
-        "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "trained": sum(p.numel() for p in {*learning, *adversaries}),
         "predicting": sum(p.numel() for p in reported.parameters()),
     }
 
