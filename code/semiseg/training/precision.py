@@ -44,7 +44,7 @@ def effective_precision(precision: str, device_type: str, dims: int) -> str:
     if device_type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported()
     else:  # a machine without an accelerator may send runs to others; all that are customary have the instructions
-        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if native else "float32"
 
 
