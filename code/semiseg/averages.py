@@ -31,7 +31,7 @@ class MovingAverage(nn.Module):
         return self.network(images)
 
     def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step`, counted from 0 through all stages, if its turn has come."""
+        """Move towards the followed network after optimiser step `step` of all stages, counted from 0, in its turn."""
         number, rest = divmod(step + 1, self.every)
         if rest:
             return

@@ -1,15 +1,19 @@
 """The shared trainer: schedule, averages, records on disk, and the same images for all."""
 
 import csv
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from semiseg.contract import CPU, Interrupted, tiny_dataset
 from semiseg.data.splits import make_splits
+from semiseg.data.store import Case, DatasetInfo, write_dataset
 from semiseg.method import Method, Paper, Progress, Task
 from semiseg.networks import Output
 from semiseg.registry import find_methods
@@ -330,6 +334,26 @@ def test_reduced_precision_trains_and_keeps_its_weights_in_full(tmp_path, precis
     rows = curve(tmp_path / "run")
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert all(p.dtype == torch.float32 for p in fitted.method.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_of_any_number_of_channels_are_trained_to_the_end_and_shown(tmp_path, channels):
+    info = DatasetInfo("many", "Many channels", "generated", ("background", "dot"), "MIT", "generated")
+    random, cases = np.random.default_rng(0), []
+    for number in range(10):
+        image, label = random.random((channels, 16, 16), np.float32), random.integers(0, 2, (16, 16), np.uint8)
+        cases.append(Case(f"c{number}", f"c{number}", image, label, (1.0, 1.0)))
+    write_dataset(tmp_path / "data" / "many.h5", info, cases)
+    spec = RunSpec(
+        benchmark="b", dataset="many", method="supervised", implementation="supervised", config={}, labels=0.25, fold=0,
+        seed=0, network="unet_small", weights=None, training=SETTINGS,
+    )  # fmt: skip
+    places = Places(tmp_path / "results", tmp_path / "data", tmp_path / "splits")
+    record = execute(spec, places, CPU)
+    assert record["status"] == "finished", record.get("reason")
+    events = EventAccumulator(str(places.results / spec.folder), {"images": 0}).Reload()
+    picture = np.asarray(Image.open(BytesIO(events.Images("prediction")[0].encoded_image_string)))
+    assert np.ptp(picture, axis=-1).any() == (channels == 3), "colours where there are three channels, else gray"
 
 
 def test_volumes_go_through_the_same_loop(tmp_path):

@@ -223,6 +223,8 @@ class Trainer:
             return
         if images.ndim == 5:
             images, picture = images[:, :, images.shape[2] // 2], picture[:, :, picture.shape[2] // 2]
+        if images.shape[1] not in (1, 3):  # no colours
+            images = images[:, :1]
         columns = torch.cat([images, picture.expand_as(images)], 2)
         writer.add_images("prediction", columns.float().cpu(), step + 1)
 
