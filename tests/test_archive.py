@@ -104,6 +104,12 @@ def test_an_earlier_folder_is_replaced_not_mixed(folder: Path, tmp_path: Path) -
     assert os.listdir(folder.parent) == [folder.name]
 
 
+def test_folders_of_a_zip_with_backslashes_are_folders(tmp_path: Path) -> None:
+    files = {"set\\": b"", "set\\images\\": b"", "set\\images\\a.png": b"1"}
+    unpack([write_zip(tmp_path / "set.zip", files)], tmp_path / "set", "x")
+    assert content(tmp_path / "set") == {"set/images/a.png": b"1"}
+
+
 def test_what_macos_adds_is_left_out(tmp_path: Path) -> None:
     files = {"images/a.png": b"1", "__MACOSX/images/._a.png": b"2", "images/.DS_Store": b"3"}
     unpack([write_zip(tmp_path / "set.zip", files)], tmp_path / "set", "x")

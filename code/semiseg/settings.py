@@ -279,16 +279,22 @@ def load_benchmark(path: Path, overrides: dict[str, Any]) -> BenchmarkSettings:
     content = _read(path, "give the path of a benchmark file", "name, dataset, methods, …")
     content.setdefault("name", path.stem)
     for key, value in overrides.items():
-        *parents, last = key.split(".")
-        target = content
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise UserError(f"--set {key}: {parent} is not a group of settings.")
-        target[last] = value
+        override(content, key, value)
     if isinstance(name := content.get("tuned"), str):  # results keep what was in the file
         content["tuned"] = _tuned(path, name)
     return validate(BenchmarkSettings, content, str(path), set(overrides))
+
+
+def override(content: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value where a dotted key says, such as training.crop.window."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        if content.get(parent) is None:  # a group that the file leaves out, or empty
+            content[parent] = {}
+        content = content[parent]
+        if not isinstance(content, dict):
+            raise UserError(f"--set {key}: {parent} is not a group of settings.")
+    content[last] = value
 
 
 def _tuned(benchmark: Path, name: str) -> dict[str, Any]:

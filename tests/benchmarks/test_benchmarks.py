@@ -62,6 +62,17 @@ def test_all_means_every_method_found_that_needs_no_other_data_set(places):
     assert resolve(resolved, FOUND) == resolved
 
 
+def test_settings_of_all_methods_at_once_are_refused_rather_than_ignored(places):
+    for settings in ({"training": {"learning_rate": 0.5}}, {"nonsense": 3}):
+        message = refusal(lambda given=settings: resolve(benchmark(methods=[{"all": given}]), FOUND))
+        assert "`all` takes no settings" in message
+
+
+def test_what_is_asked_for_twice_is_one_run(places):
+    twice = Selection(("supervised", "supervised"), (0.25, 0.25), (0, 0), (0, 0))
+    assert len(expand(benchmark(), FOUND, twice)) == 1
+
+
 def test_methods_can_be_added_from_the_command_line(places):
     resolved = resolve(benchmark(methods=["supervised"]), FOUND, ("cps",))
     assert {s.method for s in expand(resolved, FOUND, Selection(methods=("cps",)))} == {"cps"}

@@ -353,6 +353,10 @@ def test_only_what_failed_can_be_tried_again(root):
     assert carried_out == ["runs/supervised/labels-25/fold-0/seed-0"]
 
 
+def test_trying_failed_runs_again_gives_up_no_stale_ones(refused):
+    assert "choose one of them" in refused("run", "quick.yaml", "--retry-failed", "--rerun-stale")
+
+
 def test_an_executor_that_is_not_there_is_refused_by_name(refused):
     assert "choose one of local, ray, slurm" in refused("run", "quick.yaml", "--executor", "cloud")
     assert "unknown key 'memory'" in refused("run", "quick.yaml", "--executor-set", "memory=3")
@@ -645,6 +649,15 @@ def test_a_training_with_other_settings_has_a_folder_of_its_own_and_the_same_goe
     carried_out.clear()
     assert call(*options, "--labels", "50%") == 0
     assert not carried_out  # it is there
+
+
+def test_a_single_training_may_have_a_folder_of_any_name_and_settings_of_any_depth(root, capfd):
+    window = "training.crop.window=[20,20]"
+    options = ["train", "supervised", "--data", "tiny", "--benchmark", "quick.yaml", "--device", "cpu"]
+    assert call(*options, "--labels", "25%", "--out", ".-my trial", "--set", window) == 0
+    record = json.loads(next(root.glob(".-my trial/runs/*/*/*/*/run.json")).read_text())
+    assert record["spec"]["benchmark"] == "my_trial"
+    assert record["spec"]["training"]["crop"]["window"] == [20, 20]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)

@@ -74,6 +74,14 @@ def test_a_log_gets_a_line_with_the_time_for_every_run_that_goes_on(watch, tmp_p
     assert len(lines) < 20  # a line now and then, not with every look
 
 
+def test_runs_that_are_neither_finished_nor_carried_out_do_not_count_as_done(watch):
+    display, out = watch(terminal=False)
+    display.left.discard(spec("cps").folder)  # as when only what failed is tried again
+    with display:
+        until(lambda: out.getvalue())
+    assert "1 of 3 runs are done" in out.getvalue()
+
+
 def test_bars_keep_names_and_times_whole_in_80_columns(watch, tmp_path):
     display, _ = watch(terminal=True)
     with claim(tmp_path / spec("entropy_minimization").folder) as lease:

@@ -12,7 +12,7 @@ from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words
 from semiseg.names import did_you_mean
 from semiseg.registry import Methods
-from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec
+from semiseg.settings import NONE, BenchmarkSettings, RunSpec, StartSpec, Variant
 from semiseg.tasks import DEFAULT
 from semiseg.validation import validate
 
@@ -34,6 +34,11 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
     variants = settings.variants()  # refuses what makes no sense, before names are looked for
     names = dict.fromkeys([*variants, *extra])
     if ALL in variants:
+        if variants[ALL] != Variant(ALL, {}, {}):
+            raise UserError(
+                f"benchmark {settings.name}: `{ALL}` takes no settings; list the methods that they are for by name, or "
+                "set `training` of the benchmark."
+            )
         every = [
             name
             for name, method in found.items()
@@ -58,7 +63,7 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
             raise UserError(
                 f"benchmark {settings.name} has no {kind} {', '.join(names)}; {meant}it has {', '.join(known)}."
             )
-        return wanted or available
+        return tuple(dict.fromkeys(wanted)) or available
 
     variants = settings.variants()
     methods = chosen("methods", tuple(variants), selection.methods)

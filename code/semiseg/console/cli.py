@@ -1,7 +1,6 @@
 """The command line. Commands import what they need when they run, so that --help answers at once."""
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -149,6 +148,8 @@ def run(
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
+    if retry_failed and rerun_stale:
+        raise UserError("--retry-failed and --rerun-stale: choose one of them; the second repeats failed runs, too.")
     options = {"device": device, "jobs": jobs, "dry_run": dry_run}
     carrier = make_executor(executor, options | read_pairs(executor_options, "--executor-set"))
     settings = load_benchmark(find_benchmark(benchmark), read_pairs(overrides, "--set"))
@@ -275,7 +276,7 @@ def train(
     with console.status(LOADING):
         from semiseg.benchmarks.expansion import Selection
         from semiseg.console.running import carry_out
-        from semiseg.console.single import own_folder, single_training
+        from semiseg.console.single import named_after, own_folder, single_training
     from semiseg.embedded import find_benchmark
     from semiseg.executors import make_executor
     from semiseg.settings import load_benchmark
@@ -284,7 +285,7 @@ def train(
     like = load_benchmark(find_benchmark(benchmark), {})
     settings = single_training(like, method, data, labels, fold, seed, read_pairs(overrides, "--set"))
     out = out or own_folder(Path("results", f"train_{data}"), settings)
-    settings = settings.model_copy(update={"name": re.sub(r"[^\w.-]", "_", out.resolve().name)})
+    settings = settings.model_copy(update={"name": named_after(out)})
     executor = make_executor("local", {"device": device, "jobs": 1})
     places = Places(out, data_dir, splits or data_dir / "splits", methods_dir)
     if carry_out(settings, places, Selection(), executor, stale_policy(rerun_stale, keep_stale)):

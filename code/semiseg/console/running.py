@@ -103,7 +103,7 @@ def finish(
         standings = survey(runs, places, found, data)
     seconds = expected_seconds(runs, standings, found)
     wanted = {"failed"} if failed == "only" else {"left", "failed", "running"}
-    if stale == "rerun" and failed != "only":
+    if stale == "rerun":
         wanted.add("stale")
     hopeless = {run.spec.folder for run in standings if run.diverged and failed == "unless diverged"}
     by_folder = {run.spec.folder: run for run in standings}

@@ -1,12 +1,13 @@
 """A single training as a benchmark of one run, and the folder that it has to itself."""
 
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
-from semiseg.settings import BenchmarkSettings, load_benchmark
+from semiseg.settings import BenchmarkSettings, load_benchmark, override
 from semiseg.validation import validate
 
 
@@ -28,16 +29,20 @@ def single_training(
     }
     config: dict[str, Any] = {}
     for key, value in overrides.items():
-        group, _, rest = key.partition(".")
-        if group == "training":
-            content["training"][rest] = value
-        elif rest:
+        if key.startswith("training.") or key in ("network", "weights"):
+            override(content, key, value)
+        elif "." in key:
             raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
         else:
-            (content if key in ("network", "weights") else config)[key] = value
+            config[key] = value
     variant = like.variants([method])[method]
     entry = variant._replace(config=variant.config | config).entry(method)
     return validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
+
+
+def named_after(folder: Path) -> str:
+    """The name of a benchmark whose results lie in a folder, whatever that is called."""
+    return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".-") or "train"
 
 
 def own_folder(usual: Path, settings: BenchmarkSettings) -> Path:

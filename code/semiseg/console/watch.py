@@ -52,6 +52,7 @@ class Watch:
         self.results, self.found = results, dict(found)
         self.runs = {run.spec.folder: run for run in runs}
         self.left = {spec.folder for spec in left}
+        self.over = sum(run.status == "finished" and run.spec.folder not in self.left for run in runs)
         self.announced = False
         self.lock, self.done = Lock(), Event()
         self.thread = Thread(target=self._look, daemon=True)
@@ -84,7 +85,7 @@ class Watch:
             work = [self.runs[folder] for folder in self.left]
             held = {run.spec.folder: (run.spec, run.holder) for run in work if run.holder}
             left = time_left(work, self.runs.values(), self.found)
-            self.display.show(len(self.runs) - len(work), len(self.runs), left[0] if left else None, held)
+            self.display.show(self.over, len(self.runs), left[0] if left else None, held)
             measured = held and all(time.time() - now.since > MEASURED for _, now in held.values())
             if left and measured and not self.announced:
                 self._announce(*left)
@@ -106,6 +107,7 @@ class Watch:
         """Leave one line of a run."""
         with self.lock:
             self.left.discard(spec.folder)
+            self.over += 1
             seconds = seconds_taken(record) if record["status"] == "finished" else None
             self.runs[spec.folder] = replace(self.runs[spec.folder], holder=None, seconds=seconds)
         if record["status"] == "finished":

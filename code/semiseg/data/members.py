@@ -38,7 +38,7 @@ def members(archive: Path, folder: Path, budget: Budget) -> Iterator[Member]:
 
 def _zip_members(archive: Path, folder: Path, budget: Budget) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
-        infos = [info for info in file.infolist() if not info.is_dir()]
+        infos = [info for info in file.infolist() if not info.filename.endswith(("/", "\\"))]
         # A zip tells all sizes beforehand, so that nobody waits for an hour to learn that the disk is too small.
         if (size := sum(info.file_size for info in infos)) <= budget.left:
             require_space(archive, size, folder)
