@@ -1,5 +1,7 @@
 """The report: honest averages, nothing silently dropped, the same bytes each time."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -12,19 +14,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from semiseg.errors import UserError
 from semiseg.labels import folder_of
 from semiseg.metrics import METRICS
-from semiseg.report import report, terminal_table
+from semiseg.report import overlays, report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
-from semiseg.report.page_data import page_data
-from semiseg.report.provenance import left_out
+from semiseg.report.page_cases import case_data
+from semiseg.report.page_data import cell_keys, page_data, page_metrics
+from semiseg.report.provenance import left_out, run_warnings
 from semiseg.report.reading import read_results
-from semiseg.report.scores import main_table
+from semiseg.report.scores import main_table, predictor_table
 from semiseg.report.significance import differences
 from semiseg.report.summary import fold_statistics, summary_frame
 from semiseg.report.tables import all_tables
@@ -386,6 +390,111 @@ def test_warnings_and_unequal_conditions_are_on_the_page(results):
     assert "The runs differ in their data" in page
 
 
+def test_longer_trainings_that_the_benchmark_allows_are_no_warning_and_all_others_are(tmp_path):
+    """A method may take the steps of a pre-training on top; whatever else decides a training must be that of all."""
+    longer = {"dog": {"training": {"steps": 14}}}
+    for number, (methods, starts, own, warned) in enumerate([
+        (["cat", longer], ["s"], {"steps": 14, "size": [8, 8]}, []),
+        (["cat", "dog"], [], {"steps": 14, "size": [8, 8]}, ["steps"]),
+        (["cat", "dog"], [], {"steps": 7, "size": [16, 16]}, ["size"]),
+        (["cat", "dog"], [], {"steps": 7, "size": [8, 8]}, []),
+    ]):  # fmt: skip
+        root = tmp_path / str(number)
+        for method, training in (("cat", {"steps": 7, "size": [8, 8]}), ("dog", own)):
+            file = write_run(root, method, 0.05, 0, 0.5) / "run.json"
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps(record | {"spec": record["spec"] | {"training": training}}))
+        content = {"name": "tiny", "dataset": "d", "methods": methods, "starts": starts}
+        (root / "benchmark.yaml").write_text(json.dumps(content))
+        rows = run_warnings(read_results(root)).rows
+        assert [re.findall(r"training \((\w+)\)", str(row[0]))[0] for row in rows] == warned
+
+
+def test_a_method_of_two_settings_in_one_table_is_a_warning(results):
+    file = results / "runs/zebra/labels-05/fold-1/seed-0/run.json"
+    record = json.loads(file.read_text())
+    for run, weight in ((results / "runs/zebra/labels-05/fold-0/seed-0/run.json", 1), (file, 2)):
+        run.write_text(
+            json.dumps(record | {"spec": record["spec"] | {"fold": weight - 1, "config": {"weight": weight}}})
+        )
+    assert any("settings of zebra (weight)" in str(row[0]) for row in run_warnings(read_results(results)).rows)
+
+
+def test_what_the_benchmark_asks_for_and_nobody_began_is_said(results):
+    shutil.rmtree(results / "runs/ant/labels-20")
+    asked = {"name": "tiny", "dataset": "d", "labels": [0.05, 0.2], "folds": [0, 1], "seeds": [0]}
+    methods = ["plain", "zebra", "ant", "full"]
+    (results / "benchmark.yaml").write_text(json.dumps(asked | {"methods": methods}))
+    assert "Nothing: every run is finished" in page_text(results)
+    more = {"methods": [*methods, "bird"], "labels": [0.05, 0.2, 0.5], "folds": [0, 1, 4]}
+    (results / "benchmark.yaml").write_text(json.dumps(asked | more))
+    page = page_text(results)
+    assert "Nothing: every run" not in page
+    for words in ("method bird", "fold 4", "50 % labelled", "for which no run was begun"):
+        assert words in page
+
+
+def test_outlines_fit_their_picture_though_runs_pad_theirs_to_different_sizes(results):
+    for number, file in enumerate(sorted(results.glob("runs/*/labels-05/*/*/examples.npz"))):
+        with np.load(file) as stored:
+            arrays = dict(stored)
+        for name in ("images", "labels", "predictions"):
+            array = arrays[name]
+            arrays[name] = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, number), (0, 2 * number)])
+        height, width = array.shape[-2:]
+        np.savez(file, **arrays)
+    read = read_results(results)
+    keys = cell_keys(read)
+    pictures = case_data(read, keys, page_metrics([read]))["pictures"]
+    of_some = {place for place, (_, labels) in enumerate(keys) if labels == 0.05}
+    assert pictures
+    for picture in pictures.values():
+        assert picture["size"] == [width, height]
+        encoded = base64.b64decode(picture["image"].partition(",")[2])
+        assert Image.open(io.BytesIO(encoded)).size == (width, height)
+        assert of_some <= picture["masks"].keys()
+        assert all(sum(runs[1::2]) == width * height for runs in (*picture["masks"].values(), picture["reference"]))
+
+
+def test_pictures_show_every_method_beside_one_that_learns_without_labels(results):
+    file = write_run(results, "shapes", 0.05, 0, 0.4) / "run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"method": record["method"] | {"uses_labels": False}}))
+    read = read_results(results)
+    assert {title for title, *_ in overlays._examples(read)} == {entry.title for entry in read.entries}
+    assert read.fewest == 0.05
+
+
+def test_tables_of_an_earlier_report_do_not_stay(results, tmp_path):
+    report(results, tmp_path / "out", str(shutil.copytree(results, tmp_path / "before")))
+    (tmp_path / "out/tables/mine.csv").write_text("kept")
+    assert (tmp_path / "out/tables/changes.md").exists()
+    report(results, tmp_path / "out")
+    assert not [*(tmp_path / "out/tables").glob("changes.*")]
+    assert (tmp_path / "out/tables/mine.csv").exists()
+
+
+def test_the_order_of_the_columns_of_scores_decides_nothing(results):
+    before = printed(difference_table_of(results))
+    for file in results.rglob("cases.csv"):
+        frame = pd.read_csv(file, dtype=str)
+        frame[[*frame.columns[::-1]]].to_csv(file, index=False)
+    assert printed(difference_table_of(results)) == before
+
+
+def difference_table_of(folder):
+    """The comparison with the lower bound."""
+    return next(table for table in all_tables(read_results(folder)) if table.name == "differences")
+
+
+def test_a_predictor_that_some_runs_did_not_keep_is_marked(results):
+    predicted(results, "zebra", {"second": 1}, [0.25])  # of one of two folds
+    read = read_results(results)
+    table = predictor_table(read, read.predictors)
+    assert printed(table)[1][2] == "25.00†"
+    assert any("not all finished runs have kept" in note for note in table.notes)
+
+
 def test_every_table_says_what_was_measured(results):
     for table in all_tables(read_results(results)):
         if table.name != "papers":
@@ -463,7 +572,7 @@ def test_a_mean_of_networks_stands_beside_that_of_as_many_of_the_lower_bound(res
         ["Zebra", "reported"], ["", "second"], ["Ant", "reported"], ["", "old"],
     ]  # fmt: skip
     assert [[text(cell) for cell in row[:4]] for row in tables["ensembles"].rows] == [
-        ["2", "Plain", "ensemble_2", "50.00"], ["2", "Zebra", "both", "20.00"], ["3", "Zebra", "all", "30.00"],
+        ["2", "Plain", "ensemble_2", "50.00†"], ["2", "Zebra", "both", "20.00†"], ["3", "Zebra", "all", "30.00†"],
     ]  # fmt: skip
     assert tables["ensembles"].rules == {2}
     missing = [note for note in tables["ensembles"].notes if note.startswith("No mean of")]
@@ -548,6 +657,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):
 
 def test_names_cannot_break_the_tables():
     rows = [["a|b & c_d #1 {x} \\ ~^", Score(50, 1, best=True)]]
+    assert "\n[" not in latex(Table("t", "A", ["Method", "[left] core"], [["[b]", 1], ["*c", 2]], []))
     table = Table("t", "A_b", ["Method", "5 %"], rows, ["100 %"])
     assert r"a|b \& c\_d \#1 \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}" in latex(table)
     assert r"\textbf{50.00\,$\pm$\,1.00}" in latex(table)

@@ -73,7 +73,7 @@ def overlays(results: Results) -> Figure | None:
     run = shown[0][1]
     training = f"fold {results.fold_name(run.fold)}, seed {run.seed}"
     figure.suptitle(
-        f"{plot_heading(results)}, {in_words(results.amounts[0])} labelled, {training}",
+        f"{plot_heading(results)}, {in_words(results.fewest)} labelled, {training}",
         x=0.01,
         ha="left",
         fontsize=8,
@@ -93,8 +93,9 @@ def _examples(results: Results) -> list[tuple[str, Run, Examples]]:
     fold = min(run.fold for run in results.finished)
     out: list[tuple[str, Run, Examples]] = []
     for entry in results.entries:
-        labels = 1.0 if entry.role == "upper bound" else results.amounts[0]
-        runs = [r for r in results.finished if (r.method, r.labels, r.fold) == (entry.name, labels, fold)]
+        amounts = results.amounts_of(entry.name)
+        labels = results.fewest if results.fewest in amounts else amounts[0]  # a bound of all labels, or of none
+        runs = [r for r in results.cells[entry.name, labels] if r.fold == fold]
         if not runs:
             continue
         run = min(runs, key=lambda r: r.seed)

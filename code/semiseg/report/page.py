@@ -12,7 +12,7 @@ from semiseg.report.latex import latex
 from semiseg.report.page_cases import case_data
 from semiseg.report.page_data import cell_keys, page_data, page_metrics
 from semiseg.report.plots import DPI, Plot
-from semiseg.report.provenance import facts, left_out, run_warnings
+from semiseg.report.provenance import facts, left_out, not_begun, run_warnings
 from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_name, data_title
 
@@ -29,7 +29,7 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
     """Write the page to `path`; `pictures` is the folder of the plots' PNG files."""
     name = str(results.record["spec"].get("benchmark") or results.path.name)
     apart = {name: "".join(_table(t) for t in tables if t.name == name) for name in ("papers", "published")}
-    missing, warnings = left_out(results), run_warnings(results)
+    warnings = run_warnings(results)
     described = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts(results))
     sections = {
         "Leaderboard": BOARD,
@@ -37,7 +37,7 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
         "Tables": "".join(_table(table) for table in tables if table.name not in apart),
         "Plots": "".join(_figure(plot, pictures) for plot in plots),
         "Setup": f"<dl>{described}</dl>{apart['papers']}",
-        "Left out": html(missing) if missing.rows else "<p>Nothing: every run is finished.</p>",
+        "Left out": _left_out(results),
         "Warnings": html(warnings) if warnings.rows else "<p>None.</p>",
         **({"Published elsewhere": apart["published"]} if apart["published"] else {}),
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
@@ -55,22 +55,26 @@ def write_joint_page(
 ) -> None:
     """Write the page on several benchmarks to `path`; each benchmark's own page has the rest."""
     names = [results.path.name for results in contents]
-    missing = [(results.path.name, left_out(results)) for results in contents]
     sections = {
         "Leaderboard": BOARD,
         "Cases": "",
         "Tables": "".join(map(_table, tables)),
         "Plots": "".join(_figure(plot, pictures) for plot in plots) or "<p>None: there is nothing to rank.</p>",
-        "Left out": "".join(
-            html(replace(table, title=f"{name}: {table.title[0].lower()}{table.title[1:]}"))
-            for name, table in missing
-            if table.rows
-        )
-        or "<p>Nothing: every run is finished.</p>",
+        "Left out": "".join(_left_out(results, f"{results.path.name}: ") for results in contents),
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
         f"<pre>semiseg report {escape(' '.join(f'results/{name}' for name in names))} --out FOLDER</pre>",
     }
     _write(path, ", ".join(names), "Several benchmarks", ", ".join(names), sections, _data(contents, tables))
+
+
+def _left_out(results: Results, heading: str = "") -> str:
+    """Runs without a number, and what nobody has begun."""
+    table, asked = left_out(results), not_begun(results)
+    if not table.rows:
+        words = f"Every run that was begun is finished. {asked}" if asked else "Nothing: every run is finished."
+        return f"<p>{escape(heading + words)}</p>"
+    title = f"{heading}{table.title[0].lower()}{table.title[1:]}" if heading else table.title
+    return html(replace(table, title=title)) + (f"<p>{escape(asked)}</p>" if asked else "")
 
 
 def _data(contents: list[Results], tables: list[Table]) -> dict[str, Any]:

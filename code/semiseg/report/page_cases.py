@@ -55,12 +55,12 @@ def _pictures(results: Results, keys: list[Key], cases: list[str], worst: list[s
         if not found or masks + len(found) > MASKS:
             continue
         masks += len(found)
-        reference, _ = found[min(found)]
+        height, width = np.min([reference.shape for reference, _ in found.values()], 0)  # runs pad to their largest
         out[cases.index(case)] = {
-            "size": reference.shape[::-1],
-            "image": _jpeg(images[case]),
-            "reference": _runs(reference),
-            "masks": {cell: _runs(found[cell][1]) for cell in sorted(found) if found[cell][1].shape == reference.shape},
+            "size": [int(width), int(height)],
+            "image": _jpeg(images[case][:, :height, :width]),
+            "reference": _runs(found[min(found)][0][:height, :width]),
+            "masks": {cell: _runs(found[cell][1][:height, :width]) for cell in sorted(found)},
         }
     return out
 

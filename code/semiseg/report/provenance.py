@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from semiseg.labels import Labels, in_words, rank
+from semiseg.labels import Labels, in_words, rank, same
 from semiseg.report.formats import Table
 from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_title
+from semiseg.settings import OWN_TRAINING
+
+UNCOUNTED = ("log_every", "checkpoint_every", "precision")  # change no training, or stand in every table
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -44,6 +47,23 @@ def not_started(results: Results) -> list[tuple[str, Labels, int, int]]:
     known = {run.key for run in runs}
     cells = dict.fromkeys((run.method, run.labels) for run in runs)
     return [(*cell, f, s) for cell in cells for f in folds for s in seeds if (*cell, f, s) not in known]
+
+
+def not_begun(results: Results) -> str:
+    """What benchmark.yaml asks for and no run was begun for, in words; empty if there is nothing of the kind."""
+    settings = results.settings
+    if settings is None:
+        return ""
+    runs = results.own + results.unfinished
+    asked: dict[str, Iterable[Any]] = {"method": settings.variants(), "seed": settings.seeds}
+    if not results.inner:
+        asked["fold"] = settings.folds
+    there: dict[str, set[Any]] = {noun: {getattr(run, noun) for run in runs} for noun in asked}
+    missing = {noun: [str(v) for v in values if v not in there[noun]] for noun, values in asked.items()}
+    begun = {same(run.labels) for run in runs}
+    missing["amount"] = [f"{in_words(labels)} labelled" for labels in settings.labels if same(labels) not in begun]
+    words = [f"{noun}{'s' * (len(of) > 1)} {', '.join(of)}" for noun, of in missing.items() if of]
+    return f"benchmark.yaml also asks for {'; '.join(words)}, for which no run was begun." if words else ""
 
 
 def left_out(results: Results) -> Table:
@@ -101,14 +121,21 @@ def run_warnings(results: Results) -> Table:
 def _differences(results: Results) -> list[str]:
     """What all runs must share, and do not."""
     shared: dict[str, set[Any]] = {}
+    own_training = results.settings.own_training if results.settings else OWN_TRAINING
+    may_differ = {*own_training, *UNCOUNTED}
     for run in results.own:
         spec, data = run.record["spec"], run.record["data"]
         split = f"split at {in_words(run.labels)}, fold {results.fold_name(run.fold)}"
         shared.setdefault("data", set()).add(data.get("hash"))
         shared.setdefault(split, set()).add(data.get("split_hash"))
         shared.setdefault("network", set()).add(spec.get("network"))
-        if not spec.get("protocol"):  # published protocols give methods steps of their own
-            shared.setdefault("training steps", set()).add((spec.get("training") or {}).get("steps"))
+        for setting, value in (spec.get("training") or {}).items():  # what a run does not tell is younger than it
+            if setting not in may_differ:
+                shared.setdefault(f"training ({setting})", set()).add(str(value))
+            elif setting not in UNCOUNTED and not run.record.get("kept"):
+                shared.setdefault(f"training of {run.method} ({setting})", set()).add(str(value))
+        for setting, value in ({} if run.record.get("kept") else spec.get("config") or {}).items():
+            shared.setdefault(f"settings of {run.method} ({setting})", set()).add(str(value))
     return [what for what, values in shared.items() if len(values) > 1]
 
 

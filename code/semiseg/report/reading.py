@@ -23,6 +23,7 @@ def read_results(path: Path) -> Results:
     """Read every run below `path`/runs; what cannot be read counts as failed."""
     if not path.is_dir():
         raise UserError(f"{path}: no such results folder; name the one that `semiseg run` wrote.")
+    path = path.resolve()  # has a name, even if that is given as a dot
     runs, cases, predictors = [], [], []
     for file in sorted(path.glob("runs/*/*/*/*/run.json")):
         run = _read_run(file)
@@ -125,7 +126,7 @@ def _read_scores(file: Path, needed: list[str], kind: TaskKind) -> pd.DataFrame:
             frame[column] = pd.to_numeric(frame[column])
     if frame[metrics].isna().any(axis=None):
         raise ValueError(f"{file.name} holds scores that are no numbers")
-    return frame
+    return frame[[*(column for column in frame if column not in metrics), *metrics]]  # what is compared comes first
 
 
 def _named(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, rank
 from semiseg.metrics import Metric
-from semiseg.settings import BenchmarkSettings
+from semiseg.settings import NONE, BenchmarkSettings
 from semiseg.tasks import DEFAULT, TaskKind, task_kind
 
 KEY = ["method", "labels", "fold", "seed"]  # what tells one run from another
@@ -84,6 +84,11 @@ class Results:
         if not any(map(count_of, cases)):
             return sorted(cases)  # shares need no counting, and a share of other folds stays what it is
         return sorted(cases, key=lambda labels: (mean(cases[labels]), rank(labels)))
+
+    @property
+    def fewest(self) -> Labels:
+        """The smallest amount that methods learned from, if any did from less than all."""
+        return next((labels for labels in self.amounts if labels not in (NONE, 1)), self.amounts[0])
 
     def amounts_of(self, method: str) -> list[Labels]:
         """The same of one method."""

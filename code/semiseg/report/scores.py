@@ -131,10 +131,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
             [
                 "",
                 name,
-                *(
-                    score_cell(results, others, results.primary.name, entry.name, labels, name)
-                    for labels in results.amounts
-                ),
+                *(_cell_of(results, predictors, others, entry.name, labels, name) for labels in results.amounts),
             ]
             for name in names
         ]
@@ -143,7 +140,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
         f"{results.primary.percent} of secondary predictors",
         ["Method", "Predictor", *map(in_words, results.amounts)],
         rows,
-        notes(results, entries),
+        [*notes(results, entries), *_untold(rows)],
         rules,
         text_columns=2,
     )
@@ -161,10 +158,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
             str(networks),
             by_name[method].title,
             name,
-            *(
-                score_cell(results, scores, results.primary.name, method, labels, networks, name)
-                for labels in results.amounts
-            ),
+            *(_cell_of(results, predictors, scores, method, labels, networks, name) for labels in results.amounts),
         ]
         for networks, method, name in kinds
     ]
@@ -179,12 +173,31 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
         [
             *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
             "Means of class probabilities. No method reports one: a mean of networks gains from their number alone.",
+            *_untold(rows),
             *missing,
         ],
         {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
         text_columns=3,
         heading=0,
     )
+
+
+def _cell_of(
+    results: Results, predictors: pd.DataFrame, scores: pd.DataFrame, method: str, labels: Labels, *rest: str | int
+) -> Cell:
+    """The mean of a predictor, whose name ends `rest`; marked where fewer runs tell it than were finished."""
+    cell = score_cell(results, scores, results.primary.name, method, labels, *rest)
+    if not isinstance(cell, Score):
+        return cell
+    is_its = (predictors.method == method) & (predictors.labels == labels) & (predictors.predictor == rest[-1])
+    told = len(predictors.loc[is_its, ["fold", "seed"]].drop_duplicates())
+    return replace(cell, partial=cell.partial or told < len(results.cells[method, labels]))
+
+
+def _untold(rows: list[list[Cell]]) -> list[str]:
+    """What the mark of a mean over fewer runs means in a table of predictors."""
+    marked = any(isinstance(cell, Score) and cell.partial for row in rows for cell in row)
+    return ["† Also of a predictor whose scores not all finished runs have kept."] if marked else []
 
 
 def score_cell(

@@ -69,10 +69,16 @@ def reference_method(results: Results, against: str | None) -> Entry | None:
 
 
 def write_tables(tables: list[Table], folder: Path) -> None:
-    """Each table in three formats."""
+    """Each table in three formats; those of an earlier report that this one does not have are removed."""
     folder.mkdir(parents=True, exist_ok=True)
+    formats = {".md": markdown, ".tex": latex, ".csv": comma_separated}
+    for file in folder.glob("*.tex"):
+        earlier = [file.with_suffix(suffix) for suffix in formats]
+        if file.stem not in {table.name for table in tables} and all(one.exists() for one in earlier):
+            for one in earlier:
+                one.unlink()
     for table in tables:
-        for suffix, render in ((".md", markdown), (".tex", latex), (".csv", comma_separated)):
+        for suffix, render in formats.items():
             (folder / f"{table.name}{suffix}").write_text(render(table), encoding="utf-8", newline="\n")
 
 

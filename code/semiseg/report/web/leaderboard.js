@@ -120,9 +120,12 @@ function bestOf(rows) {
     if (row.cell.role !== "semi-supervised" || row.cell.partial) continue;
     if (board.labels !== "all" && row.cell.labels !== board.labels) continue; // shown beside those with these labels
     const key = `${row.cell.task}/${row.benchmark.data}/${row.cell.labels}`;
-    if (!best.has(key) || sign * scoreOf(row)[0] > sign * scoreOf(best.get(key))[0]) best.set(key, row);
+    const first = best.get(key)?.[0];
+    const ahead = first ? sign * (scoreOf(row)[0] - scoreOf(first)[0]) : Infinity;
+    if (ahead > 0) best.set(key, [row]);
+    else if (ahead === 0) best.get(key).push(row); // what prints the same is as good
   }
-  return new Set(best.values());
+  return new Set([...best.values()].flat());
 }
 
 function showBoard() {
