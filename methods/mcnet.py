@@ -13,7 +13,7 @@ from semiseg.losses import in_full_precision, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, predict
 from semiseg.networks import unet, unet_3d
 from semiseg.networks.alignment import crop_to
-from semiseg.networks.layers import CONVOLUTION, LINEAR, TRANSPOSED
+from semiseg.networks.layers import CHANNEL_DROPOUT, CONVOLUTION, LINEAR, TRANSPOSED
 
 Upsampling = Literal["transposed", "linear", "nearest"]
 BLOCKS = {2: unet.double_conv, 3: unet_3d.double_conv}
@@ -26,7 +26,8 @@ class MutualConsistency(Method):
     sharpened; the gradient reaches both sides, as in the authors' code (ycwu1997/MC-Net, fee453c). Of its three ways,
     transposed convolutions, linear interpolation and the nearest neighbour, the network's own decoder has one of the
     first two, and the additional decoders have the others. They stand on any backbone: a U-Net's decoder that reads
-    the encoder's maps. They rest in prediction; the network's own is reported.
+    the encoder's maps. Where the network's own drops out channels, as in 3D, so do they, of the coarsest map and before
+    the head. They rest in prediction; the network's own is reported.
 
     Sharpening and weights are the code's for ACDC: a temperature of 0.1, and a weight of 0.1 that rises over the
     training (LA: 1, over 6,000 of 15,000 steps, and half of the supervised loss). The code sharpens each of several
@@ -56,7 +57,9 @@ class MutualConsistency(Method):
         levels = predict(self.segmenter, torch.zeros(1, task.channels, *task.size)).encoder
         transposes = any(isinstance(m, nn.ConvTranspose2d | nn.ConvTranspose3d) for m in self.segmenter.modules())
         kinds: list[Upsampling] = ["linear" if transposes else "transposed", "nearest"]
-        self.auxiliary = nn.ModuleList(Decoder(levels, task.classes, kind) for kind in kinds)
+        beyond = (m for name, part in self.segmenter.named_children() if name != "encoder" for m in part.modules())
+        dropout = max((m.p for m in beyond if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)), default=0.0)
+        self.auxiliary = nn.ModuleList(Decoder(levels, task.classes, kind, dropout) for kind in kinds)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         output = self.segmenter(batch.images())
@@ -75,9 +78,10 @@ class MutualConsistency(Method):
 class Decoder(nn.Module):
     """A U-Net's decoder for the maps of any encoder."""
 
-    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Upsampling) -> None:
+    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Upsampling, dropout: float = 0.0) -> None:
         super().__init__()
         dims = levels[0].ndim - 2
+        self.dropout = CHANNEL_DROPOUT[dims](dropout)
         self.linear = LINEAR[dims]
         up, blocks = [], []
         for coarse, fine in pairwise(reversed(levels)):
@@ -96,9 +100,10 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Maps as in `Output.encoder` to logits (batch, classes, *size) in float32."""
         *skips, x = features
+        x = self.dropout(x)
         for up, block, skip in zip(self.up, self.blocks, reversed(skips), strict=True):
             x = block(torch.cat((skip, crop_to(up(x), skip)), dim=1))
-        logits = self.head(x).float()
+        logits = self.head(self.dropout(x)).float()
         return logits if logits.shape[2:] == size else F.interpolate(logits, tuple(size), mode=self.linear)
 
 

@@ -31,10 +31,11 @@ class Mona(Method):
 
     The public code has no gradient in the neighbours' term, keeps no negative key where teacher and pseudo-label
     agree, shifts classes when one is absent, warps images but not their labels, and cuts windows across images; here
-    each term does what the paper says (methods/README.md). The teacher normalizes by the batch, as there: with averaged
-    statistics it was sure of the background in short trainings. Features end at the second finest map, and what is
-    remembered of an image is its mean in 8 × 8 cells: in full they take gigabytes.
-    In 3D windows are halves instead of quarters of an axis, and deformations stay in plane.
+    each term does what the paper says (methods/README.md). As there, the teacher normalizes by the batch and keeps its
+    dropout (with averaged statistics it was sure of the background in short trainings), and deformed images count for
+    the student's running statistics like all others. Mixed images are deformed in every step, there in half of them.
+    Features end at the second finest map, and what is remembered of an image is its mean in 8 × 8 cells: in full they
+    take gigabytes. In 3D windows are halves instead of quarters of an axis, and deformations stay in plane.
     """
 
     title = "MONA"

@@ -18,14 +18,14 @@ class SelfTraining(Method):
     mode; the student, with its dropout, sees their strong views, and begins again from its first weights, or goes on
     from the last ones (`restart: false`). Nothing is selected: a teacher is whatever its stage ended with.
 
-    As in the paper, labelled and pseudo-labelled pixels count alike, there are several rounds, and the student is
-    noisier than its teacher. Departures: pseudo-labels are hard and all pixels have one (`threshold` keeps those that
-    the teacher is sure of; the paper's are soft, for images with a confidence of 0.3 or more), students are no larger
-    than teachers, and images are not balanced over classes. ST++ (LiheYoung/ST-PlusPlus, f4e7a57) does the same for
-    segmentation: one round, a new student, hard labels of all pixels; there the network that was best on the
-    validation list teaches, here the last weights. Pseudo-labels are written anew for each augmented image,
-    instead of once for a file, so that the teacher sees the geometry that the student sees. All stages have the same
-    share of the steps, so that the training as a whole is as long as any other: more rounds are shorter ones.
+    As in the paper, labelled and pseudo-labelled pixels count alike (in equal batches), there are several rounds, and
+    the student is noisier than its teacher. Departures: pseudo-labels are hard and all pixels have one (`threshold`
+    keeps those that the teacher is sure of; the paper's are soft, for images with a confidence of 0.3 or more),
+    students are no larger than teachers, and images are not balanced over classes. ST++ (LiheYoung/ST-PlusPlus,
+    f4e7a57) does the same for segmentation: one round, a new student, hard labels of all pixels; there the network that
+    was best on the validation list teaches, here the last weights. Pseudo-labels are written anew for each augmented
+    image, instead of once for a file, so that the teacher sees the geometry that the student sees. All stages have the
+    same share of the steps, so that the training as a whole is as long as any other: more rounds are shorter ones.
     """
 
     title = "Self-Training"

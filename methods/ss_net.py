@@ -23,13 +23,14 @@ class SmoothnessAndSeparation(Method):
 
     The code (ycwu1997/SS-Net, c0a8bf6) measures the noise by its norm in an image: 6 at 256×256 (10 at 112×112×80),
     from a first guess of 10. Here it is the root mean square of a pixel, so that it does not depend on the size. It
-    keeps the 32 vectors of a class that attention ranks lowest, because it sorts upwards; here those ranked
-    highest, as its comment says. It never keeps the background, which has no prototypes here either, but counts as
-    a class in the mean. Its loss of the labels is Dice alone, here ½ (cross-entropy + Dice) as for all methods; its
-    attention has a batch norm, which needs two vectors. It projects labelled and unlabelled pixels apart, and those to
-    keep in evaluation mode; here one pass in training mode serves all three. Before a class is first predicted
-    rightly, all its labelled pixels can be kept. Weight, ramp and noise are its own for ACDC; for the left atrium
-    they are 1, 6,000 of 15,000 steps, and 0.01 for noise and guess alike.
+    keeps the 32 vectors of a class that attention ranks lowest, because it sorts upwards; here those ranked highest, as
+    its comment says. Its weights of these vectors are normalized over a single row and so are all 1; here they count.
+    It never keeps the background, which has no prototypes here either, but counts as a class in the mean. Its loss of
+    the labels is Dice alone, here ½ (cross-entropy + Dice) as for all methods; its attention has a batch norm, which
+    needs two vectors. It projects labelled and unlabelled pixels apart, and those to keep in evaluation mode; here one
+    pass in training mode serves all three. Before a class is first predicted rightly, all its labelled pixels can be
+    kept. Weight, ramp and noise are its own for ACDC; for the left atrium they are 1, 6,000 of 15,000 steps, and 0.01
+    for noise and guess alike.
     """
 
     title = "SS-Net"

@@ -42,6 +42,22 @@ def test_certain_predictions_have_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("network", ["unet_small", "unet_3d_small", "vnet_small"])
+def test_no_decoder_is_spared_the_dropout_of_the_network(network):
+    """In a U-Net of 2D it sits in the encoder, which all share, in 3D in the network's own decoder."""
+    size = (32, 32) if network == "unet_small" else (8, 24, 24)
+    method = MutualConsistency(Task(1, 3, size, network)).train()
+    images = torch.rand(2, 1, *size)
+    output = method.segmenter(images)
+    once, again = ([decoder(features, size) for decoder in method.auxiliary] for features in (output.encoder,) * 2)
+    shared = method.segmenter(images).encoder[-1]
+    for decoder, first, second in zip(method.auxiliary, once, again, strict=True):
+        assert not torch.equal(first, second) or not torch.equal(shared, output.encoder[-1])
+        if network != "unet_small":
+            assert not torch.equal(first, second)
+            assert torch.equal(*(decoder.eval()(output.encoder, size) for _ in range(2)))
+
+
 def test_labels_and_consistency_reach_every_decoder(task, batch):
     for name in ("supervised", "consistency"):
         method = MutualConsistency(task)

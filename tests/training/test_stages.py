@@ -132,7 +132,7 @@ class LastTrainsLess(TwoStages):
 
 def test_all_that_was_trained_is_counted_whatever_the_last_stage_trained(tmp_path):
     trainer = MethodContract("last_trains_less", LastTrainsLess, 2, tmp_path).trained
-    counted = count_parameters(trainer.method, trainer.learning)
+    counted = count_parameters(trainer.method, trainer.learned)
     network = sum(p.numel() for p in trainer.method.model.parameters())
     assert counted == {"trained": network + 3 * 2 + 2, "predicting": network}
 

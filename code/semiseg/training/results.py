@@ -35,16 +35,16 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
     }
 
 
-def count_parameters(method: Method, learning: Iterable[nn.Parameter]) -> dict[str, int]:
+def count_parameters(method: Method, learned: Iterable[nn.Parameter]) -> dict[str, int]:
     """How many are trained, those of adversaries included, and how many the reported network predicts with.
 
     Args:
-        learning: what is trained in any stage; afterwards only what the last one trains can be told from the method.
+        learned: what any stage trained; afterwards only what the last one trained can be told from the method.
     """
     reported = next(iter(method.predictors().values()))
     adversaries = (p for update in method.updates if update.adversarial for p in update.module.parameters())
     return {
-        "trained": sum(p.numel() for p in {*learning, *adversaries}),
+        "trained": sum(p.numel() for p in {*learned, *adversaries}),
         "predicting": sum(p.numel() for p in reported.parameters()),
     }
 

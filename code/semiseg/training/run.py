@@ -204,7 +204,7 @@ class _Attempt:
         save_tensors(self.folder / WEIGHTS, weights, {"method": self.spec.implementation})
         metrics, began = {}, time.perf_counter()
         if not is_start:
-            self.record["method"]["parameters"] = count_parameters(method, trainer.learning)
+            self.record["method"]["parameters"] = count_parameters(method, trainer.learned)
             where = self.dataset, self.partition.test, self.device, self.spec.training.precision
             kind = task_kind(self.dataset.info.task)
             result = kind.evaluate(method, *where)

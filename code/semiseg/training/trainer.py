@@ -119,13 +119,22 @@ class Trainer:
 
     def enter(self, stage: str) -> None:
         """Train what the stage trains, by optimizers without a memory."""
-        trains = self.plan.stages[stage].trains
-        chosen = self.learning if trains is None else [p for module in trains for p in module.parameters()]
+        chosen = self._trained_in(stage)
         for parameter in self.learning:
             parameter.requires_grad_(False)
-        for parameter in {*chosen}.intersection(self.learning):
+        for parameter in chosen:
             parameter.requires_grad_(True)
         self.optimization = Optimization(self.method, self.settings)
+
+    @property
+    def learned(self) -> set[nn.Parameter]:
+        """What some stage that is not left out trains."""
+        return {parameter for stage in self.plan.stages for parameter in self._trained_in(stage)}
+
+    def _trained_in(self, stage: str) -> set[nn.Parameter]:
+        trains = self.plan.stages[stage].trains
+        every = {*self.learning}
+        return every if trains is None else every & {p for module in trains for p in module.parameters()}
 
     def _begin(self, progress: Progress) -> None:
         """The first step of a stage is next."""
