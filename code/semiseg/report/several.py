@@ -113,7 +113,8 @@ def ranks_table(contents: list[Results], entries: list[Entry], ranks: Ranks, suf
         told.append(f"Not counted, since fewer than two methods are complete there: {', '.join(ranks.skipped)}.")
     if enough(ranks):
         told.append(
-            f"Friedman's test over data sets: p {friedman(data_sets):.3g}; critical difference of Nemenyi at 5 %: "
+            f"Friedman's test over data sets: p {friedman(data_sets):.3g}; critical difference of Nemenyi at 5 %, "
+            f"for methods ranked anew in each data set, as in the diagram: "
             f"{critical_difference(len(average), len(data_sets)):.2f}."
         )
     elif len(data_sets) < DIAGRAM:
