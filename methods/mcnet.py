@@ -1,5 +1,6 @@
 """MC-Net+: decoders that upsample differently agree with each other's sharpened predictions."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 from typing import ClassVar, Literal
@@ -13,7 +14,7 @@ from semiseg.losses import in_full_precision, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, predict
 from semiseg.networks import unet, unet_3d
 from semiseg.networks.alignment import crop_to
-from semiseg.networks.layers import CHANNEL_DROPOUT, CONVOLUTION, LINEAR, TRANSPOSED
+from semiseg.networks.layers import CONVOLUTION, LINEAR, TRANSPOSED
 
 Upsampling = Literal["transposed", "linear", "nearest"]
 BLOCKS = {2: unet.double_conv, 3: unet_3d.double_conv}
@@ -26,8 +27,8 @@ class MutualConsistency(Method):
     sharpened; the gradient reaches both sides, as in the authors' code (ycwu1997/MC-Net, fee453c). Of its three ways,
     transposed convolutions, linear interpolation and the nearest neighbour, the network's own decoder has one of the
     first two, and the additional decoders have the others. They stand on any backbone: a U-Net's decoder that reads
-    the encoder's maps. Where the network's own drops out channels, as in 3D, so do they, of the coarsest map and before
-    the head. They rest in prediction; the network's own is reported.
+    the encoder's maps. Where the network has dropout beyond its encoder, as in 3D, they have the same for the coarsest
+    map and before the head. They rest in prediction; the network's own is reported.
 
     Sharpening and weights are the code's for ACDC: a temperature of 0.1, and a weight of 0.1 that rises over the
     training (LA: 1, over 6,000 of 15,000 steps, and half of the supervised loss). The code sharpens each of several
@@ -58,7 +59,7 @@ class MutualConsistency(Method):
         transposes = any(isinstance(m, nn.ConvTranspose2d | nn.ConvTranspose3d) for m in self.segmenter.modules())
         kinds: list[Upsampling] = ["linear" if transposes else "transposed", "nearest"]
         beyond = (m for name, part in self.segmenter.named_children() if name != "encoder" for m in part.modules())
-        dropout = max((m.p for m in beyond if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)), default=0.0)
+        dropout = next((m for m in beyond if isinstance(m, nn.Dropout | nn.Dropout2d | nn.Dropout3d)), nn.Identity())
         self.auxiliary = nn.ModuleList(Decoder(levels, task.classes, kind, dropout) for kind in kinds)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -78,10 +79,10 @@ class MutualConsistency(Method):
 class Decoder(nn.Module):
     """A U-Net's decoder for the maps of any encoder."""
 
-    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Upsampling, dropout: float = 0.0) -> None:
+    def __init__(self, levels: Sequence[Tensor], classes: int, upsampling: Upsampling, dropout: nn.Module) -> None:
         super().__init__()
         dims = levels[0].ndim - 2
-        self.dropout = CHANNEL_DROPOUT[dims](dropout)
+        self.dropout = copy.deepcopy(dropout)
         self.linear = LINEAR[dims]
         up, blocks = [], []
         for coarse, fine in pairwise(reversed(levels)):

@@ -421,17 +421,21 @@ def test_a_method_of_two_settings_in_one_table_is_a_warning(results):
 
 
 def test_what_the_benchmark_asks_for_and_nobody_began_is_said(results):
-    shutil.rmtree(results / "runs/ant/labels-20")
-    asked = {"name": "tiny", "dataset": "d", "labels": [0.05, 0.2], "folds": [0, 1], "seeds": [0]}
-    methods = ["plain", "zebra", "ant", "full"]
-    (results / "benchmark.yaml").write_text(json.dumps(asked | {"methods": methods}))
-    assert "Nothing: every run is finished" in page_text(results)
-    more = {"methods": [*methods, "bird"], "labels": [0.05, 0.2, 0.5], "folds": [0, 1, 4]}
-    (results / "benchmark.yaml").write_text(json.dumps(asked | more))
-    page = page_text(results)
-    assert "Nothing: every run" not in page
-    for words in ("method bird", "fold 4", "50 % labelled", "for which no run was begun"):
-        assert words in page
+    for folder in results.glob("runs/*/labels-20"):
+        shutil.rmtree(folder)
+    asked = {"name": "tiny", "dataset": "d", "labels": [0.05], "folds": [0, 1], "seeds": [0]}
+    asked["methods"] = ["plain", "zebra", "ant", "full"]
+
+    def page(**more):
+        (results / "benchmark.yaml").write_text(json.dumps(asked | more))
+        return page_text(results)
+
+    assert "Nothing: every run is finished" in page()
+    more = page(methods=[*asked["methods"], "bird"], labels=[0.05, 0.2], folds=[0, 1, 4])
+    assert "also asks for method bird; fold 4; 20 % labelled, for which no run was begun" in more
+    for fold in (0, 1):
+        write_run(results, "zebra", 0.2, fold, 0.5)
+    assert "also asks for 20 % labelled for plain, ant, for which no run was begun" in page(labels=[0.05, 0.2])
 
 
 def test_outlines_fit_their_picture_though_runs_pad_theirs_to_different_sizes(results):

@@ -13,10 +13,11 @@ from semiseg.networks import Output
 class MovingAverage(nn.Module):
     """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
 
-    There is an update after every step, or after each `every` steps, counted through all stages: it soon leaves random
-    weights behind, and keeps those of a pre-training. Floating-point buffers are averaged like parameters and integer
-    ones are copied; forward passes of the copy leave its running statistics alone. Averages of running means lag behind
-    the weights that they should fit, so in the end those of predictors are taken anew.
+    There is an update after every step, or after each `every` steps. The trainer counts them through all stages from
+    the first on that trains what is followed: so an average soon leaves random weights behind, and keeps those of a
+    pre-training. Floating-point buffers are averaged like parameters and integer ones are copied; forward passes of
+    the copy leave its running statistics alone. Averages of running means lag behind the weights that they should
+    fit, so in the end those of predictors are taken anew.
     """
 
     def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
@@ -31,7 +32,7 @@ class MovingAverage(nn.Module):
         return self.network(images)
 
     def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step` of all stages, counted from 0, in its turn."""
+        """Move towards the followed network after optimiser step `step` of those that count, from 0 on, in its turn."""
         number, rest = divmod(step + 1, self.every)
         if rest:
             return

@@ -54,6 +54,8 @@ def test_no_decoder_is_spared_the_dropout_of_the_network(network):
     for decoder, first, second in zip(method.auxiliary, once, again, strict=True):
         assert not torch.equal(first, second) or not torch.equal(shared, output.encoder[-1])
         if network != "unet_small":
+            assert type(decoder.dropout) is type(method.segmenter.decoder.dropout)
+            assert decoder.dropout.p == method.segmenter.decoder.dropout.p
             assert not torch.equal(first, second)
             assert torch.equal(*(decoder.eval()(output.encoder, size) for _ in range(2)))
 

@@ -116,15 +116,41 @@ def test_a_teacher_keeps_what_was_learned_before_a_later_stage(trained):
     assert not torch.equal(teacher, after)
 
 
+class LateHead(TwoStages):
+    """A part that only the second stage trains, and its average."""
+
+    def build(self) -> None:
+        super().build()
+        self.late = nn.Linear(3, 1)
+        self.slow = self.moving_average(self.late, 0.9)
+
+    def stages(self):
+        def further(batch, progress):
+            return self.losses(batch, progress) | {"late": self.late(torch.ones(1, 3)).square().sum()}
+
+        return [Stage(self.losses, "first", trains=[self.model]), Stage(further), Stage(further, "never", share=0)]
+
+
+def test_an_average_of_what_a_later_stage_trains_first_leaves_its_random_weights_at_once(tmp_path):
+    trainer = MethodContract("late_head", LateHead, 2, tmp_path).trained
+    seen = trainer.method.seen
+    assert torch.equal(seen[3]["slow.network.weight"], seen[3]["late.weight"])
+    assert not torch.equal(seen[3]["late.weight"], seen[2]["late.weight"])
+    middle = (seen[3]["late.weight"] + seen[4]["late.weight"]) / 2
+    torch.testing.assert_close(seen[4]["slow.network.weight"], middle)
+
+
 class LastTrainsLess(TwoStages):
     """After both stages, the encoder alone has a gradient, and the adversary has none."""
 
     def build(self) -> None:
         super().build()
         self.opponent = self.adversary(nn.Linear(3, 2), torch.optim.Adam)
+        self.unused = nn.Linear(5, 5)
 
     def stages(self):
-        return [Stage(self.losses, "all"), Stage(self.losses, trains=[self.model.encoder])]
+        late = [Stage(self.losses, trains=[self.model.encoder]), Stage(self.losses, "left out", 0, [self.unused])]
+        return [Stage(self.losses, "all", trains=[self.model]), *late]
 
     def adversary_losses(self, batch, progress):
         return {"opponent": self.opponent(torch.ones(1, 3)).square().sum()}

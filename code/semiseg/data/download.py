@@ -53,7 +53,7 @@ def download(item: Download, folder: Path, progress: Progress | None = None) -> 
 
 def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
     """Request what is missing until nothing is, giving up after several attempts that brought nothing."""
-    failures = furthest = 0
+    failures, furthest = 0, 0 if isinstance(item, MadeOnRequest) else _size(partial)
     while True:
         before = _size(partial)
         try:
@@ -65,6 +65,7 @@ def _fetch(item: Download, partial: Path, progress: Progress | None) -> None:
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     return
                 partial.unlink(missing_ok=True)
+                furthest = 0
             elif error.code not in WORTH_RETRYING:
                 raise UserError(
                     f"{item.url}: the server answers {error.code} {error.reason}; the address may have changed."

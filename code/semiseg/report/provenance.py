@@ -7,7 +7,7 @@ from semiseg.labels import Labels, in_words, rank, same
 from semiseg.report.formats import Table
 from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_title
-from semiseg.settings import OWN_TRAINING
+from semiseg.settings import NONE, OWN_TRAINING
 
 UNCOUNTED = ("log_every", "checkpoint_every", "precision")  # change no training, or stand in every table
 
@@ -60,9 +60,13 @@ def not_begun(results: Results) -> str:
         asked["fold"] = settings.folds
     there: dict[str, set[Any]] = {noun: {getattr(run, noun) for run in runs} for noun in asked}
     missing = {noun: [str(v) for v in values if v not in there[noun]] for noun, values in asked.items()}
-    begun = {same(run.labels) for run in runs}
-    missing["amount"] = [f"{in_words(labels)} labelled" for labels in settings.labels if same(labels) not in begun]
     words = [f"{noun}{'s' * (len(of) > 1)} {', '.join(of)}" for noun, of in missing.items() if of]
+    begun = {(run.method, same(run.labels)) for run in runs}
+    single = {run.method for run in runs if run.labels == NONE or run.record["method"].get("uses_all_labels")}
+    several = [name for name in asked["method"] if name in there["method"] - single]
+    for labels in settings.labels:
+        if lacking := [name for name in several if (name, same(labels)) not in begun]:
+            words.append(in_words(labels) + " labelled" + (f" for {', '.join(lacking)}" if lacking != several else ""))
     return f"benchmark.yaml also asks for {'; '.join(words)}, for which no run was begun." if words else ""
 
 

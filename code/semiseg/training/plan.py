@@ -20,9 +20,12 @@ class Plan:
         self.stages = {stage.name: stage for stage in stages}
         self.total = total
         self.ends = [round(total * sum(shares[: k + 1]) / sum(shares)) for k in range(len(shares))]
+        self.starts: dict[str, int] = {}  # the first steps of those that are not left out
         for stage, start, end in zip(stages, [0, *self.ends], self.ends, strict=False):
             if stage.share and start == end:
                 raise UserError(f"{where}: its stage {stage.name} gets none of {total} steps; train for more.")
+            if stage.share:
+                self.starts[stage.name] = start
 
     def progress(self, step: int) -> Progress:
         """How far the training is at a step, counted from 0 through all stages."""

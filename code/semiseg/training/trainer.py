@@ -71,7 +71,7 @@ class Trainer:
         place(self.method, self.method.task.dims, self.device)
         self.plan = Plan(self.method.stages(), total, type(self.method).__name__)
         self.learning = [p for p in self.method.parameters() if p.requires_grad]  # in one stage or another
-        self.averages = [m for m in self.method.modules() if isinstance(m, MovingAverage)]
+        self.averages = {m: self._since(m) for m in self.method.modules() if isinstance(m, MovingAverage)}
         self.seconds = self.selection_seconds = 0.0
         self.curve = Curve(self.folder)
         last_stage = self.plan.progress(total - 1).stage  # rules choose among its weights
@@ -129,7 +129,12 @@ class Trainer:
     @property
     def learned(self) -> set[nn.Parameter]:
         """What some stage that is not left out trains."""
-        return {parameter for stage in self.plan.stages for parameter in self._trained_in(stage)}
+        return {parameter for stage in self.plan.starts for parameter in self._trained_in(stage)}
+
+    def _since(self, average: MovingAverage) -> int:
+        """The step from which on what an average follows is trained."""
+        followed = {*average.follow[0].parameters()}
+        return next((start for stage, start in self.plan.starts.items() if followed & self._trained_in(stage)), 0)
 
     def _trained_in(self, stage: str) -> set[nn.Parameter]:
         trains = self.plan.stages[stage].trains
@@ -154,8 +159,9 @@ class Trainer:
         torch.manual_seed(derive_seed(self.seed, "step", number))
         losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
         self.curve.keep(losses)
-        for average in self.averages:
-            average.update(number)
+        for average, since in self.averages.items():
+            if number >= since:
+                average.update(number - since)
         if self.optimization.adversaries:
             with self.optimization.adversaries_turn():
                 with self._autocast():
