@@ -435,6 +435,7 @@ def test_what_the_benchmark_asks_for_and_nobody_began_is_said(results):
     assert "also asks for method bird; fold 4; 20 % labelled, for which no run was begun" in more
     for fold in (0, 1):
         write_run(results, "zebra", 0.2, fold, 0.5)
+    (write_run(results, "zebra", 0.2, 2, 0.5) / "run.json").write_text("{")  # damaged, and begun all the same
     assert "also asks for 20 % labelled for plain, ant, for which no run was begun" in page(labels=[0.05, 0.2])
 
 

@@ -62,6 +62,7 @@ class TrainingSettings(Settings):
         return self
 
 
+WATCHING = ("log_every", "checkpoint_every")  # no result depends on these
 OWN_TRAINING = ("learning_rate", "momentum", "weight_decay", "poly_power", "augmentation")  # may differ between methods
 BESIDE_STARTS = (*OWN_TRAINING, "steps")  # likewise, where some have trained longer by the steps of a start
 PROTOCOL_TRAINING = (*OWN_TRAINING, "decay_every", "steps", "labeled_batch", "unlabeled_batch")  # likewise, published

@@ -7,9 +7,9 @@ from semiseg.labels import Labels, in_words, rank, same
 from semiseg.report.formats import Table
 from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_title
-from semiseg.settings import NONE, OWN_TRAINING
+from semiseg.settings import NONE, OWN_TRAINING, WATCHING
 
-UNCOUNTED = ("log_every", "checkpoint_every", "precision")  # change no training, or stand in every table
+UNCOUNTED = (*WATCHING, "precision")  # change no training, or stand in every table
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -62,7 +62,9 @@ def not_begun(results: Results) -> str:
     missing = {noun: [str(v) for v in values if v not in there[noun]] for noun, values in asked.items()}
     words = [f"{noun}{'s' * (len(of) > 1)} {', '.join(of)}" for noun, of in missing.items() if of]
     begun = {(run.method, same(run.labels)) for run in runs}
-    single = {run.method for run in runs if run.labels == NONE or run.record["method"].get("uses_all_labels")}
+    single = {
+        run.method for run in runs if run.labels == NONE or (run.record.get("method") or {}).get("uses_all_labels")
+    }
     several = [name for name in asked["method"] if name in there["method"] - single]
     for labels in settings.labels:
         if lacking := [name for name in several if (name, same(labels)) not in begun]:

@@ -14,12 +14,11 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.networks import NETWORKS, weights_file
-from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.settings import WATCHING, RunSpec, TrainingSettings
 from semiseg.source_code import method_code, module_code, without_comments
 from semiseg.tasks import task_kind
 from semiseg.validation import validate
 
-WATCHING = ("log_every", "checkpoint_every")  # settings of the training that no result depends on
 LATER = ("augmentation", "decay_every")  # settings younger than many results: a default is not recorded
 PARTS = {
     "data": "other data",
