@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from semiseg import losses
 
@@ -122,12 +123,16 @@ def test_one_vs_rest_logits_give_the_softmax_probabilities_back(logits):
     np.testing.assert_allclose(losses.one_vs_rest(binary).numpy(), expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_one_vs_rest_stays_finite_for_a_certain_network():
-    logits = torch.tensor([[100.0, -100.0], [-100.0, 100.0]]).view(2, 2, 1, 1).requires_grad_()
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_network_that_is_surely_wrong_still_learns_that_a_pixel_is_background(classes):
+    """A probability within 1e-6 of 1 was cut off before, and with it the gradient: what was marked stayed marked."""
+    logits = torch.full((1, classes, 1, 2), -50.0)
+    logits[:, 1, :, 0], logits[:, 0, :, 1] = 50, 50  # sure of the class at one pixel, and of the background at the other
+    logits.requires_grad_()
     values = losses.one_vs_rest(logits)
-    values.sum().backward()
-    assert values.isfinite().all()
-    assert logits.grad.isfinite().all()
+    assert values[0, 0].flatten().tolist() == pytest.approx([100 - np.log(classes - 1), -100])
+    F.softplus(values[:, 0]).sum().backward()  # the cross-entropy with "background everywhere"
+    assert logits.grad[0, 1].flatten().tolist() == pytest.approx([1, 0])
 
 
 def test_structure_loss_weighs_pixels_near_the_boundary():

@@ -207,10 +207,12 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 def one_vs_rest(logits: Tensor) -> Tensor:
     """Binary logits of every foreground class: sigmoid of the result is the softmax probability.
 
-    (batch, C, *space) to (batch, C − 1, *space); for C = 2 this is logit₁ − logit₀.
+    (batch, C, *space) to (batch, C − 1, *space): logit_c − ln Σ_{k≠c} e^{logit_k}, for C = 2 logit₁ − logit₀. Its
+    gradient stays however sure a network is, and wrong.
     """
-    log_probability = logits.log_softmax(1)
-    return (log_probability - torch.log1p(-log_probability.exp().clamp(max=1 - 1e-6)))[:, 1:]
+    classes = range(1, logits.shape[1])
+    others = [torch.cat([logits[:, :c], logits[:, c + 1 :]], 1).logsumexp(1) for c in classes]
+    return logits[:, 1:] - torch.stack(others, 1)
 
 
 def box_mean(images: Tensor, window: int) -> Tensor:
