@@ -70,20 +70,17 @@ class DicomFolder(VolumeRecipe):
     def items(self) -> list[Pair]:
         """One pair per case: the folder of its slices and its mask."""
         found = [(folder.name, False, folder) for folder in self._series] + [
-            (path.name.removesuffix(ending), True, path)
+            (path.name[: -len(ending)], True, path)
             for path in _visible(self.source / "labels")
             for ending in (*VOLUMES, DICOM)
-            if path.name.endswith(ending)
+            if path.name.lower().endswith(ending)
         ]
         if not found:
             raise UserError(nothing_found(self.source, visible_files(self.source), self.expected()))
         told, problems = told_groups(self.source, "images", {case for case, *_ in found})
         groups = told or self._patients
         pairs = paired(found, "images/*", "labels/*.nii.gz", group=lambda case: groups.get(case, case))
-        return problems + [
-            with_problem(pair, ungrouped(self.source, pair.id) if told and pair.id not in told else "")
-            for pair in pairs
-        ]
+        return problems + [with_problem(pair, self._problem(pair.id, told)) for pair in pairs]
 
     @classmethod
     def read_image(cls, path: Path) -> Scan:
@@ -103,28 +100,45 @@ class DicomFolder(VolumeRecipe):
 
     def read_mask(self, path: Path, image: Volume) -> Volume:
         """A mask in any of the formats, or the segments that were drawn on the series."""
-        return read_segmentation(path, image) if path.name.endswith(DICOM) else read_volume(path)
+        return read_segmentation(path, image) if path.name.lower().endswith(DICOM) else read_volume(path)
+
+    def _problem(self, case: str, told: dict[str, str]) -> str:
+        """What is wrong with what is known of a case's patient."""
+        if told:
+            return ungrouped(self.source, case) if case not in told else ""
+        if any(self._headers.values()) and self._headers.get(case) == "":
+            return (
+                f"{self.source / 'images' / case}: its slices name no patient, and those of others do; "
+                f"write {self.source / 'groups.csv'} (columns case,group)."
+            )
+        return ""
 
     @property
     def _series(self) -> list[Path]:
         return [path for path in _visible(self.source / "images") if path.is_dir()]
 
     @cached_property
-    def _patients(self) -> dict[str, str]:
-        """The patients of the cases, numbered in the order in which they come; empty where the headers do not tell."""
-        patients = {}
+    def _headers(self) -> dict[str, str | None]:
+        """The patient whom the slices of each case name; None where they cannot be read, as is told at loading."""
+        patients: dict[str, str | None] = {}
         for folder in self._series:
             files = _slices(folder)
             try:
-                patients[folder.name] = _header(files[0]).patient if files else ""
+                patients[folder.name] = _header(files[0]).patient if files else None
             except UserError:
-                patients[folder.name] = ""  # what is wrong with the file is reported when it is loaded
-        if "" in patients.values() or len(set(patients.values())) < 2:
+                patients[folder.name] = None
+        return patients
+
+    @property
+    def _patients(self) -> dict[str, str]:
+        """The patients of the cases, numbered in the order in which they come; empty where the headers do not tell."""
+        named = {case: patient for case, patient in self._headers.items() if patient}
+        if len(named) < len(self._headers) or len(set(named.values())) < 2:
             return {}
         numbers: dict[str, str] = {}
-        for patient in patients.values():
+        for patient in named.values():
             numbers.setdefault(patient, f"patient{len(numbers) + 1}")
-        return {case: numbers[patient] for case, patient in patients.items()}
+        return {case: numbers[patient] for case, patient in named.items()}
 
 
 class Header(NamedTuple):

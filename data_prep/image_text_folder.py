@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from semiseg.data.formats import PICTURES, open_picture
+from semiseg.data.formats import PICTURES, check_turned_alike, is_grey, open_picture, read_image
 from semiseg.data.pairs import foreground
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
@@ -17,6 +17,7 @@ from semiseg.tasks.alignment import DIRECTIONS
 from semiseg.texts import STUDY, TEXT
 
 TABLE = "notes.csv"
+LOOKED_AT = 50  # images, spread over the table, that tell whether there are colours
 
 
 class Note(NamedTuple):
@@ -77,6 +78,14 @@ class ImageTextFolder(Recipe):
             raise UserError(f"{self.table}: cannot be read ({error}). {self.expected()}") from error
         if not rows or not {"image", "text"} <= rows[0].keys():
             raise UserError(f"{self.table}: needs the columns image and text, and a row for each image.")
+        for number, row in enumerate(rows, start=2):
+            if None in row:
+                raise UserError(
+                    f"{self.table}, line {number}: has more cells than the first line; put texts with commas into "
+                    "quotation marks."
+                )
+            if not row["image"]:
+                raise UserError(f"{self.table}, line {number}: names no image; complete the row or take it away.")
         return rows
 
     @cached_property
@@ -86,12 +95,19 @@ class ImageTextFolder(Recipe):
         stems = [Path(file).stem for file in files]
         notes: dict[str, Note] = {}
         same: dict[str, str] = {}  # as whom a patient is known already
+
+        def known(patient: str) -> str:
+            while patient in same:
+                patient = same[patient]
+            return patient
+
         for number, row in enumerate(self.rows, start=2):
             image, text = self.source / "images" / row["image"], " ".join((row["text"] or "").split())
             name = image.stem if stems.count(image.stem) == 1 else image.name  # a.jpg and a.png are two images
             patient, problem = row.get("patient") or name, ""
             if row["image"] in notes:
-                same[patient] = notes[row["image"]].patient
+                one, other = known(patient), known(notes[row["image"]].patient)
+                same |= {one: other} if one != other else {}
                 continue
             if not image.is_file():
                 problem = f"{self.table}, line {number}: there is no {image}; add the image or take the row away."
@@ -99,24 +115,14 @@ class ImageTextFolder(Recipe):
                 problem = f"{self.table}, line {number}: {image.name} has no text; write one or take the row away."
             masks = tuple(self.source / column / row[column] if row[column] else None for column in self.structures)
             notes[row["image"]] = Note(name, patient, row.get("study") or name, text, image, masks, problem)
-        return [note._replace(patient=same.get(note.patient, note.patient)) for note in notes.values()]
+        return [note._replace(patient=known(note.patient)) for note in notes.values()]
 
     @cached_property
     def colored(self) -> bool:
         """Whether all images have colours; if some have none, all are read as grey ones."""
-        modes = []
-        for note in self.notes:
-            if not note.problem:
-                with Image.open(note.image) as picture:
-                    modes.append(picture.mode)
-        return all(mode in ("RGB", "RGBA", "P") for mode in modes) and not self._grey(self.notes[0])
-
-    def _grey(self, note: Note) -> bool:
-        """Whether a picture's colours are all greys, as those of many a radiograph."""
-        if note.problem:
-            return False
-        values = np.asarray(open_picture(note.image).convert("RGB")).astype(int)
-        return bool((np.ptp(values, axis=2) <= 2).all())
+        files = [note.image for note in self.notes if not note.problem]
+        spread = files[:: max(1, len(files) // LOOKED_AT)]
+        return all(_mode(file) in ("RGB", "RGBA", "P", "") for file in files) and not all(map(_shows_greys, spread))
 
     def items(self) -> list[tuple[Note, bool]]:
         """One row of the table each, and whether images have colours."""
@@ -127,8 +133,9 @@ class ImageTextFolder(Recipe):
         note, colored = item
         if note.problem:
             raise UserError(note.problem)
-        picture = np.asarray(open_picture(note.image).convert("RGB" if colored else "L"))
-        image = picture.transpose(2, 0, 1) if colored else picture[None]
+        image = read_image(note.image)
+        if len(image) > 1 and not colored:
+            image = np.asarray(open_picture(note.image).convert("L"))[None]
         label = self.read_masks(note, image.shape[1:])
         return Case(note.id, note.patient, image, label, (1.0, 1.0), {TEXT: note.text, STUDY: note.study})
 
@@ -170,5 +177,24 @@ class ImageTextMasks(ImageTextFolder):
             mask = foreground(open_picture(path), path)
             if mask.shape != shape:
                 raise UserError(f"{path}: is {mask.shape} and {note.image.name} {shape}; provide a mask of its size.")
+            check_turned_alike(note.image, path)
             label[mask] = index
         return label
+
+
+def _mode(file: Path) -> str:
+    """How a picture holds its colours; nothing where it cannot be read, which is told when it is loaded."""
+    try:
+        with Image.open(file) as picture:
+            return picture.mode
+    except OSError:
+        return ""
+
+
+def _shows_greys(file: Path) -> bool:
+    """Whether a picture has no colour; one that cannot be read has none."""
+    try:
+        image = read_image(file)
+    except UserError:
+        return True
+    return len(image) == 1 or is_grey(image)

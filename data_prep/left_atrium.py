@@ -33,18 +33,19 @@ class LeftAtrium(VolumeRecipe):
     title = "Left atrium (2018 challenge)"
     modality = "LGE MR"
     citation = "Xiong et al., Medical Image Analysis 67 (2021)"
+    file = "lgemri.nrrd"
     registration = "https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/"
 
     def items(self) -> list[Pair]:
         """One pair per folder, named after it."""
-        files = find(self.source, "lgemri.nrrd", "laendo.nrrd")
+        files = find(self.source, self.file, "laendo.nrrd")
         if not files:
             raise UserError(self._nothing())
         found = ((path.parent.name, path.name == "laendo.nrrd", path) for path in files)
         first: dict[str, str] = {}
         return [
             replace(pair, group=first.setdefault(_digest(pair.mask), pair.id))
-            for pair in paired(found, "lgemri.nrrd", "laendo.nrrd")
+            for pair in paired(found, self.file, "laendo.nrrd")
         ]
 
     @classmethod

@@ -9,18 +9,20 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from semiseg.data.formats import VOLUMES, unit_range, unreadable
+from semiseg.data.formats import VOLUMES, read_nifti, unit_range, unreadable
 from semiseg.data.masks import class_indices
 from semiseg.data.original import Original
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
+from semiseg.data.volume import Volume as Turned
 from semiseg.errors import UserError
 
 from .image_folder import read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"
-LISTS = ("train.list", "val.list", "test.list", "train_slices.list")
+LISTS = ("train", "val", "test", "train_slices")
+LISTED = (".list", ".txt")  # the second in BraTS2019
 SLICE = re.compile(r"(.+)_slice_(\d+)")
 
 
@@ -110,7 +112,7 @@ class Ssl4misFolder(Recipe):
     @classmethod
     def read_image(cls, path: Path) -> Original:
         """A whole volume of this format, or a NIfTI file."""
-        return _scaled(_volume(path), path) if path.name.lower().endswith(HDF5) else super().read_image(path)
+        return _scaled(_volume(path), path) if path.name.lower().endswith(HDF5) else AsStored.of(path)
 
 
 class UaMtFolder(Recipe):
@@ -120,10 +122,11 @@ class UaMtFolder(Recipe):
     summary = "the left atrium folder of UA-MT (mri_norm2.h5 volumes)"
     task = "left atrium in LGE MR, from the HDF5 folder of UA-MT"
     layout = (
-        "DIR/.../CASE/mri_norm2.h5, each with image and label; optional: DIR/train.list, "
-        "DIR/test.list, which say what belongs to the data set"
+        "DIR/.../CASE/mri_norm2.h5, each with image and label; optional: train.list and test.list in DIR or beside it, "
+        "which say what belongs to the data set"
     )
     folder = "2018LA_Seg_Training Set"
+    file = "mri_norm2.h5"
     classes = ("background", "left atrium")
     endings = (HDF5, *VOLUMES)
     licence = "terms of the 2018 Atrial Segmentation Challenge"
@@ -140,7 +143,7 @@ class UaMtFolder(Recipe):
 
     def items(self) -> list[Volume]:
         """One item per folder that holds a volume."""
-        files = _visible(self.source.rglob("mri_norm2.h5"))
+        files = _visible(self.source.rglob(self.file))
         first = {file.parent.name: file for file in reversed(files)}
         volumes = []
         for file in files:
@@ -154,7 +157,7 @@ class UaMtFolder(Recipe):
                     else f"{file}: {first[case]} is case {case!r} too; rename one of the folders.",
                 )
             )
-        return _listed(self.source, volumes, self.source, self.expected())
+        return _listed(self._home, volumes, self.source, self.expected())
 
     def load(self, item: Volume) -> Case:
         """A volume, (1, depth, height, width); the files hold x, y, z."""
@@ -165,12 +168,17 @@ class UaMtFolder(Recipe):
 
     def lists(self) -> dict[str, list[str]]:
         """The folder's own lists: published protocols label the first cases of train.list."""
-        return _lists(self.source)
+        return _lists(self._home)
+
+    @property
+    def _home(self) -> Path:
+        """Where the lists are: UA-MT has them beside the folder."""
+        return self.source if _list_files(self.source) else self.source.resolve().parent
 
     @classmethod
     def read_image(cls, path: Path) -> Original:
         """A volume of this format, or a NIfTI file."""
-        return _turned(_volume(path), path) if path.name.lower().endswith(HDF5) else super().read_image(path)
+        return _turned(_volume(path), path) if path.name.lower().endswith(HDF5) else AsStored.of(path)
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,24 @@ class Unplaced(Original):
     def save(self, mask: np.ndarray, path: Path) -> None:
         """Write a mask as NIfTI, its axes in the order of the file."""
         nib.Nifti1Image(mask.transpose(np.argsort(self.order)), np.eye(4)).to_filename(path)
+
+
+@dataclass(frozen=True)
+class AsStored(Original):
+    """A volume with its axes as the file has them, last one first: both conversions turned none upright."""
+
+    volume: Turned
+
+    @classmethod
+    def of(cls, path: Path) -> "AsStored":
+        """The volume of a NIfTI file."""
+        volume = read_nifti(path)
+        image = unit_range(volume.in_file_order(), path).transpose(0, 3, 2, 1)
+        return cls(np.ascontiguousarray(image), volume)
+
+    def save(self, mask: np.ndarray, path: Path) -> None:
+        """Write a mask (depth, height, width), as NIfTI."""
+        self.volume.as_stored(self.volume.from_file_order(mask.transpose(2, 1, 0))).to_filename(path)
 
 
 def _scaled(image: np.ndarray, path: Path) -> Unplaced:
@@ -228,18 +254,25 @@ def _stacks(files: list[Path]) -> list[Volume]:
 
 def _lists(source: Path) -> dict[str, list[str]]:
     """The lines of the lists that are there, by list."""
-    found = [source / name for name in LISTS if (source / name).exists()]
-    return {path.stem: [line.strip() for line in read_text(path).splitlines() if line.strip()] for path in found}
+    return {path.stem: _lines(path) for path in _list_files(source)}
+
+
+def _list_files(source: Path) -> list[Path]:
+    return [path for name in LISTS for path in (source / f"{name}{ending}" for ending in LISTED) if path.exists()]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _names(source: Path) -> dict[str, Path]:
     """The volumes that lists name, whole or slice by slice, and which list does; none where there is no list."""
     names = {}
-    for stem, lines in _lists(source).items():
-        for line in lines:
+    for path in _list_files(source):
+        for line in _lines(path):
             name = line.removesuffix(HDF5)
-            match = SLICE.fullmatch(name) if stem == "train_slices" else None
-            names[match[1] if match else name] = source / f"{stem}.list"
+            match = SLICE.fullmatch(name) if path.stem == "train_slices" else None
+            names[match[1] if match else name] = path
     return names
 
 

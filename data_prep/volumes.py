@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+import nibabel as nib
 import numpy as np
 
 from semiseg.data.itk import VOLUMES, read_volume
@@ -87,21 +88,29 @@ class VolumeRecipe(Recipe):
             )
         shape = volume.voxels.shape[1:]
         check_sizes(pair, shape, mask.voxels.shape[1:])
-        check_places(pair, volume.affine, mask.affine, shape, min(volume.spacing))
+        check_places(pair, volume, mask)
         label = scan.cut(class_indices(mask.voxels[0], classes, pair.mask, self.thresholds))
         return Case(pair.id, pair.group, scan.image, label, scan.spacing)
 
 
-def check_places(pair: Pair, image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], voxel: float) -> None:
+def check_places(pair: Pair, image: Volume, mask: Volume) -> None:
     """Refuse a mask whose header puts it somewhere else in the body than its image."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
-    apart = np.linalg.norm((corners @ (image - mask).T)[:, :3], axis=1).max()
-    if not apart <= voxel / 2:
+    ends = ((0, size - 1) for size in mask.voxels.shape[1:])
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)])
+    apart = np.linalg.norm((corners @ (image.affine - mask.affine).T)[:, :3], axis=1).max()
+    if apart <= nib.affines.voxel_sizes(image.affine).min() / 2:
+        return
+    unplaced = [path for path, volume in ((pair.image, image), (pair.mask, mask)) if not volume.is_placed()]
+    if unplaced:
         raise UserError(
-            f"{pair.mask}: according to the headers it lies {apart:.3g} mm off its image "
-            f"{pair.image}; resample the mask onto the image's grid, "
-            "or correct the header that is wrong."
+            f"{pair.mask}: how it lies on its image {pair.image} cannot be told, since the header of one, "
+            f"{unplaced[0].name}, gives no place (qform_code and sform_code are 0), which programs take differently; "
+            "save both anew by the program that drew the mask."
         )
+    raise UserError(
+        f"{pair.mask}: according to the headers it lies {apart:.3g} mm off its image {pair.image}; resample the mask "
+        "onto the image's grid, or correct the header that is wrong."
+    )
 
 
 def nonzero_box(image: np.ndarray) -> Box:

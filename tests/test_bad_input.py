@@ -256,7 +256,7 @@ VOLUMES: dict[str, tuple[Damage, str, str]] = {
     "header without voxel size": (
         lambda i, m: header(i, qform_code=0, sform_code=0, pixdim=0),
         "mask",
-        "mm off its image .*resample",
+        "gives no place",
     ),
     "header with NaN": (lambda i, m: header(i, srow_x=np.nan), "bad.nii", "; "),
     "header of zeros": (lambda i, m: header(i, srow_x=0, srow_y=0, srow_z=0), "bad.nii", "; "),

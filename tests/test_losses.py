@@ -127,7 +127,7 @@ def test_one_vs_rest_logits_give_the_softmax_probabilities_back(logits):
 def test_a_network_that_is_surely_wrong_still_learns_that_a_pixel_is_background(classes):
     """A probability within 1e-6 of 1 was cut off before, and with it the gradient: what was marked stayed marked."""
     logits = torch.full((1, classes, 1, 2), -50.0)
-    logits[:, 1, :, 0], logits[:, 0, :, 1] = 50, 50  # sure of the class at one pixel, and of the background at the other
+    logits[:, 1, :, 0], logits[:, 0, :, 1] = 50, 50  # sure of the class at one pixel, of the background at the other
     logits.requires_grad_()
     values = losses.one_vs_rest(logits)
     assert values[0, 0].flatten().tolist() == pytest.approx([100 - np.log(classes - 1), -100])

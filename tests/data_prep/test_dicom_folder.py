@@ -106,6 +106,19 @@ def test_ids_that_were_all_made_the_same_are_no_patients(source: Path) -> None:
     assert not data.info.grouping
 
 
+def test_a_scan_without_a_patient_does_not_part_those_of_the_others(source: Path) -> None:
+    write_series(source / "images/b", "")
+    with pytest.raises(UserErrors, match=r"b: its slices name no patient, and those of others do; write .*groups\.csv"):
+        prepared(source)
+    (source / "groups.csv").write_text("case,group\na,x\nb,y\nc,x\n")
+    assert [prepared(source).records[case].group for case in "abc"] == ["x", "y", "x"]
+
+
+def test_capitals_in_an_ending_hide_no_mask(source: Path) -> None:
+    (source / "labels/a.nii.gz").rename(source / "labels/a.NII.GZ")
+    assert set(prepared(source).records) == {"a", "b", "c"}
+
+
 def test_a_table_of_groups_outranks_the_headers(source: Path) -> None:
     (source / "groups.csv").write_text("case,group\na,x\nb,x\n")
     with pytest.raises(UserError, match=r"groups\.csv: has no line for the case 'c'"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from semiseg.data.formats import read_image
@@ -222,3 +223,12 @@ def test_an_empty_folder_is_named(source: Path) -> None:
     for file in [*source.glob("images/*"), *source.glob("masks/*")]:
         file.unlink()
     assert f"{source / 'images'}: holds no" in complaint(source)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_colours_of_16_bits_are_not_cut_to_8(source: Path, ending: str) -> None:
+    """Pillow reads the upper half of each number, which of 12 bits leaves 16 values."""
+    deep = sitk.GetImageFromArray(np.stack([GREY.astype(np.uint16) * 80] * 3, -1), isVector=True)
+    (source / "images/a.png").unlink()
+    sitk.WriteImage(deep, str(source / f"images/a.{ending}"))
+    assert "has 16 bits, and colours or transparency; save it with 8 bits" in complaint(source)

@@ -71,6 +71,62 @@ def test_patients_who_share_an_image_are_one(tmp_path):
     assert cases[0].fields["text"] == "Both lungs are clear."
 
 
+def test_a_chain_of_shared_images_joins_all_their_patients(tmp_path):
+    chain = [("a.png", "p1"), ("a.png", "p2"), ("b.png", "p2"), ("b.png", "p3"), ("b.jpg", "p3")]
+    for rows in (chain, chain[::-1]):
+        recipe = ImageTextFolder(folder(tmp_path, [{"image": i, "patient": p, "text": "x"} for i, p in rows]))
+        assert len({note.patient for note in recipe.notes}) == 1
+
+
+def test_a_black_first_frame_does_not_take_the_colours_of_the_others(tmp_path):
+    source = folder(tmp_path, color=(200, 90, 90))
+    Image.new("RGB", (30, 20)).save(source / "images" / "a.png")
+    recipe = ImageTextFolder(source)
+    assert [recipe.load(item).image.shape[0] for item in recipe.items()] == [3, 3, 3]
+
+
+def test_radiographs_of_more_than_8_bits_are_not_burnt_to_white(tmp_path):
+    source = folder(tmp_path)
+    deep = np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(deep).save(source / "images" / name)
+    (case, *_) = [recipe.load(recipe.items()[0]) for recipe in (ImageTextFolder(source),)]
+    assert case.image.dtype == np.float32
+    assert np.ptp(case.image) == 1
+    assert len(np.unique(case.image)) > 500
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_loaded(tmp_path):
+    source = folder(tmp_path)
+    (source / "images" / "b.png").write_text("not a picture")
+    recipe = ImageTextFolder(source)
+    first, damaged, last = recipe.items()
+    with pytest.raises(UserError, match=r"b\.png: not a readable image"):
+        recipe.load(damaged)
+    assert [recipe.load(item).id for item in (first, last)] == ["a", "b.jpg"]
+
+
+def test_a_mask_that_may_be_upside_down_is_refused(tmp_path):
+    source = folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (32, 20)).save(source / "images" / "b.jpg", exif=exif)
+    recipe = ImageTextMasks(source)
+    with pytest.raises(UserError, match="EXIF orientation 3"):
+        recipe.load(recipe.items()[1])
+
+
+@pytest.mark.parametrize(("line", "problem"), [
+    ("a.png,clear, no effusion", "line 2: has more cells than the first line; put texts with commas into quotation"),
+    (",clear", "line 2: names no image"),
+])  # fmt: skip
+def test_a_row_that_is_cut_wrongly_is_named(tmp_path, line, problem):
+    source = folder(tmp_path)
+    (source / "notes.csv").write_text(f"image,text\n{line}\n")
+    with pytest.raises(UserError, match=problem):
+        ImageTextFolder(source).items()
+
+
 @pytest.mark.parametrize(("change", "problem"), [
     ({"image": "z.png"}, r"line 2: there is no .*z\.png"),
     ({"text": "  "}, r"line 2: a\.png has no text"),

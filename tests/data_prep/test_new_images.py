@@ -18,6 +18,7 @@ from torch import nn
 from pictures import COLOR, GREY, LEFT, RIGHT, save
 from semiseg.contract import CPU
 from semiseg.data.discovery import recipes
+from semiseg.data.formats import unit_range
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
 from semiseg.data_prep import jsrt_scr
@@ -190,7 +191,8 @@ SOURCES = {
 
 def predictor(data: Dataset) -> Predictor:
     task = Task(data.channels, len(data.info.classes), (8, 8), "none")
-    return Predictor(nn.Identity(), task, data.is_volumetric, "float32", CPU, recipes()[data.recipe])
+    recipe = recipes()[data.recipe]
+    return Predictor(nn.Identity(), task, data.is_volumetric, "float32", CPU, data.image_type, recipe)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -228,6 +230,50 @@ def test_a_new_image_is_prepared_like_those_of_the_training_and_its_mask_fits_it
         np.testing.assert_array_equal(mask.header.get_qform(), original.header.get_qform())
         assert mask.header["cal_max"] == 0
         assert mask.header.get_zooms() == original.header.get_zooms()[:3]
+
+
+@pytest.mark.parametrize("name", ["ssl4mis_folder", "ua_mt_folder"])
+@pytest.mark.parametrize("affine", [SCANNER, LPS], ids=["turned", "lps"])
+def test_networks_see_new_scans_as_the_conversion_of_the_training_left_them(
+    name: str, affine: np.ndarray, tmp_path: Path
+) -> None:
+    path = nifti(tmp_path / "scan.nii.gz", VOXELS, affine)
+    original = recipes()[name].read_image(path)
+    expected = unit_range(VOXELS[None].astype(np.float32), path).transpose(0, 3, 2, 1)
+    np.testing.assert_array_equal(original.image, expected)
+    original.save(DRAWN.transpose(2, 1, 0), tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), DRAWN)
+    np.testing.assert_array_equal(mask.affine, nib.load(path).affine)
+
+
+def test_cases_whose_files_are_called_alike_get_masks_of_their_own(tmp_path: Path) -> None:
+    for kind, make in (("left_atrium", left_atrium), ("ua_mt_folder", ua_mt_folder)):
+        first, *_ = make(tmp_path / kind)
+        second = tmp_path / kind / "B" / first.name
+        second.parent.mkdir()
+        second.write_bytes(first.read_bytes())
+        task = Task(1, 2, (8, 8), "none")
+        chosen = Predictor(nn.Identity(), task, True, "float32", CPU, recipe=recipes()[kind])
+        assert image_files(chosen, tmp_path / kind) == [first, second]
+        assert [prediction.mask_name(chosen, file) for file in (first, second)] == ["A.nii.gz", "B.nii.gz"]
+
+
+def test_pictures_are_taken_for_what_those_of_the_training_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_folder(tmp_path / "raw")  # 16 bits
+    data = Dataset(prepare(recipes()["image_folder"](tmp_path / "raw"), tmp_path / "data", jobs=1)[0])
+    shallow = save(tmp_path / "8_bits.png", GREY)
+    with pytest.raises(UserError, match=r"8_bits\.png: has 8 bits, and the images .* more; convert it"):
+        write_mask(predictor(data), shallow, tmp_path / "masks")
+    seen = []
+    monkeypatch.setattr(prediction, "predict_case", lambda _, image, *__: seen.append(image) or [LEFT.astype(np.uint8)])
+    chosen = Predictor(nn.Identity(), Task(1, 2, (8, 8), "none"), False, "float32", CPU, "uint8")
+    write_mask(chosen, save(tmp_path / "in_colours.png", np.stack([GREY] * 3, -1)), tmp_path / "masks")
+    np.testing.assert_array_equal(seen, [GREY[None]])
+    with pytest.raises(UserError, match=r"colour\.png: has 3 channels"):
+        write_mask(chosen, save(tmp_path / "colour.png", COLOR), tmp_path / "masks")
 
 
 def test_every_series_in_a_folder_gets_a_mask_named_after_it(tmp_path: Path) -> None:

@@ -151,3 +151,22 @@ def test_every_bad_file_is_reported_at_once(source: Path) -> None:
     assert "1 of its values are NaN" in found["holes"]
     assert "7 mm off" in found["moved"]
     assert "values 7, but" in found["unknown"]
+
+
+def test_lengths_in_microns_are_told_in_millimetres(source: Path) -> None:
+    for place in ("imagesTr", "labelsTr"):
+        path = source / place / "a.nii.gz"
+        stored = nib.load(path)
+        image = nib.Nifti1Image(np.asarray(stored.dataobj), np.diag([20.0, 20.0, 60.0, 1.0]))
+        image.header.set_xyzt_units("micron")
+        nib.save(image, path)
+    assert prepared(source).records["a"].spacing == pytest.approx((0.06, 0.02, 0.02))
+
+
+def test_a_mask_on_an_image_without_a_place_is_refused_by_the_reason(source: Path) -> None:
+    """Programs give a file without one another place each, which no resampling changes."""
+    unplaced = nib.Nifti1Image(VOXELS, AXIAL)
+    unplaced.set_qform(None, 0)
+    unplaced.set_sform(None, 0)
+    nib.save(unplaced, source / "imagesTr/a.nii.gz")
+    assert "gives no place (qform_code and sform_code are 0)" in complaint(source)

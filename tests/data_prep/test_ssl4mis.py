@@ -106,6 +106,29 @@ def test_lists_say_what_belongs_to_the_data_set(source: Path) -> None:
         prepared(Ssl4misFolder(source))
 
 
+def test_lists_of_brats_end_in_txt(source: Path) -> None:
+    (source / "classes.txt").write_text("background\none\ntwo\nthree\n")
+    for case in ("BraTS19_1", "BraTS19_2", "BraTS19_3"):
+        save(source / f"data/{case}.h5")
+    (source / "train.txt").write_text("BraTS19_2\n")
+    (source / "test.txt").write_text("BraTS19_1\n")
+    data = prepared(Ssl4misFolder(source))
+    assert data.lists == {"train": ["BraTS19_2"], "test": ["BraTS19_1"]}
+    assert set(data.records) == {"BraTS19_1", "BraTS19_2"}
+
+
+def test_lists_that_lie_beside_the_folder_as_ua_mt_has_them_are_found(tmp_path: Path) -> None:
+    source = tmp_path / "2018LA_Seg_Training Set"
+    for case in "ABC":
+        save(source / case / "mri_norm2.h5", label=(LABEL > 1).astype(np.uint8))
+    assert set(prepared(UaMtFolder(source)).records) == set("ABC")
+    (tmp_path / "train.list").write_text("C\n")
+    (tmp_path / "test.list").write_text("A\n")
+    data = prepared(UaMtFolder(source))
+    assert data.lists == {"train": ["C"], "test": ["A"]}
+    assert set(data.records) == set("AC")
+
+
 def test_what_is_known_of_acdc_is_not_claimed_of_other_data(source: Path) -> None:
     for case in ("patient001_frame01", "BraTS19_1", "BraTS19_2"):
         save(source / f"data/{case}.h5")

@@ -13,6 +13,11 @@ from semiseg.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii")
+MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and a micron, by the code of a NIfTI header
+COLOURS = ("LA", "RGB", "RGBA")
+GREY = 2  # how far the channels of a grey picture may differ, as JPEG leaves them
+
+Image.MAX_IMAGE_PIXELS = None  # slides of tissue have more than Pillow takes for an attack
 
 
 def unreadable(path: Path, kind: str, error: Exception) -> UserError:
@@ -35,16 +40,24 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as file:
             # Cameras hide a second view behind the first in JPEG files, which are then called MPO.
             pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+            deep = file.mode in COLOURS and ";16" in str(file.tile)
             picture = ImageOps.exif_transpose(file)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise unreadable(path, "image", error) from error
     if pages > 1:
         raise UserError(f"{path}: holds {pages} pages or frames; save each as an image of its own.")
+    if deep:
+        raise UserError(f"{path}: has 16 bits, and colours or transparency; save it with 8 bits, or as plain grey.")
     if picture.mode in ("LA", "RGBA", "PA"):
         if picture.getchannel("A").getextrema() != (255, 255):
             raise UserError(f"{path}: has transparent pixels; flatten it onto a background.")
         picture = picture.convert("L" if picture.mode == "LA" else "RGB")
     return picture
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether the colours of a picture (3, height, width) are all greys, as those of many a radiograph."""
+    return image.dtype == np.uint8 and bool((np.ptp(image.astype(np.int16), axis=0) <= GREY).all())
 
 
 def check_turned_alike(image: Path, mask: Path) -> None:
@@ -120,6 +133,7 @@ def read_nifti(path: Path) -> Volume:
 def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
     """The affine of a turned volume and its voxel size, which some files (ACDC's) have in their list of sizes alone."""
     sizes = nib.affines.voxel_sizes(affine)
+    unit = int(stored.header["xyzt_units"]) & 7
     if np.allclose(sizes, 1):
         listed = np.array(stored.header.get_zooms()[:3], dtype=float)
         measured = np.empty(3)
@@ -127,7 +141,7 @@ def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float,
         affine = affine.copy()
         affine[:3, :3] *= measured / sizes
         sizes = measured
-    return affine, tuple(sizes.tolist())
+    return affine, tuple((sizes * MILLIMETRES.get(unit, 1)).tolist())
 
 
 def _unpacked(path: Path) -> nib.Nifti1Image:

@@ -73,6 +73,7 @@ def fingerprint(recipe: Recipe, info: DatasetInfo, ignore: Path) -> str:
     files = _listing(recipe.source, ignore) if recipe.layout else []
     code = code_of(type(recipe))
     content = {"format": FORMAT, "recipe": recipe.name, "code": code, "info": asdict(info), "files": files}
+    content["lists"] = recipe.lists()  # which may lie beside the source
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

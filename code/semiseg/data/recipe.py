@@ -54,6 +54,7 @@ class Recipe(ABC):
     downloads: ClassVar[tuple[Download, ...]] = ()  # from the owner, without an account
     registration: ClassVar[str] = ""  # the page where the owner hands out the files, if only to people who sign up
     endings: ClassVar[tuple[str, ...]] = (*VOLUMES, *PICTURES)  # of the files that `read_image` can read
+    file: ClassVar[str] = ""  # what every image is called, where each lies in a folder named after its case
     thresholds: Thresholds | None = None  # that tell greys of masks apart; () where users may ask for some
 
     def __init__(self, source: Path | None = None) -> None:
@@ -140,5 +141,6 @@ class Recipe(ABC):
     @classmethod
     def find_images(cls, place: Path) -> list[Path]:
         """What `read_image` can be asked for: a file, or those in a folder."""
-        files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+        inside = place.rglob(cls.file) if cls.file else place.iterdir()
+        files = [place] if place.is_file() else sorted(inside) if place.is_dir() else []
         return [file for file in files if file.name.lower().endswith(cls.endings) and not file.name.startswith(".")]

@@ -278,6 +278,12 @@ class Dataset:
         return next(iter(self.records.values())).shape[0]
 
     @property
+    def image_type(self) -> str:
+        """How values of images are kept, the same for every case: uint8, or float32 within [0, 1]."""
+        with h5py.File(self.path, "r") as file:
+            return str(file[f"cases/{next(iter(self.records))}/image"].dtype)
+
+    @property
     def is_volumetric(self) -> bool:
         """Whether cases are volumes rather than single images."""
         return len(next(iter(self.records.values())).shape) == 4

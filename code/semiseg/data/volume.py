@@ -21,9 +21,24 @@ class Volume(NamedTuple):
         header, affine = self.stored.copy(), self.stored.get_best_affine()
         header.set_data_dtype(mask.dtype)
         header["cal_min"] = header["cal_max"] = 0  # the range in which to show the image would hide the mask
-        turn = nib.orientations.ornt_transform(CANONICAL, nib.io_orientation(affine))
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        return kind(nib.apply_orientation(mask, turn), affine, header)
+        return kind(nib.apply_orientation(mask, self._turn_back()), affine, header)
+
+    def is_placed(self) -> bool:
+        """Whether the file tells where the volume lies."""
+        return bool(self.stored["qform_code"] or self.stored["sform_code"])
+
+    def in_file_order(self) -> np.ndarray:
+        """The voxels (channels, *axes of the file)."""
+        return np.stack([nib.apply_orientation(channel, self._turn_back()) for channel in self.voxels])
+
+    def from_file_order(self, mask: np.ndarray) -> np.ndarray:
+        """A mask (*axes of the file), turned as the voxels are."""
+        return np.asarray(nib.apply_orientation(mask, nib.io_orientation(self.stored.get_best_affine())))
+
+    def _turn_back(self) -> np.ndarray:
+        """How the axes x, y and z become those of the file."""
+        return nib.orientations.ornt_transform(CANONICAL, nib.io_orientation(self.stored.get_best_affine()))
 
 
 def grid_header(shape: tuple[int, ...], affine: np.ndarray) -> nib.Nifti1Header:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from semiseg.data.discovery import recipes
-from semiseg.data.formats import PICTURES, VOLUMES
+from semiseg.data.formats import PICTURES, VOLUMES, is_grey
 from semiseg.data.recipe import Recipe
 from semiseg.errors import UserError
 from semiseg.method import Method, Task
@@ -34,14 +34,20 @@ class Predictor:
     volumetric: bool
     precision: str
     device: torch.device
+    image_type: str = ""  # of the images it was trained on; empty where the run does not tell
     # Reads images as those of the training were read; its class methods are all that is called.
     recipe: type[Recipe] = Recipe  # type: ignore[type-abstract]
 
     def __call__(self, image: np.ndarray, path: Path) -> np.ndarray:
         """Class indices (*space) of an image (channels, *space)."""
+        if (len(image), self.task.channels) == (3, 1) and is_grey(image):
+            image = image[:1]
         if len(image) != self.task.channels:
             many = f"{len(image)} channel{'s' if len(image) > 1 else ''}"
             raise UserError(f"{path}: has {many}, and the run was trained on {self.task.channels}; convert it.")
+        if self.image_type and str(image.dtype) != self.image_type:
+            own, trained = ("8 bits", "more") if image.dtype == np.uint8 else ("more than 8 bits", "8")
+            raise UserError(f"{path}: has {own}, and the images that the run was trained on {trained}; convert it.")
         (mask,) = predict_case([self.network], image, self.task, self.device, self.precision)
         return mask
 
@@ -73,7 +79,8 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
     network = place(next(iter(method.predictors().values())), task.dims, torch.device(device))
     kind = _recipe(data.get("recipe", ""), run)
     precision = "float32" if (device, task.dims) == ("cpu", 3) else training.precision  # whatever a GPU trained with
-    return Predictor(network, task, data["volumetric"], precision, torch.device(device), kind)
+    image_type = data.get("image_type", "")
+    return Predictor(network, task, data["volumetric"], precision, torch.device(device), image_type, kind)
 
 
 def _method(name: str, run: Path, methods_dir: Path | None) -> type[Method]:
@@ -116,7 +123,9 @@ def image_files(predictor: Predictor, images: Path) -> list[Path]:
 
 
 def mask_name(predictor: Predictor, image: Path) -> str:
-    """The file name of an image's mask; an image may also be the folder of a series."""
+    """The file name of an image's mask; an image may also be the folder of a series, or the only one in its folder."""
+    if image.name == predictor.recipe.file:
+        image = image.resolve().parent
     endings = [e for e in predictor.recipe.endings if image.is_file() and image.name.lower().endswith(e)]
     stem = image.name[: -len(max(endings, key=len))] if endings else image.resolve().name
     return stem + (".nii.gz" if predictor.volumetric else ".png")

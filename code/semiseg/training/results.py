@@ -86,6 +86,7 @@ def describe_data(dataset: Dataset, split_hash: str, partition: Partition) -> di
         "recipe": dataset.recipe,
         "classes": list(info.classes),
         "channels": dataset.channels,
+        "image_type": dataset.image_type,
         "volumetric": dataset.is_volumetric,
         "synthetic": info.synthetic,
         "grouping": info.grouping,
