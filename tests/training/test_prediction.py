@@ -86,7 +86,7 @@ def test_a_mask_lies_on_the_grid_of_its_volume(tmp_path, size, orientation, spac
 
 
 def test_channels_must_be_those_of_the_training(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "color.png")
     with pytest.raises(UserError, match=r"color\.png: has 3 channels, and the run was trained on 1; convert it"):
         write_mask(predictor(1), tmp_path / "color.png", tmp_path / "masks")
 
@@ -169,7 +169,7 @@ def test_a_finished_run_crops_new_images_as_it_did_those_of_the_training(tmp_pat
     for case, prediction in zip(examples["ids"], examples["predictions"], strict=True):
         assert np.array_equal(loaded(dataset.image(str(case)), tmp_path), prediction)
     Image.new("L", (50, 60), 255).save(tmp_path / "new.png")
-    write_mask(replace(loaded, network=Brightness()), tmp_path / "new.png", tmp_path / "masks")
+    write_mask(replace(loaded, network=Brightness(), image_type="uint8"), tmp_path / "new.png", tmp_path / "masks")
     bright = np.asarray(Image.open(tmp_path / "masks" / "new.png")) == 1
     expected = np.zeros((60, 50), bool)
     expected[(slice(14, 46), slice(7, 43)) if crop.at == "centre" else ...] = True
