@@ -13,7 +13,7 @@ from semiseg.data.masks import class_indices
 from semiseg.data.prepare import prepare
 from semiseg.data.problems import one_of_each_kind
 from semiseg.data.store import Dataset
-from semiseg.data_prep.image_folder import ImageFolder
+from semiseg.data_prep.image_folder import ImageFolder, read_classes
 from semiseg.data_prep.nifti_folder import NiftiFolder
 from semiseg.errors import UserError, UserErrors
 
@@ -158,3 +158,14 @@ def test_what_is_wrong_in_different_ways_is_not_thrown_together():
         "/my data/images/one/1.dcm (one of 2, like two/1.dcm): is no slice.",
     ]
     assert one_of_each_kind(lines[5:6]) == lines[5:6]
+
+
+@pytest.mark.parametrize("named", [(), ("instrument", "wrist", "shaft")], ids=["unnamed", "without_background"])
+def test_masks_of_more_classes_than_are_named_ask_for_names_and_not_for_thresholds(tmp_path, named):
+    if named:
+        (tmp_path / "classes.txt").write_text("\n".join(named))
+    classes = read_classes(tmp_path)
+    with pytest.raises(UserError) as caught:
+        class_indices(np.array([[0, 1], [3, 2]], np.uint8), classes, tmp_path / "a.png", ())
+    assert "name every class in classes.txt, the background first" in str(caught.value)
+    assert "threshold" not in str(caught.value)

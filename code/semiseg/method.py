@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from semiseg.averages import Ensemble, MovingAverage, RunningMean, frozen_copy, jointly, predict
 from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
+from semiseg.names import did_you_mean
 from semiseg.networks import EncoderDecoder, build_network
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.networks.pretrained import load_part
@@ -129,15 +130,20 @@ class Batch:
 
     def images(self, view: str = "plain") -> Tensor:
         """All images, (L + U, channels, *space), labelled ones first."""
+        if view not in self._views:
+            raise UserError(
+                f"a batch is asked for the view {view!r}, {did_you_mean(view, self._views)}it has "
+                f"{', '.join(self._views)}; a method names its views in `views`."
+            )
         return self._views[view]
 
     def labeled(self, view: str = "plain") -> Tensor:
         """The labelled images, (L, channels, *space)."""
-        return self._views[view][: len(self.labels)]
+        return self.images(view)[: len(self.labels)]
 
     def unlabeled(self, view: str = "plain") -> Tensor:
         """The unlabelled images, (U, channels, *space)."""
-        return self._views[view][len(self.labels) :]
+        return self.images(view)[len(self.labels) :]
 
     def geometry(self, view: str) -> Geometry:
         """How a `moved-…` view lies: `geometry(view).images(x)` moves what belongs to any other view of all images."""

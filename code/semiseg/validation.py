@@ -9,8 +9,18 @@ from semiseg.errors import UserError
 from semiseg.names import did_you_mean
 
 
-def validate(model: type[BaseModel], content: Any, where: str, overrides: Collection[str] = ()) -> Any:
-    """Build settings, or say in one line what is wrong with them, and whether the file or `--set` says so."""
+def validate(
+    model: type[BaseModel],
+    content: Any,
+    where: str,
+    overrides: Collection[str] = (),
+    beside: type[BaseModel] | None = None,
+) -> Any:
+    """Build settings, or say in one line what is wrong with them, and whether the file or `--set` says so.
+
+    Args:
+        beside: settings of which an unknown key may be one.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -20,12 +30,15 @@ def validate(model: type[BaseModel], content: Any, where: str, overrides: Collec
             key = ".".join(str(p) for p in detail["loc"] if not (str(p).endswith("]") or (branch and p == "str")))
             if detail["type"] == "extra_forbidden":
                 known = _group(model, detail["loc"][:-1]).model_fields
-                meant = _in_a_group(model, key) or did_you_mean(str(detail["loc"][-1]), known)
+                groups = [_in_a_group(kind, key) for kind in (model, beside) if kind]
+                meant = next(filter(None, groups), "") or did_you_mean(str(detail["loc"][-1]), known)
                 problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
                 problem = f"{key}: {_in_yaml(detail['msg'])}".removeprefix(": ")
             said = any(f"{key}.".startswith(f"{override}.") for override in overrides)
-            problems.setdefault("--set" if said else where, []).append(problem)
+            inside = any(override.startswith(f"{key}.") for override in overrides)  # one of those that do not fit
+            at = "--set" if said else f"{where}, or --set" if inside else where
+            problems.setdefault(at, []).append(problem)
         raise UserError(" ".join(f"{at}: {'; '.join(dict.fromkeys(of))}." for at, of in problems.items())) from error
 
 

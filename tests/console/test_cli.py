@@ -119,6 +119,24 @@ def test_a_bad_benchmark_is_refused_in_one_line(root, refused, changes, message)
     assert message in refused("run", edited(root, **changes))
 
 
+def test_a_method_that_cannot_be_built_is_named_with_its_line_before_anything_is_trained(root, refused):
+    (root / "own").mkdir()
+    text = (
+        "from semiseg.methods.supervised import Supervised\n\n\nclass Own(Supervised):\n"
+        '    """Moves its network."""\n\n    def build(self):\n        self.model = self.network().nowhere()\n'
+    )
+    (root / "own" / "own.py").write_text(text)
+    said = refused("run", edited(root, methods=["supervised", "own"]), "--methods-dir", "own", "--out", "elsewhere")
+    assert "own cannot be built" in said
+    assert "own.py, line 8)" in said
+    assert not (root / "elsewhere").exists()
+
+
+def test_a_setting_of_the_training_is_not_taken_for_one_of_the_method(refused):
+    said = refused("train", "supervised", "--data", "tiny", "--benchmark", "quick.yaml", "--set", "steps=5")
+    assert "unknown key 'steps' (did you mean 'training.steps'?" in said
+
+
 def test_what_is_not_there_is_refused_before_data_are_generated(root, refused):
     refused("run", edited(root, dataset="phantom_endoscopy", network="nothing"), "--out", "elsewhere")
     assert not (root / "data" / "phantom_endoscopy.h5").exists()
@@ -135,6 +153,7 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--set", "training.step=5"], "--set: unknown key 'training.step' (did you mean 'steps'? known: steps, size,"),
     (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (did you mean 'window'?"),
     (["--set", "steps=5"], "--set: unknown key 'steps' (did you mean 'training.steps'?"),
+    (["--set", "training.size=[8]"], "quick.yaml, or --set: training: size [8] should be"),
     (["--set", "training.steps"], "key=value"),
     (["--set", "dataset.x=1"], "not a group"),
     (["--set", "training.steps=9"], "other settings (training.steps)"),

@@ -168,6 +168,7 @@ def outline(*size, spacing=None, cases=100):
         (outline(480, 640), False, "unet_small", (80, 112)),
         (outline(480, 640), True, "unet", (224, 304)),
         (outline(40, 50), True, "unet", (32, 48)),
+        (outline(31, 35), False, "unet_small", (32, 32)),
         (outline(10, 256, 216, spacing=(10, 1.5, 1.5)), False, "unet_small", (96, 80)),
         (outline(36, 50, 35, spacing=(1, 1, 1)), False, "unet_3d_small", (32, 48, 32)),
         (outline(88, 272, 180, spacing=(0.6, 0.6, 0.6)), True, "unet_3d", (48, 160, 96)),

@@ -375,6 +375,12 @@ class Broken(Supervised):
 '''
 FAILURES = {
     "diverged": ('return {"supervised": super().losses(batch, progress)["supervised"] * float("inf")}', "finite"),
+    "nothing is returned": ("pass", "Broken.losses returns nothing; it should be named losses"),
+    "no names": ("return torch.zeros((), requires_grad=True)", "Broken.losses returns a Tensor; it should be named"),
+    "no scalar": ('return {"a": torch.zeros(3, requires_grad=True)}', "the loss 'a' is of shape [3]; it should be"),
+    "a number": ('return {"supervised": 0.5}', "the loss 'supervised' is a float; it should be a tensor"),
+    "detached": ('return {"supervised": torch.zeros(())}', "no loss has a gradient, so nothing would be learned"),
+    "misspelt view": ('batch.unlabeled("plian")', "asked for the view 'plian', did you mean 'plain'? it has plain"),
     "raised": ('raise RuntimeError("first line\\\\nsecond line")', "RuntimeError: first line"),
 }
 

@@ -80,7 +80,8 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
                     method = found[variant.implementation]
                     if (method.uses_all_labels or not method.uses_labels) and amount != labels[0]:
                         continue  # one run serves all amounts of labels
-                    config = validate(method.Config, variant.config, f"settings of method {name}")
+                    where = f"settings of method {name}"
+                    config = validate(method.Config, variant.config, where, beside=BenchmarkSettings)
                     cell = {"fold": fold, "inner": inner, "seed": seed}
                     runs.append(RunSpec(
                         benchmark=settings.name, dataset=settings.dataset, method=name,

@@ -22,6 +22,7 @@ METHODS = (
 )  # fmt: skip
 FRACTIONS = (0.05, 0.2, 0.5)
 DEEP, EVEN = 16, 3.0  # slices that make a volume worth 3D, and how much further apart than pixels they may be
+LARGER = 0.1  # by so much a size may exceed the images
 MULTIPLE = 16  # networks halve their images four times
 LEAST, MOST = {2: 300, 3: 60}, 30_000  # steps: below, little is learned; the most are those of the SSL4MIS family
 
@@ -69,12 +70,13 @@ def set_up(outline: Outline, has_gpu: bool) -> Setup:
 
 
 def _within(shape: Sequence[int], most: int) -> tuple[int, ...]:
-    """A size of about the same shape, not larger, with at most about so many pixels and sides that can be halved."""
+    """A size of about the same shape, hardly larger, with at most about so many pixels and sides that can be halved."""
     scale = min(1.0, (most / prod(shape)) ** (1 / len(shape)))
+    roomy = [(1 + LARGER) * length for length in shape]
     lengths = [max(1, int(scale * length / MULTIPLE + 1e-6)) for length in shape]
     sizes = product(*([MULTIPLE * n, MULTIPLE * (n + 1)] for n in lengths))
     down = tuple(MULTIPLE * n for n in lengths)
-    fitting = [s for s in sizes if prod(s) <= 1.05 * most and all(map(le, s, shape))] or [down]
+    fitting = [s for s in sizes if prod(s) <= 1.05 * most and all(map(le, s, roomy))] or [down]
 
     def distortion(size: tuple[int, ...]) -> float:
         scales = [log(want / have) for want, have in zip(size, shape, strict=True)]

@@ -1,7 +1,6 @@
 """`semiseg check-method` and `check-network`: the contract of a plug-in, one line for each check."""
 
 import inspect
-import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ from semiseg.network_contract import NetworkContract
 from semiseg.networks import NETWORKS, require_network
 from semiseg.registry import find_methods, get_method, get_method_of
 from semiseg.tasks import DEFAULT, task_kind
+from semiseg.training.failures import told_in_line
 
 
 def check_method(which: str, methods_dir: Path | None = None) -> int:
@@ -76,7 +76,5 @@ def _failure(contract: PluginContract | NetworkContract, check: str, file: Path)
         text = " ".join(str(error).split())
         if isinstance(error, AssertionError | UserError):
             return text
-        where = traceback.extract_tb(error.__traceback__)
-        last = next((f for f in reversed(where) if Path(f.filename) == file), where[-1])
-        return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno})"
+        return told_in_line(error, file)
     return ""

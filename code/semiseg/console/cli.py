@@ -445,5 +445,7 @@ def main() -> None:
     except OSError as error:
         if not (error.filename and error.strerror):
             raise
-        print(f"semiseg: {error.filename}: {error.strerror}.", file=sys.stderr)
+        from semiseg.training.failures import reason
+
+        print(f"semiseg: {reason(error)}.", file=sys.stderr)
         sys.exit(2)

@@ -37,7 +37,7 @@ def single_training(
             config[key] = value
     variant = like.variants([method])[method]
     entry = variant._replace(config=variant.config | config).entry(method)
-    return validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train")
+    return validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train", set(overrides))
 
 
 def named_after(folder: Path) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 
 from semiseg.errors import UserError
 
+FEW = 32  # values up to here, without a fraction, are classes rather than greys
+NAMED = "in classes.txt, the background first (in a dataset.json that has `labels`, there)"
 Thresholds = tuple[float, ...]  # the least grey value of every class but the background, ascending
 
 
@@ -45,7 +47,9 @@ def class_indices(
     listed = f"{', '.join(f'{value:.9g}' for value in unknown[:6])}{', ...' * (len(unknown) > 6)}"
     named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
     if thresholds is None or values[0] < 0 or not np.isfinite(values).all():
-        remedy = "name every class in classes.txt, or correct the mask"
+        remedy = f"name every class {NAMED}, or correct the mask"
+    elif len(values) > len(classes) and values[-1] < FEW and all(value == int(value) for value in values):
+        remedy = f"name every class {NAMED}"
     else:
         # Not looked for in the mask: one proposal has to serve all masks of a folder.
         usual = _halfway(len(classes), values[-1])
@@ -54,9 +58,9 @@ def class_indices(
         if len(values) > len(classes):
             raise UserError(
                 f"{path}: the mask has values between those of its classes ({listed}), as smooth edges and JPEG leave "
-                f"them; add {option}, or, if each is a class, name all in classes.txt."
+                f"them; add {option}, or, if each is a class, name all {NAMED}."
             )
-        remedy = f"name every class in classes.txt, or tell the values apart by {option}"
+        remedy = f"name every class {NAMED}, or tell the values apart by {option}"
     raise UserError(f"{path}: the mask holds the values {listed}, but the classes are {named}; {remedy}.")
 
 

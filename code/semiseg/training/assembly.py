@@ -1,5 +1,6 @@
 """Everything that a run needs to begin: its cases, its method, its trainer."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from semiseg.seeding import derive_seed
 from semiseg.settings import RunSpec, StartSpec
 from semiseg.tasks import DEFAULT
 from semiseg.training.evaluation import predict_case
+from semiseg.training.failures import out_of_memory, told_in_line
 from semiseg.training.identity import Identity, identify
 from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
@@ -172,4 +174,14 @@ def build_method(
         stride=stride,
         turns=training.turns,
     )
-    return method(task, config)
+    try:
+        return method(task, config)
+    except UserError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        told = told_in_line(error, Path(inspect.getfile(method)))
+        raise UserError(
+            f"{spec.implementation} cannot be built (`build` makes parts on the CPU, the trainer moves them): {told}"
+        ) from error

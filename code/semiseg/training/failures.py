@@ -1,6 +1,8 @@
 """Why a run failed, in one line that says what to do."""
 
 import errno
+import traceback
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,8 @@ REMEDIES = {
     errno.ENOSPC: "free some space, and run the command again",
     errno.EDQUOT: "free some of your quota, and run the command again",
     errno.EROFS: "choose another --out",
+    errno.ENOTDIR: "choose another --out",
+    errno.EPERM: "choose another --out",
     errno.EACCES: "change its permissions, or choose another --out",
 }
 
@@ -26,6 +30,13 @@ def reason(error: Exception) -> str:
         remedy = REMEDIES.get(error.errno or 0, "mend that, and run the command again")
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def told_in_line(error: Exception, file: Path) -> str:
+    """An exception with the line of a file that it came through last, or else that where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if Path(frame.filename) == file), frames[-1])
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({last.filename}, line {last.lineno})"
 
 
 def is_understood(error: Exception) -> bool:

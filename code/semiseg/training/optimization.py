@@ -109,6 +109,24 @@ def _sgd(parameters: list[nn.Parameter], settings: TrainingSettings) -> SGD:
     return optimizer
 
 
+def require_losses(losses: object, method: str) -> None:
+    """Refuse, by the name of what is wrong, what a method may return by mistake."""
+    if not isinstance(losses, dict) or not losses:
+        found = "nothing" if losses is None or losses == {} else f"a {type(losses).__name__}"
+        raise UserError(f"{method}.losses returns {found}; it should be named losses, such as {{'supervised': loss}}.")
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.ndim:
+            found = f"of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise UserError(
+                f"{method}.losses: the loss {name!r} is {found}; it should be a tensor of one number, such as a mean."
+            )
+    if not any(loss.requires_grad for loss in losses.values()):
+        raise UserError(
+            f"{method}.losses: no loss has a gradient, so nothing would be learned; something is detached, or computed "
+            "under no_grad."
+        )
+
+
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 

@@ -17,7 +17,7 @@ from semiseg.tasks import task_kind
 from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
 from semiseg.training.curve import Curve
 from semiseg.training.identity import Identity
-from semiseg.training.optimization import Optimization
+from semiseg.training.optimization import Optimization, require_losses
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
 from semiseg.training.sampling import TrainingSet
@@ -213,6 +213,7 @@ class Trainer:
             part = batch if self.micro_batches == 1 else batch.part(number, self.micro_batches)
             with self._autocast():
                 losses = self.plan.stages[progress.stage].losses(part, progress)
+            require_losses(losses, type(self.method).__name__)
             yield losses
 
     def _autocast(self) -> AbstractContextManager[None]:
