@@ -59,13 +59,14 @@ def check_network(which: str, methods_dir: Path | None = None) -> int:
 
 
 def _check(contract: PluginContract | NetworkContract, label: str, file: Path) -> int:
-    failures = 0
+    told: list[str] = []
     for check in contract.checks():
         reason = _failure(contract, check, file)
-        failures += bool(reason)
-        what = check.removeprefix("check_").replace("_", " ")
-        print(f"{label}  {'FAILED' if reason else 'passed'}  {what}{reason and f': {reason}'}", flush=True)
-    return failures
+        state, what = "FAILED" if reason else "passed", check.removeprefix("check_").replace("_", " ")
+        why = f": {'as above' if reason in told else reason}" if reason else ""
+        print(f"{label}  {state}  {what}{why}", flush=True)
+        told += [reason] if reason else []
+    return len(told)
 
 
 def _failure(contract: PluginContract | NetworkContract, check: str, file: Path) -> str:
