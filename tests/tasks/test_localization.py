@@ -61,6 +61,27 @@ def test_a_central_window_finds_what_lies_in_it_at_the_image_s_pixel(tmp_path):
         assert found[0] == pytest.approx([10.0, 33.0], abs=0.6)
 
 
+class Layer(nn.Module):
+    """The same by a convolution, whose outputs bfloat16 rounds."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 3, 1)
+        nn.init.ones_(self.convolution.weight)
+        nn.init.constant_(self.convolution.bias, 100.0)
+
+    def forward(self, images):
+        return Output(self.convolution(images).float())
+
+
+def test_a_landmark_lies_where_it_lies_whatever_the_precision_of_the_training(tmp_path):
+    data = dataset(tmp_path / "s.h5", [[14.0, 20.0], [14.0, 22.0]])
+    task, network = Task(1, 3, (30, 50), "none"), Layer()
+    exact, rounded = (KIND.predict([network], data.image("a"), task, CPU, p)[0] for p in ("float32", "bfloat16"))
+    assert exact[0] == pytest.approx([14.0, 20.0], abs=0.1)
+    assert np.array_equal(exact, rounded)
+
+
 def test_landmarks_are_drawn_as_discs_of_their_class():
     mask = discs(np.array([[10.0, 10.0], [30.0, 80.0]]), (60, 100))
     assert (mask[10, 10], mask[30, 80], mask[50, 50]) == (1, 2, 0)

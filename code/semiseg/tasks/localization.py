@@ -44,18 +44,17 @@ class Localization(CaseByCase):
         device: "torch.device",
         precision: str,
     ) -> list[np.ndarray]:
-        """Positions in pixels, (landmarks, 2)."""
-        import torch
+        """Positions in pixels, (landmarks, 2).
 
+        Always in float32: of pixels that bfloat16 rounds to one value, the first would be the highest.
+        """
         from semiseg.averages import predict
         from semiseg.data.scale import absolute, as_trained
-        from semiseg.training.precision import autocast
 
         scaled, found = as_trained(image, task.size, task.crop, device), []
-        with torch.no_grad(), autocast(precision, device, task.dims):
-            for predictor in predictors:
-                maps = predict(predictor, scaled).logits[0, 1:].float()
-                found.append(absolute(peaks(maps), image.shape[1:], task.crop).cpu().numpy())
+        for predictor in predictors:
+            maps = predict(predictor, scaled).logits[0, 1:].float()
+            found.append(absolute(peaks(maps), image.shape[1:], task.crop).cpu().numpy())
         return found
 
     def scores(self, dataset: Dataset, case: str, prediction: np.ndarray) -> list[dict[str, Any]]:
