@@ -1,4 +1,4 @@
-"""Finds what makes the host wait for a GPU: reading values of a tensor, or a tensor whose size they decide."""
+"""Finds what makes the host wait for a GPU: reading a tensor's values, sizes that they decide, or copying to it."""
 
 import traceback
 import warnings
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 HERE = Path(__file__).resolve().parent.parent
 READING = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"}
 SIZING = {"nonzero", "argwhere", "masked_select", "unique", "bincount"}
+CHECKING = {"inverse", "linalg_inv"}  # whether a matrix has an inverse; `inv_ex` does not ask
 
 
 class HostWaits(TorchFunctionMode):
@@ -27,13 +28,22 @@ class HostWaits(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name = func.__name__
+        name, kwargs = func.__name__, kwargs or {}
         masks = args[1] if isinstance(args[1:2], tuple) and name in ("__getitem__", "__setitem__") else ()
         chosen = masks if isinstance(masks, tuple) else (masks,)
         masked = any(isinstance(mask, Tensor) and mask.dtype == torch.bool for mask in chosen)
-        if (name in READING | SIZING or (name == "__getitem__" and masked)) and (where := place()):
+        waits = name in READING | SIZING | CHECKING or (name == "__getitem__" and masked) or copies(name, args, kwargs)
+        if waits and (where := place()):
             self.places[f"{name} at {where}"] += 1
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def copies(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call would wait until numbers of the host are on a device that the caller names, as a GPU may be."""
+    if name in ("tensor", "as_tensor"):
+        return isinstance(kwargs.get("device"), torch.device) and not isinstance(args[0], Tensor)
+    named = any(isinstance(value, torch.device) for value in (*args, *kwargs.values()))
+    return name == "to" and named and not kwargs.get("non_blocking")
 
 
 def place() -> str:

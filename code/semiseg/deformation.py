@@ -29,7 +29,7 @@ def similarity_and_spline(images: Tensor, jitter: float = 0.01, mirror: bool = T
         return torch.rand(count, *shape, device=device) * (high - low) + low
 
     offsets = uniform(-jitter, jitter, CONTROL**2, 2)
-    points = _identity(height, width, device).view(-1, 2) + _spline(height, width).to(device) @ offsets
+    points = _identity(height, width, device).view(-1, 2) + _spline(height, width, device) @ offsets
     angle, scale = uniform(-math.pi / 3, math.pi / 3), uniform(1 / 1.2, 1 / 0.8)
     cos, sin, aspect = scale * angle.cos(), scale * angle.sin(), height / width
     flip = torch.where(torch.rand((), device=device) < 0.5 * mirror, -1.0, 1.0)
@@ -72,8 +72,8 @@ def _smooth(field: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _spline(height: int, width: int) -> Tensor:
-    """(pixels, control points): by how much each control point's offset moves each pixel."""
+def _spline(height: int, width: int, device: torch.device) -> Tensor:
+    """(pixels, control points): by how much each control point's offset moves each pixel; calculated on the host."""
     axis = torch.linspace(-1, 1, CONTROL, dtype=torch.float64)
     control = torch.cartesian_prod(axis, axis)
 
@@ -88,4 +88,4 @@ def _spline(height: int, width: int) -> Tensor:
     system = torch.cat([torch.cat([basis(control), affine(control)], 1), torch.cat([affine(control).T, corner], 1)])
     pixels = _identity(height, width, torch.device("cpu")).view(-1, 2).double()
     weights = torch.cat([basis(pixels), affine(pixels)], 1) @ torch.linalg.inv(system)
-    return weights[:, : CONTROL**2].float()
+    return weights[:, : CONTROL**2].float().to(device)

@@ -48,7 +48,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """(texts, width)."""
-        numbers = tokens(texts, self.length).to(self.positions.device)
+        numbers = tokens(texts, self.length).to(self.positions.device, non_blocking=True)
         words = self.words(numbers) + self.positions[: numbers.shape[1]]
         read = self.layers(words, src_key_padding_mask=numbers == PAD)
         pooled: Tensor = self.pool(read[:, 0]).tanh()
@@ -65,7 +65,7 @@ class SentenceEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """(texts, width)."""
         vectors = torch.stack([minilm.sentence_vector(text) for text in texts])
-        pooled: Tensor = self.pool(vectors.to(self.pool.weight.device)).tanh()
+        pooled: Tensor = self.pool(vectors.to(self.pool.weight.device, non_blocking=True)).tanh()
         return pooled
 
 

@@ -27,7 +27,7 @@ class Memory(nn.Module):
     @torch.no_grad()
     def push(self, values: Tensor, valid: Tensor | None = None) -> None:
         """Store (n, *shape) values, n at most `capacity`; or, where the scalar `valid` is false, nothing."""
-        number = torch.tensor(len(values), device=self.rows.device)
+        number: int | Tensor = len(values)
         places = (self.position + torch.arange(len(values), device=self.rows.device)) % self.capacity
         values = values.to(self.rows.dtype)
         if valid is not None:

@@ -39,7 +39,8 @@ class Turned:
 
     def points(self, points: Tensor) -> Tensor:
         """Relative positions (L, points, axes)."""
-        return points @ self.matrix[: len(points)].inverse().mT.to(points.dtype)
+        back = torch.linalg.inv_ex(self.matrix[: len(points)]).inverse  # which does not wait to see if there is one
+        return points @ back.mT.to(points.dtype)
 
 
 def augment_strongly(images: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Turned]:
@@ -67,7 +68,7 @@ def geometry(images: Tensor, draw: Draw, turns: bool) -> Tensor:
     Rotation by up to 180° in plane, or by up to 30° about every axis of a volume that is not thin, and a zoom of 0.7 to
     1.4, each with probability 0.2; a reflection along every axis with probability ½.
     """
-    lengths = torch.tensor(images.shape[2:], dtype=images.dtype, device=images.device)
+    lengths = torch.stack([images.new_full((), length) for length in images.shape[2:]])  # filled, not copied there
     axes, plane = len(lengths), images.shape[-2:]
     free = _free(images)
     limit = 30 if free == 3 or not turns else 180

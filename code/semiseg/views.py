@@ -44,7 +44,7 @@ class Geometry:
 
     def inverse(self) -> "Geometry":
         """The way back."""
-        square = self.matrix[:, :, :2].inverse()
+        square = torch.linalg.inv_ex(self.matrix[:, :, :2]).inverse  # which does not wait to see if there is one
         return Geometry(torch.cat([square, -square @ self.matrix[:, :, 2:]], 2))
 
     def _sample(self, values: Tensor, mode: str) -> Tensor:

@@ -108,7 +108,7 @@ class TrainingSet:
         self.parts = disjoint_parts(self.labeled_count, labeled_parts, seed) if self.labeled_count else []
         self.part_streams = [Chain(len(part), seed, "labeled", k) for k, part in enumerate(self.parts)]
         self.per_part = labeled_batch // labeled_parts
-        self.unlabeled_stream = Chain(max(self.unlabeled_count, 1), seed, "unlabeled")
+        self.unlabeled_stream = Chain(self.unlabeled_count, seed, "unlabeled")
 
     @property
     def notes(self) -> list[str]:
@@ -147,8 +147,8 @@ class TrainingSet:
             windows = [self._window(origin, image.shape[1:]) for image in images]
             images = [image[window] for image, window in zip(images, windows, strict=True)]
             labels = [self.kind.cut(label, window) for label, window in zip(labels, windows[:labeled], strict=True)]
-        known = self._together(labels)[:, 0] if labels else images[0].new_empty((0, *self.size), dtype=torch.uint8)
-        known = known.to(self.device)
+        none = torch.empty((0, *self.size), dtype=torch.uint8, device=self.device)
+        known = self._together(labels)[:, 0] if labels else none
         return self._together(images), known if known.is_floating_point() else known.long()
 
     def _together(self, items: list[Tensor]) -> Tensor:
