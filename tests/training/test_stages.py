@@ -69,6 +69,7 @@ class TwoStages(Method):
 
     def losses(self, batch, progress):
         if progress.step == 0:
+            self.note(f"{progress.stage}_began", progress.before)
             self.level = [
                 torch.equal(a, b) for a, b in zip(self.model.parameters(), self.teacher.parameters(), strict=True)
             ]
@@ -105,6 +106,14 @@ def test_every_stage_begins_once_with_the_full_rate_and_a_teacher_that_equals_th
     name = "encoder.blocks.0.0.weight"
     assert not torch.equal(method.seen[2][f"teacher.network.{name}"], method.seen[2][f"model.{name}"])
     assert all(method.level)
+
+
+def diagnostics(trainer):
+    return [{k: v for k, v in row.items() if k.endswith("_began")} for row in trainer.curve.rows]
+
+
+def test_a_curve_says_nothing_more_of_a_stage_that_is_over(trained):
+    assert diagnostics(trained[1]) == [{"encoder_began": 0}] * 3 + [{"training_began": 3}] * 3
 
 
 def test_a_teacher_keeps_what_was_learned_before_a_later_stage(trained):
@@ -182,3 +191,4 @@ def test_an_interruption_anywhere_changes_no_bit(trained, steps):
     expected = reference.method.state_dict()
     assert again.method.began == ([2] if steps == 3 else [] if steps == 4 else [2])
     assert all(torch.equal(value, expected[name]) for name, value in again.method.state_dict().items())
+    assert diagnostics(again) == diagnostics(reference)

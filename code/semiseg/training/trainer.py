@@ -144,6 +144,7 @@ class Trainer:
     def _begin(self, progress: Progress) -> None:
         """The first step of a stage is next."""
         stage = self.plan.stages[progress.stage]
+        self.method.noted.clear()  # nobody notes what the last stage did any more
         torch.manual_seed(derive_seed(self.seed, "stage", stage.name))
         stage.begin()
         if progress.before:  # whoever follows begins where the stage begins
