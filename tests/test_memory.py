@@ -16,6 +16,18 @@ def test_the_oldest_rows_make_room_for_new_ones():
     assert int(memory.count) == 5
 
 
+@pytest.mark.parametrize("valid", [None, torch.tensor(True), torch.tensor(False)])
+def test_the_first_rows_are_kept_of_more_than_there_is_room_for(valid):
+    """Of two rows for one place, which one stays is not said: on a GPU either did, without a word."""
+    memory = Memory(3, 1)
+    memory.push(torch.tensor([[7.0], [8.0]]))
+    memory.push(torch.arange(5.0)[:, None], valid)
+    if valid is not None and not valid:
+        assert (memory.rows[:, 0].tolist(), int(memory.position), int(memory.count)) == ([7, 8, 0], 2, 2)
+    else:
+        assert (memory.rows[:, 0].tolist(), int(memory.position), int(memory.count)) == ([1, 2, 0], 2, 3)
+
+
 def test_nothing_is_remembered_of_what_is_not_there():
     memory = Memory(5, 1)
     memory.push(torch.ones(2, 1), torch.tensor(False))

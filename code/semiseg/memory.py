@@ -26,7 +26,8 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def push(self, values: Tensor, valid: Tensor | None = None) -> None:
-        """Store (n, *shape) values, n at most `capacity`; or, where the scalar `valid` is false, nothing."""
+        """Store (n, *shape) values, or the first `capacity` of them; where the scalar `valid` is false, nothing."""
+        values = values[: self.capacity]
         number: int | Tensor = len(values)
         places = (self.position + torch.arange(len(values), device=self.rows.device)) % self.capacity
         values = values.to(self.rows.dtype)

@@ -72,8 +72,8 @@ class Earlier(nn.Module):
     def push(self, teacher: Vectors) -> None:
         """Remember what the teacher says of the images of this step, as many as there is room for."""
         latent, windows = teacher
-        self.latent.push(latent[: self.latent.capacity])
-        self.windows.push(windows.reshape(len(latent), -1, windows[0].numel())[: self.windows.capacity])
+        self.latent.push(latent)
+        self.windows.push(windows.reshape(len(latent), -1, windows[0].numel()))
 
 
 def cut(logits: Tensor) -> Tensor:
