@@ -264,11 +264,14 @@ class Method(nn.Module, ABC):
 
     def _refuse_unknown_views(self) -> None:
         """Before training starts; `build` may have chosen the views by the configuration."""
-        try:
-            for name in self.views:
-                photometry(name, likely_imaging(self.task.channels))
-        except UserError as error:
-            raise UserError(f"{type(self).__name__}.views is {self.views!r}: {error}") from None
+        shown = {f"{type(self).__name__}.views is": self.views}
+        shown |= {f"stream {s.name!r} of {type(self).__name__} shows": s.views for s in self.streams(self.config)}
+        for where, views in shown.items():
+            try:
+                for name in views:
+                    photometry(name, likely_imaging(self.task.channels))
+            except UserError as error:
+                raise UserError(f"{where} {views!r}: {error}") from None
 
     # What a method defines
 

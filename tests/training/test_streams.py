@@ -10,7 +10,7 @@ from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
 from semiseg.losses import supervised_loss
-from semiseg.method import Batch, Method, Paper, Stream
+from semiseg.method import Batch, Method, Paper, Stream, Task
 from semiseg.training.assembly import partition_for
 from semiseg.training.identity import identify
 from semiseg.training.sampling import TrainingSet
@@ -67,6 +67,20 @@ def renamed(dataset: Dataset, path, start: str) -> Dataset:
     ]
     write_dataset(path, info, cases)
     return Dataset(path)
+
+
+class Misspelt(Streaming):
+    """One of its streams is shown as nothing that there is."""
+
+    @classmethod
+    def streams(cls, config):
+        return [Stream("all", 4), Stream("support", 1, views=("plain", "stong"))]
+
+
+def test_a_misspelt_view_of_a_stream_is_named_before_anything_is_trained():
+    with pytest.raises(UserError, match=r"stream 'support' of Misspelt shows .*: there is no view 'stong'") as error:
+        Misspelt(Task(1, 2, (16, 16), "unet_small"))
+    assert "\n" not in str(error.value)
 
 
 def test_every_stream_draws_what_it_says_and_tells_whose_images_they_are(contract):
