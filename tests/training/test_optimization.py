@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from semiseg.contract import MethodContract
 from semiseg.errors import UserError
 from semiseg.losses import supervised_loss
-from semiseg.method import Batch, Method, Paper, Progress, Task
+from semiseg.method import Batch, Method, Paper, Progress, Task, Updates
 from semiseg.settings import TrainingSettings
 from semiseg.training.optimization import Optimization
 
@@ -90,6 +90,21 @@ def test_a_checkpoint_keeps_the_counters_of_adaptive_optimizers(method):
     second.load_state_dict(state)
     assert second.state_dict().keys() == state.keys()
     assert all(torch.equal(v, state[k]) for k, v in second.state_dict().items())
+
+
+@pytest.mark.parametrize("counted_by_a_kernel", [False, True])
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_counters_go_on_where_the_optimizer_left_them(method, shape, counted_by_a_kernel):
+    """Of a parameter that is one number, Adam would else wait for its counter on a GPU at every step."""
+    parameter = nn.Parameter(torch.empty(shape, device="meta"))  # stands for a GPU
+    adam = partial(torch.optim.Adam, lr=0.1, capturable=counted_by_a_kernel)
+    method.updates.append(Updates(nn.ParameterList([parameter]), adam, adversarial=False))
+    optimization = Optimization(method, SETTINGS)
+    saved = {"step": torch.tensor(3.0), "exp_avg": torch.ones(shape), "exp_avg_sq": torch.ones(shape)}
+    optimization.load_state_dict({f"{len(optimization.own) - 1}.0.{key}": value for key, value in saved.items()})
+    state = optimization.own[-1].state[parameter]
+    assert state["step"].device.type == ("meta" if counted_by_a_kernel else "cpu")
+    assert state["exp_avg"].device.type == state["exp_avg_sq"].device.type == "meta"
 
 
 class Late(Duel):

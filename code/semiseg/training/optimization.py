@@ -94,9 +94,11 @@ class Optimization:
             number, index, key = name.split(".")
             optimizer = optimizers[int(number)]
             parameter = _parameters(optimizer)[int(index)]
-            # A momentum is laid out like its parameter; a counter of steps stays on the host.
+            # A momentum is laid out like its parameter; a counter of steps stays on the host unless a kernel counts.
+            elsewhere = key != "step" or any(optimizer.defaults.get(option) for option in ("fused", "capturable"))
+            device = parameter.device if elsewhere else torch.device("cpu")
             like = parameter if value.shape == parameter.shape else torch.empty(value.shape)
-            optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
+            optimizer.state[parameter][key] = torch.empty_like(like, device=device).copy_(value)
 
 
 def _sgd(parameters: list[nn.Parameter], settings: TrainingSettings) -> SGD:
