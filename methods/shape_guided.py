@@ -45,7 +45,7 @@ class ShapeGuided(Method):
 
     Rates, weights and widths are those of the public code, whose discriminator has the slope 1 (`True`) and knows real
     masks by their sharp edges: here it has 0.2, and sees all blurred. Views alter light alone: the noise of others
-    hides what is as faint as a vessel. Adam's rate follows the benchmark's decay.
+    hides what is as faint as a vessel. Adam's rate decays as all do. Second views are turned also with `turns: false`.
     """
 
     title = "Shape-guided"
