@@ -75,7 +75,7 @@ def test_before_any_step_a_student_that_sees_what_the_teacher_sees_relates_it_in
     torch.manual_seed(0)
     description, guess, space = Description(dims, 3, 4), Guess(dims, 3, 4), (16, 16, 16)[:dims]
     logits, coarse = torch.randn(2, 4, *space), torch.randn(2, 3, *space)
-    said = description(Output(logits, (coarse,), (), ()))
+    said = description(Output(logits, (coarse,)))
     earlier = Earlier(5, said_by_one(said))
     assert [loss.item() for loss in earlier.losses(guess(said), said, 0.1)] == pytest.approx([0, 0], abs=1e-5)
 

@@ -17,13 +17,11 @@ class Output(NamedTuple):
         logits: (batch, classes, *space), float32, at the size of the input.
         encoder: feature maps from the finest to the coarsest level (of a U-Net: strides 1, 2, 4, 8, 16).
         decoder: feature maps from the coarsest to the finest level (of a U-Net: strides 8, 4, 2, 1).
-        auxiliary: logits of further heads, if the network has any.
     """
 
     logits: Tensor
     encoder: tuple[Tensor, ...] = ()
     decoder: tuple[Tensor, ...] = ()
-    auxiliary: tuple[Tensor, ...] = ()
 
 
 class EncoderDecoder(nn.Module):
