@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semiseg.losses import dice_loss, in_full_precision, supervised_loss
+from semiseg.losses import dice_loss, in_full_precision, rows, supervised_loss
 from semiseg.method import Batch, Method, Paper, Progress, predict
 
 from .deep_co_training import running_statistics_kept
@@ -67,7 +67,7 @@ class SmoothnessAndSeparation(Method):
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         output = self.segmenter(batch.images())
         labeled, unlabeled = batch.split(output.logits)
-        projected = self.projection(vectors(output.decoder[-1]))
+        projected = self.projection(rows(output.decoder[-1]))
         said, predicted = (at_features(x.argmax(1), output.decoder[-1]) for x in (labeled, unlabeled))
         labels = at_features(batch.labels, output.decoder[-1])
         self.remember(projected[: len(labels)].detach().float(), labels, said == labels)
@@ -124,11 +124,6 @@ def projector(inputs: int, width: int) -> nn.Module:
 
 def attention(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
-
-
-def vectors(maps: Tensor) -> Tensor:
-    """(batch, D, *space) to (batch · pixels, D)."""
-    return maps.movedim(1, -1).flatten(0, -2)
 
 
 def at_features(labels: Tensor, features: Tensor) -> Tensor:
