@@ -137,13 +137,3 @@ def frozen_copy(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 0.0
     return frozen
-
-
-@torch.no_grad()
-def predict(network: nn.Module, images: Tensor) -> Output:
-    """Run a network in evaluation mode without gradient, and leave its mode as it was."""
-    training = network.training
-    network.eval()
-    output = network(images)
-    network.train(training)
-    return output

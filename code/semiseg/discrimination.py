@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semiseg.averages import predict
 from semiseg.losses import in_full_precision, rows
-from semiseg.networks import EncoderDecoder
+from semiseg.networks import EncoderDecoder, predict
 from semiseg.networks.layers import BATCH_NORM, CONVOLUTION, LINEAR
 
 

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from semiseg.averages import Ensemble, MovingAverage, RunningMean, frozen_copy, jointly, predict
+from semiseg.averages import Ensemble, MovingAverage, RunningMean, frozen_copy, jointly
 from semiseg.data.cropping import Crop
 from semiseg.errors import UserError
 from semiseg.names import did_you_mean
-from semiseg.networks import EncoderDecoder, build_network
+from semiseg.networks import EncoderDecoder, build_network, predict
 from semiseg.networks.auxiliary import AuxiliaryDecoder
 from semiseg.networks.pretrained import load_part
 from semiseg.seeding import derive_seed

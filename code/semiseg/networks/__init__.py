@@ -5,7 +5,7 @@ from pathlib import Path
 from semiseg.errors import UserError
 from semiseg.networks.architecture import Architecture, Size, any_size
 from semiseg.networks.catalog import NETWORKS
-from semiseg.networks.encoder_decoder import EncoderDecoder, Output
+from semiseg.networks.encoder_decoder import EncoderDecoder, Output, predict
 from semiseg.networks.pretrained import packaged_file
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "any_size",
     "build_network",
     "network_names",
+    "predict",
     "require_network",
     "scaled_like",
     "weights_file",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from semiseg.networks.alignment import crop_to
@@ -48,3 +49,13 @@ class EncoderDecoder(nn.Module):
         decoded: tuple[Tensor, ...] = self.decoder(features)
         logits = crop_to(self.head(decoded[-1]), images)  # a head that doubles its input overshoots odd sizes
         return Output(logits.float(), tuple(features), decoded)
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: Tensor) -> Output:
+    """Run a network in evaluation mode without gradient, and leave its mode as it was."""
+    training = network.training
+    network.eval()
+    output: Output = network(images)
+    network.train(training)
+    return output

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semiseg.errors import UserError
+from semiseg.networks.encoder_decoder import predict
 from semiseg.networks.layers import CONVOLUTION, LINEAR
 
 
@@ -28,10 +29,7 @@ def feature_level(
     positions: int,
 ) -> FeatureLevel:
     """Find a level by its stride, or the first one, or (auto) the deepest with at least `positions` positions."""
-    training = network.training
-    with torch.no_grad():
-        maps = network.eval()(torch.zeros(1, channels, *size)).encoder
-    network.train(training)
+    maps = predict(network, torch.zeros(1, channels, *size)).encoder
     strides = [2 ** round(log2(size[-1] / m.shape[-1])) for m in maps]  # sizes are rounded up
     if wanted == "auto":
         position = max((i for i, m in enumerate(maps) if m[0, 0].numel() >= positions), default=0)

@@ -48,8 +48,8 @@ class Localization(CaseByCase):
 
         Always in float32: of pixels that bfloat16 rounds to one value, the first would be the highest.
         """
-        from semiseg.averages import predict
         from semiseg.data.scale import absolute, as_trained
+        from semiseg.networks import predict
 
         scaled, found = as_trained(image, task.size, task.crop, device), []
         for predictor in predictors:

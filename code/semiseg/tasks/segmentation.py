@@ -54,7 +54,7 @@ class Segmentation(CaseByCase):
 
     def picture(self, network: "nn.Module", images: "Tensor") -> "Tensor | None":
         """The class of every pixel as a grey value."""
-        from semiseg.averages import predict
+        from semiseg.networks import predict
 
         logits = predict(network, images).logits
         return logits.argmax(1, keepdim=True).float() / (logits.shape[1] - 1)
