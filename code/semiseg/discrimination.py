@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from semiseg.losses import in_full_precision, rows
 from semiseg.networks import EncoderDecoder, predict
-from semiseg.networks.layers import BATCH_NORM, CONVOLUTION, LINEAR
+from semiseg.networks.layers import ADAPTIVE_POOL, BATCH_NORM, CONVOLUTION, LINEAR, MAX_POOL
 
 
 class Compared(NamedTuple):
@@ -102,9 +102,9 @@ class Pixels(nn.Module):
 def field_of_view(images: Tensor, dark: float, margin: int) -> Tensor:
     """1 where a channel of (batch, channels, *space) reaches the threshold, and so around it; (batch, 1, *space)."""
     outside = (images.amax(1, keepdim=True) < dark).float()
-    pool = F.max_pool2d if images.ndim == 4 else F.max_pool3d
     in_plane = (0,) * (images.ndim - 4) + (margin, margin)
-    return 1 - pool(outside, tuple(2 * m + 1 for m in in_plane), 1, in_plane)
+    widest: Tensor = MAX_POOL[images.ndim - 2](tuple(2 * m + 1 for m in in_plane), 1, in_plane)(outside)
+    return 1 - widest
 
 
 def branch(dims: int, inputs: int, outputs: int) -> nn.Sequential:
@@ -118,8 +118,7 @@ def mean_patches(vectors: Tensor, patches: int) -> Tensor:
     """Mean unit vectors of (batch, D, *space) in a grid of about patches² cells."""
     dims = vectors.ndim - 2
     grid = [min(round(patches ** (2 / dims)), side) for side in vectors.shape[2:]]
-    pool = nn.AdaptiveAvgPool2d if dims == 2 else nn.AdaptiveAvgPool3d
-    return F.normalize(pool(tuple(grid))(vectors), dim=1)
+    return F.normalize(ADAPTIVE_POOL[dims](tuple(grid))(vectors), dim=1)
 
 
 def turned(images: Tensor, moves: Tensor, back: bool = False) -> Tensor:

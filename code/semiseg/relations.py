@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from semiseg.losses import relation_loss
 from semiseg.memory import Memory
 from semiseg.networks import Output
-from semiseg.networks.layers import CONVOLUTION
+from semiseg.networks.layers import ADAPTIVE_POOL, CONVOLUTION
 
 Vectors = tuple[Tensor, Tensor]  # of images (batch, D); of windows, maps (batch · windows, C, *CELLS)
 CELLS = {2: 8, 3: 4}  # along each axis of a window
@@ -28,9 +28,9 @@ class Description(nn.Module):
 
     def forward(self, output: Output) -> Vectors:
         windows = cut(output.logits).flatten(0, 1)
-        pool = nn.AdaptiveAvgPool2d if windows.ndim == 4 else nn.AdaptiveAvgPool3d
+        dims = windows.ndim - 2
         vectors: Tensor = self.latent(output.encoder[-1].flatten(2).mean(2))
-        return vectors, self.window(pool(CELLS[windows.ndim - 2])(windows))
+        return vectors, self.window(ADAPTIVE_POOL[dims](CELLS[dims])(windows))
 
 
 class Guess(nn.Module):
