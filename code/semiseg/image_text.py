@@ -195,10 +195,10 @@ def donsker_varadhan(scores: Tensor, counts: Tensor) -> Tensor:
 
 
 @in_full_precision
-def jensen_shannon(scores: Tensor, counts: Tensor) -> Tensor:
+def jensen_shannon_bound(scores: Tensor, counts: Tensor) -> Tensor:
     """mean softplus(−S_ii) + mean softplus(S_ij) over the pairs i ≠ j that count."""
     others = counts & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     return F.softplus(-scores.diagonal()).mean() + (F.softplus(scores) * others).sum() / others.sum().clamp(min=1)
 
 
-OBJECTIVES = {"infonce": infonce, "dv": donsker_varadhan, "jsd": jensen_shannon}
+OBJECTIVES = {"infonce": infonce, "dv": donsker_varadhan, "jsd": jensen_shannon_bound}
