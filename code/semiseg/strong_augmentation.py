@@ -14,12 +14,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from semiseg.views import blur
+from semiseg.views import Draw, blur, uniform
 
 THIN = 3  # a volume whose first axis is so many times shorter than another is changed in plane alone
 LONG = 1.5  # a picture with such an aspect ratio is turned by little
-
-Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,7 @@ def augment_strongly(images: Tensor, generator: Generator, turns: bool = True) -
     Args:
         images: (batch, channels, *space) within [0, 1].
     """
-    shape = (len(images),) + (1,) * (images.ndim - 1)
-
-    def draw(low: float, high: float) -> Tensor:
-        return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
-
+    draw = uniform(images, generator)
     turned = Turned(geometry(images, draw, turns))
     images = turned.images(images).clamp(0, 1)
     noise = torch.randn(images.shape, generator=generator, device=images.device)

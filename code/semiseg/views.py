@@ -114,6 +114,19 @@ def _rotation(angle: Tensor, scale: tuple[Tensor, Tensor], aspect: float) -> Geo
     return Geometry(matrix)
 
 
+Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
+
+
+def uniform(images: Tensor, generator: Generator) -> Draw:
+    """Draws numbers for images, shaped to broadcast against them."""
+    shape = (len(images),) + (1,) * (images.ndim - 1)
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
+
+    return draw
+
+
 @dataclass(frozen=True)
 class Photometry:
     """How strongly a view alters what the camera or scanner recorded."""
@@ -131,8 +144,6 @@ class Photometry:
     grid_mask: float = 0.0  # probability
     cutout: float = 0.0  # probability
 
-
-Draw = Callable[[float, float], Tensor]  # one uniform number per image, between the bounds
 
 Imaging = Literal["camera", "scan"]
 
@@ -179,18 +190,14 @@ def view(images: Tensor, name: str, generator: Generator, recorded_by: Imaging =
 
     A number after the name, as in `strong-2`, stands for a further draw of the same view.
     """
-    p = photometry(name, recorded_by)
-    shape = (len(images),) + (1,) * (images.ndim - 1)
-
-    def draw(low: float, high: float) -> Tensor:
-        return torch.rand(shape, generator=generator, device=images.device) * (high - low) + low
+    p, draw = photometry(name, recorded_by), uniform(images, generator)
 
     def sometimes(probability: float, altered: Tensor, unaltered: Tensor) -> Tensor:
         return altered if probability == 1 else torch.where(draw(0, 1) < probability, altered, unaltered)
 
     jittered = images
     if p.contrast:
-        mean = jittered.flatten(1).mean(1).view(shape)
+        mean = jittered.flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
         jittered = (jittered - mean) * draw(1 - p.contrast, 1 + p.contrast) + mean
     if p.brightness:
         jittered = jittered * draw(1 - p.brightness, 1 + p.brightness)

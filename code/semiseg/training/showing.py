@@ -17,7 +17,6 @@ from semiseg.tasks import secret_fields
 from semiseg.training.sampling import TrainingSet
 from semiseg.views import MOVED, Imaging, Motion, likely_imaging, move, view, warp
 
-Draw = Callable[[str], Batch] | None
 Augmentation = Callable[[Tensor, Generator, bool], tuple[Tensor, Motion]]
 AUGMENTATIONS: dict[str, Augmentation] = {"customary": warp, "strong": augment_strongly}
 
@@ -60,7 +59,13 @@ class Showing:
         return self._show(data, stream.views, step, f"stream {name}, ", stream.still)
 
     def _show(
-        self, data: TrainingSet, views: Sequence[str], step: int, whose: str, still: bool = False, draw: Draw = None
+        self,
+        data: TrainingSet,
+        views: Sequence[str],
+        step: int,
+        whose: str,
+        still: bool = False,
+        draw: Callable[[str], Batch] | None = None,
     ) -> Batch:
         """Images of a step in some views.
 
