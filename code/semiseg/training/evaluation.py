@@ -1,7 +1,6 @@
-"""Prediction of whole cases, and scores of weights that rules have chosen."""
+"""Prediction of whole cases."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,33 +8,10 @@ from torch import Tensor, nn
 
 from semiseg.data.cropping import region
 from semiseg.data.scale import from_training, to_training
-from semiseg.data.store import Dataset
-from semiseg.method import Ensemble, Method, Task, predict
-from semiseg.tasks import CaseByCase, task_kind
+from semiseg.method import Ensemble, Task, predict
 from semiseg.training.precision import autocast
 
 SLICES_AT_ONCE = 64
-
-
-def evaluate_selected(
-    method: Method,
-    selected: dict[str, dict[str, Tensor]],
-    dataset: Dataset,
-    cases: Sequence[str],
-    device: torch.device,
-    precision: str,
-) -> list[dict[str, Any]]:
-    """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
-    network, rows = next(iter(method.predictors().values())), []
-    kind = task_kind(dataset.info.task)
-    assert isinstance(kind, CaseByCase)  # rules look at cases
-    for rule, weights in selected.items():
-        network.load_state_dict(weights)
-        for case in cases:
-            (found,) = kind.predict([network], dataset.image(case), method.task, device, precision)
-            scores = kind.rows(dataset, case, found)
-            rows += [{"predictor": f"selected on {rule}", "networks": 1, **row} for row in scores]
-    return rows
 
 
 @torch.no_grad()

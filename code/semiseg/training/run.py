@@ -27,7 +27,6 @@ from semiseg.training.environment import (
     peak_memory,
     release_memory,
 )
-from semiseg.training.evaluation import evaluate_selected
 from semiseg.training.files import read_record, save_tensors, write_json, write_rows
 from semiseg.training.identity import made
 from semiseg.training.lease import Held, Lease, Lost, bury, claim, holder
@@ -45,6 +44,7 @@ from semiseg.training.results import (
     mean_metrics,
     write_results,
 )
+from semiseg.training.selection import evaluate_selected
 from semiseg.training.stopping import Stop, never
 from semiseg.training.trainer import Stopped, Trainer
 

@@ -1,13 +1,18 @@
 """What published rules would have chosen: beside the last weights those that were best on some cases."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from semiseg.data.store import Dataset
+from semiseg.method import Method
 from semiseg.metrics import foreground_dice
+from semiseg.tasks import CaseByCase, task_kind
 
 Row = dict[str, float]  # a step, and the mean Dice of its weights on the cases of every rule
 
@@ -52,3 +57,24 @@ class Selection:
         for rule in self.rules if self.rows else ():
             start = f"{rule}."
             self.best[rule] = {k.removeprefix(start): v.cpu() for k, v in state.items() if k.startswith(start)}
+
+
+def evaluate_selected(
+    method: Method,
+    selected: dict[str, dict[str, Tensor]],
+    dataset: Dataset,
+    cases: Sequence[str],
+    device: torch.device,
+    precision: str,
+) -> list[dict[str, Any]]:
+    """Rows of `predictors.csv` of the reported network with weights that rules have chosen, which it keeps."""
+    network, rows = next(iter(method.predictors().values())), []
+    kind = task_kind(dataset.info.task)
+    assert isinstance(kind, CaseByCase)  # rules look at cases
+    for rule, weights in selected.items():
+        network.load_state_dict(weights)
+        for case in cases:
+            (found,) = kind.predict([network], dataset.image(case), method.task, device, precision)
+            scores = kind.rows(dataset, case, found)
+            rows += [{"predictor": f"selected on {rule}", "networks": 1, **row} for row in scores]
+    return rows
