@@ -13,17 +13,17 @@ from semiseg.networks import Output
 class MovingAverage(nn.Module):
     """A frozen copy of a network that follows it: θ' ← α θ' + (1 − α) θ, α = min(1 − 1/n, decay) in the n-th update.
 
-    There is an update after every step, or after each `every` steps. The trainer counts them through all stages from
-    the first on that trains what is followed: so an average soon leaves random weights behind, and keeps those of a
-    pre-training. Floating-point buffers are averaged like parameters and integer ones are copied; forward passes of
-    the copy leave its running statistics alone. Averages of running means lag behind the weights that they should
-    fit, so in the end those of predictors are taken anew.
+    There is an update after every step. The trainer counts them through all stages from the first on that trains
+    what is followed: so an average soon leaves random weights behind, and keeps those of a pre-training.
+    Floating-point buffers are averaged like parameters and integer ones are copied; forward passes of the copy
+    leave its running statistics alone. Averages of running means lag behind the weights that they should fit, so in
+    the end those of predictors are taken anew.
     """
 
-    def __init__(self, network: nn.Module, decay: float, every: int = 1) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__()
         self.network = frozen_copy(network)
-        self.decay, self.every = decay, every
+        self.decay = decay
         self.follow = [network]  # in a list, so that the followed network is not registered twice
         self._floating: list[list[Tensor]] = []  # one's own tensors and the followed ones, once they are in place
         self._counting: list[list[Tensor]] = []
@@ -32,11 +32,8 @@ class MovingAverage(nn.Module):
         return self.network(images)
 
     def update(self, step: int) -> None:
-        """Move towards the followed network after optimiser step `step` of those that count, from 0 on, in its turn."""
-        number, rest = divmod(step + 1, self.every)
-        if rest:
-            return
-        self._keep(min(1 - 1 / number, self.decay))
+        """Move towards the followed network after optimiser step `step` of those that count, from 0 on."""
+        self._keep(min(1 - 1 / (step + 1), self.decay))
 
     def restart(self) -> None:
         """Become a copy of the followed network."""

@@ -343,13 +343,13 @@ class Method(nn.Module, ABC):
         task = self.task
         return AuxiliaryDecoder(build_network(task.network, task.channels, task.classes, task.size))
 
-    def moving_average(self, network: nn.Module, decay: float, every: int = 1) -> MovingAverage:
-        """A teacher that follows a student; the trainer updates it after every step, or after each `every` steps.
+    def moving_average(self, network: nn.Module, decay: float) -> MovingAverage:
+        """A teacher that follows a student; the trainer updates it after every step.
 
         There can be several, of one network or of many: `self.fast = self.moving_average(self.student, 0.9)`,
-        `self.slow = self.moving_average(self.student, 0.99, every=10)`.
+        `self.slow = self.moving_average(self.student, 0.99)`.
         """
-        return MovingAverage(network, decay, every)
+        return MovingAverage(network, decay)
 
     def optimize(self, module: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
         """Update a module by an optimizer of its own, in place of the benchmark's; its learning rate decays as all do.
