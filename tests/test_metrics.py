@@ -10,7 +10,7 @@ from monai.metrics import compute_surface_dice
 from scipy.ndimage import binary_dilation
 
 from semiseg.errors import UserError
-from semiseg.metrics import METRICS, TABLE, case_metrics, class_metrics
+from semiseg.metrics import TABLE, case_metrics, class_metrics
 
 DISTANCES = {"hd95", "hd95_max", "asd"}
 
@@ -123,7 +123,7 @@ def test_a_missed_organ_is_never_rewarded(shape):
     for prediction, reference in ((nothing, organ), (organ, nothing)):
         scores = case_metrics(prediction, reference, spacing)
         assert all(scores[name] == pytest.approx(diagonal) for name in DISTANCES)
-        assert all(scores[name] == 0 for name in METRICS if name not in DISTANCES | {"mae"})
+        assert all(scores[name] == 0 for name in TABLE if name not in DISTANCES | {"mae"})
         assert scores["mae"] == organ.mean()
 
 
@@ -156,7 +156,7 @@ def test_every_foreground_class_is_scored_even_when_it_is_absent():
     prediction[12:, 12:] = 3
     classes = ["background", "left", "right", "wall"]
     first, second, third = class_metrics(prediction, reference, classes, (1.0, 1.0))
-    assert list(first) == ["class", "class_name", *METRICS, "predicted_voxels", "reference_voxels"]
+    assert list(first) == ["class", "class_name", *TABLE, "predicted_voxels", "reference_voxels"]
     assert (first["class_name"], first["dice"], first["predicted_voxels"]) == ("left", 1.0, 36)
     assert (second["dice"], second["reference_voxels"]) == (1.0, 0)
     assert (third["dice"], third["predicted_voxels"], third["reference_voxels"]) == (0.0, 16, 0)

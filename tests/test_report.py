@@ -19,7 +19,7 @@ from rich.console import Console
 
 from semiseg.errors import UserError
 from semiseg.labels import folder_of
-from semiseg.metrics import METRICS
+from semiseg.metrics import TABLE
 from semiseg.report import overlays, report, terminal_table
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
@@ -105,7 +105,7 @@ def write_run(
             "group": case,
             "class": index,
             "class_name": classes[index],
-            **dict.fromkeys(METRICS, value),
+            **dict.fromkeys(TABLE, value),
             "predicted_voxels": round(9 * value),
             "reference_voxels": 9,
         }

@@ -12,7 +12,7 @@ import pandas as pd
 from semiseg.benchmarks.expansion import expand
 from semiseg.benchmarks.state import survey
 from semiseg.labels import folder_of
-from semiseg.metrics import METRICS
+from semiseg.metrics import TABLE
 from semiseg.registry import find_methods
 from semiseg.report.page_data import page_data
 from semiseg.report.reading import read_results
@@ -46,7 +46,7 @@ def make_many(root, methods, folds):
                 record = {"spec": spec, "method": described | {"paper": {}}, "data": data, "status": "finished"}
                 seconds = float(random.uniform(10, 90))
                 (folder / "run.json").write_text(json.dumps(record | {"seconds": seconds, "images_per_second": 9.0}))
-                scores = {metric: random.uniform(0.3, 0.95, len(rows)).round(6) for metric in METRICS}
+                scores = {metric: random.uniform(0.3, 0.95, len(rows)).round(6) for metric in TABLE}
                 cases = rows.assign(**scores, predicted_voxels=9, reference_voxels=9)
                 cases["case"] += f"-{fold % 5}"
                 cases["group"] += f"-{fold % 5}"

@@ -67,7 +67,6 @@ TABLE = {
         Metric("mae", "MAE", "lower"),
     )
 }
-METRICS: tuple[str, ...] = tuple(TABLE)
 
 
 def case_metrics(
