@@ -420,6 +420,13 @@ def test_a_method_of_two_settings_in_one_table_is_a_warning(results):
     assert any("settings of zebra (weight)" in str(row[0]) for row in run_warnings(read_results(results)).rows)
 
 
+def test_every_table_says_in_what_its_runs_differ_that_should_not(results):
+    assert not any("Not comparable" in note for table in all_tables(read_results(results)) for note in table.notes)
+    retell(results, part="spec", pattern="zebra/*/*/*/run.json", training={"steps": 1500})
+    said = "Not comparable: the runs differ in their training (steps)."
+    assert [t.name for t in all_tables(read_results(results)) if said not in t.notes] == ["papers"]
+
+
 def test_what_the_benchmark_asks_for_and_nobody_began_is_said(results):
     for folder in results.glob("runs/*/labels-20"):
         shutil.rmtree(folder)

@@ -10,8 +10,10 @@ from semiseg.benchmarks.expansion import Selection, expand, resolve, write_bench
 from semiseg.benchmarks.order import expected_seconds, longest_first
 from semiseg.benchmarks.readiness import check
 from semiseg.benchmarks.state import Standing, keep, strays, survey
+from semiseg.console.running import finish
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
+from semiseg.executors.local import Local
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings, load_benchmark
 from semiseg.training.lease import claim
@@ -246,6 +248,24 @@ def test_runs_beside_those_that_were_asked_for_are_judged_by_what_all_runs_share
         specs = expand(settings, FOUND)
         data = check(specs, FOUND, places)
         assert [run.status for run in strays(settings, specs, places, FOUND, data)] == [expected]
+
+
+def test_what_another_command_carries_out_with_other_settings_is_refused_before_anything_is_written(places):
+    """Both would stand in one table, whose notes say what the later command asked for."""
+    run = first(benchmark(), places)
+    path = stored(places, run.spec, status="running", identity=run.identity.record())
+    other = TRAINING | {"steps": 3}
+    with claim(path.parent):
+        assert not first(benchmark(), places).otherwise
+        for changes in ({"training": other}, {"methods": ["cps"], "training": other}):  # with that run, and without
+            for stale in ("refuse", "rerun", "keep"):
+                message = refusal(
+                    lambda c=changes, s=stale: finish(benchmark(**c), places, Selection(), Local(device="cpu"), s)
+                )
+                assert "fold-0/seed-0: carried out by process" in message
+                assert "made with other settings (training.steps)" in message
+    assert not (places.results / "benchmark.yaml").exists()
+    assert first(benchmark(training=other), places).status == "left", "once nobody carries it out it begins anew"
 
 
 def test_repeats_asked_for_later_leave_finished_runs_finished(places):

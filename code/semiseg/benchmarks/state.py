@@ -35,6 +35,7 @@ class Standing:
     holder: Holder | None = None  # who carries it out
     seconds: float | None = None  # that its training took, and what compared its weights
     diverged: bool = False  # failed, and would fail again
+    otherwise: str = ""  # in what the run that somebody carries out differs from this one
 
 
 def survey(
@@ -51,7 +52,9 @@ def strays(
     found: Methods,
     data: tuple[Dataset, Splits] | None,
 ) -> list[Standing]:
-    """Finished runs that lie in the same folder, and so stand in the same tables, but are none of these.
+    """Runs that lie in the same folder, and so stand in the same tables, but are none of these.
+
+    They are finished, or somebody carries them out otherwise than this benchmark would.
 
     They are judged by what the benchmark now says of their method, or, if it does not name it, of all its runs: data,
     network, weights and training.
@@ -73,16 +76,26 @@ def strays(
         if path.parent in known:
             continue
         record = earlier_record(path.parent)
-        if record.get("status") != "finished":
+        if record.get("status") not in ("finished", "running"):
             continue
         try:
             spec = today(RunSpec.model_validate(record["spec"]))
-            result.append(standing(spec, identity_of(spec, found, data), path.parent))
+            run = standing(spec, identity_of(spec, found, data), path.parent)
         except (KeyError, ValueError):
             continue  # of an older kind; the report judges whether it can be read
         except UserError as error:  # its method has other settings today
-            result.append(Standing(spec, path.parent, Identity({}), "stale", f"cannot be made any more: {error}"))
+            run = _unmakeable(spec, path.parent, record, f"cannot be made any more: {error}")
+        if run.otherwise or record["status"] == "finished":
+            result.append(run)
     return result
+
+
+def _unmakeable(spec: RunSpec, folder: Path, record: dict[str, Any], reason: str) -> Standing:
+    """The standing of a run whose identity of today nobody can tell."""
+    held = holder(folder)
+    if record["status"] == "running":
+        return Standing(spec, folder, Identity({}), "running", str(held), held, otherwise=reason if held else "")
+    return Standing(spec, folder, Identity({}), "stale", reason)
 
 
 def seconds_taken(record: dict[str, Any]) -> float | None:
@@ -95,12 +108,14 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
     """The standing of a run in its folder."""
 
     def stands(status: Status, reason: str = "") -> Standing:
-        return Standing(spec, folder, identity, status, reason, held, seconds_taken(record), diverged)
+        return Standing(spec, folder, identity, status, reason, held, seconds_taken(record), diverged, otherwise)
 
     record = earlier_record(folder)
     diverged = bool(record.get("diverged")) and not identity.differences(record.get("identity", {}))
-    held = holder(folder) if folder.exists() else None
+    held, otherwise = holder(folder) if folder.exists() else None, ""
     if held:
+        if record.get("status") == "running" and (its := record.get("identity")):  # written as soon as it begins
+            otherwise = made(identity.differences(its))
         return stands("running", str(held))
     match record.get("status"):
         case "finished":

@@ -170,6 +170,12 @@ def _until_done(left: Sequence[Standing], executor: Executor, places: Places, wa
 
 def _settle(standings: Sequence[Standing], asked: set[Path], stale: Stale, dry_run: bool) -> bool:
     """Stop before results are mixed that were not made alike, or do with them what the user says; whether it did."""
+    if under_way := [run for run in standings if run.otherwise]:
+        run = under_way[0]
+        raise UserError(
+            f"{run.folder}{_and_more(under_way)}: carried out by {run.holder} now, and {run.otherwise}; "
+            "choose another --out, or end that command first."
+        )
     found = [run for run in standings if run.status == "stale"]
     if stale == "keep":
         if not dry_run:
@@ -188,5 +194,8 @@ def _settle(standings: Sequence[Standing], asked: set[Path], stale: Stale, dry_r
         remedy = (
             "choose another --out, --rerun-stale to repeat them, or --keep-stale to keep them, marked in every table"
         )
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    raise UserError(f"{found[0].folder}{more}: {found[0].reason}; {remedy}.")
+    raise UserError(f"{found[0].folder}{_and_more(found)}: {found[0].reason}; {remedy}.")
+
+
+def _and_more(runs: Sequence[Standing]) -> str:
+    return f" and {len(runs) - 1} more" if len(runs) > 1 else ""

@@ -47,7 +47,8 @@ def print_standings(settings: BenchmarkSettings, places: Places, selection: Sele
     reasons: dict[tuple[Status, str], list[Standing]] = {}
     for run in [*runs, *strays(settings, expand(settings, found), places, found, data)]:
         if run.reason:
-            reasons.setdefault((run.status, run.reason), []).append(run)
+            reason = f"{run.reason}, {run.otherwise}" if run.otherwise else run.reason
+            reasons.setdefault((run.status, reason), []).append(run)
     for (kind, reason), alike in reasons.items():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         part = f" ({len(alike)} of {counts[kind]})" if len(alike) < counts[kind] else ""

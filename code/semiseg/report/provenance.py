@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from semiseg.labels import Labels, in_words, rank, same
+from semiseg.report.differing import differing
 from semiseg.report.formats import Table
 from semiseg.report.results import Results
 from semiseg.report.wording import budget, count_of_folds, data_title
-from semiseg.settings import NONE, OWN_TRAINING, WATCHING
-
-UNCOUNTED = (*WATCHING, "precision")  # change no training, or stand in every table
+from semiseg.settings import NONE
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -119,30 +118,9 @@ def run_warnings(results: Results) -> Table:
         for warning, methods in found.items()
     ]
     rows += [
-        [f"The runs differ in their {what}; their numbers are not comparable.", "all"] for what in _differences(results)
+        [f"The runs differ in their {what}; their numbers are not comparable.", "all"] for what in differing(results)
     ]
     return Table("warnings", "Warnings of finished runs", ["Warning", "Runs"], rows, [], text_columns=2)
-
-
-def _differences(results: Results) -> list[str]:
-    """What all runs must share, and do not."""
-    shared: dict[str, set[Any]] = {}
-    own_training = results.settings.own_training if results.settings else OWN_TRAINING
-    may_differ = {*own_training, *UNCOUNTED}
-    for run in results.own:
-        spec, data = run.record["spec"], run.record["data"]
-        split = f"split at {in_words(run.labels)}, fold {results.fold_name(run.fold)}"
-        shared.setdefault("data", set()).add(data.get("hash"))
-        shared.setdefault(split, set()).add(data.get("split_hash"))
-        shared.setdefault("network", set()).add(spec.get("network"))
-        for setting, value in (spec.get("training") or {}).items():  # what a run does not tell is younger than it
-            if setting not in may_differ:
-                shared.setdefault(f"training ({setting})", set()).add(str(value))
-            elif setting not in UNCOUNTED and not run.record.get("kept"):
-                shared.setdefault(f"training of {run.method} ({setting})", set()).add(str(value))
-        for setting, value in ({} if run.record.get("kept") else spec.get("config") or {}).items():
-            shared.setdefault(f"settings of {run.method} ({setting})", set()).add(str(value))
-    return [what for what, values in shared.items() if len(values) > 1]
 
 
 def _count(number: int, noun: str) -> str:

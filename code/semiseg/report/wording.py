@@ -7,6 +7,7 @@ from typing import Any
 
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
+from semiseg.report.differing import differing
 from semiseg.report.results import Entry, Results
 from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING
@@ -135,6 +136,8 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
     ]
     if kept:
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
+    if differences := differing(results):
+        out.append(f"Not comparable: the runs differ in their {'; '.join(differences)}.")
     theirs = dict.fromkeys(run.record["theirs"] for run in results.finished if "theirs" in run.record)
     if theirs:
         out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
