@@ -306,6 +306,8 @@ def retell(results, part="data", pattern="run.json", **told):
 
 def test_runs_of_inner_folds_are_not_averaged_with_runs_on_test_cases(results):
     retell(results, part="spec", pattern="zebra/*/fold-0/*/run.json", inner=1)
+    for folder in [*results.glob("runs/zebra/*/fold-0")]:
+        folder.rename(f"{folder}.inner-1")
     with pytest.raises(UserError, match="some runs were tested on inner folds"):
         read_results(results)
 
@@ -376,6 +378,24 @@ def test_what_is_missing_is_named_on_the_page(results):
     assert "run.json is damaged" in page
     assert "not started" in page  # fold 2 of the others
     assert "2 of 3 folds" in page
+
+
+def test_a_copy_of_a_run_is_averaged_with_nothing_and_named_on_the_page(results):
+    before = printed(main_table(read_results(results)))
+    write_run(results / "old", "zebra", 0.05, 0, 0.1)
+    shutil.copytree(results / "old/runs/zebra", results / "runs/zebra_old")
+    shutil.copytree(results / "old/runs/zebra/labels-05/fold-0", results / "runs/zebra/labels-05/fold-7.bak")
+    read = read_results(results)
+    assert printed(main_table(read)) == before
+    (row,) = printed(run_warnings(read))
+    assert "runs/zebra_old/labels-05/fold-0/seed-0 (of runs/zebra/labels-05/fold-0/seed-0)" in row[1]
+    assert "runs/zebra/labels-05/fold-7.bak/seed-0 (of" in row[1]
+    shutil.rmtree(results / "runs/zebra/labels-05/fold-0")
+    assert before[1][1] == "55.00 ± 7.07"
+    assert printed(main_table(read_results(results)))[1][1] == "60.00†", "a copy stands for no run either"
+    (results / "old/runs/zebra").rename(results / "old/runs/zebra_old")
+    with pytest.raises(UserError, match=r"zebra_old/.* holds the record of runs/zebra/labels-05/fold-0/seed-0"):
+        read_results(results / "old")
 
 
 def test_warnings_and_unequal_conditions_are_on_the_page(results):

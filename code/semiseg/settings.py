@@ -93,6 +93,11 @@ Amount = Annotated[Labels, BeforeValidator(read_labels)]
 NONE = 0.0  # the labels of what learns without any
 
 
+def cell_of(labels: Labels, fold: int, inner: int | None, seed: int) -> Path:
+    """The folder below a method's own of a run with these."""
+    return Path(folder_of(labels), f"fold-{fold}" + ("" if inner is None else f".inner-{inner}"), f"seed-{seed}")
+
+
 class RunSpec(Settings):
     """Everything that determines the result of one run, given the data."""
 
@@ -124,8 +129,7 @@ class RunSpec(Settings):
     @property
     def cell(self) -> Path:
         """What the run shares with those of other methods: labels, fold and seed."""
-        fold = f"fold-{self.fold}" + ("" if self.inner is None else f".inner-{self.inner}")
-        return Path(folder_of(self.labels), fold, f"seed-{self.seed}")
+        return cell_of(self.labels, self.fold, self.inner, self.seed)
 
 
 class StartSpec(RunSpec):

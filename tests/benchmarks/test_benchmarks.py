@@ -250,6 +250,14 @@ def test_runs_beside_those_that_were_asked_for_are_judged_by_what_all_runs_share
         assert [run.status for run in strays(settings, specs, places, FOUND, data)] == [expected]
 
 
+def test_a_copy_of_a_run_keeps_nobody_from_going_on(places):
+    """No table reads it."""
+    finished(places).parent.parent.parent.parent.rename(places.results / "runs/supervised_old")
+    settings = benchmark(training=TRAINING | {"steps": 3})
+    specs = expand(settings, FOUND)
+    assert strays(settings, specs, places, FOUND, check(specs, FOUND, places)) == []
+
+
 def test_what_another_command_carries_out_with_other_settings_is_refused_before_anything_is_written(places):
     """Both would stand in one table, whose notes say what the later command asked for."""
     run = first(benchmark(), places)

@@ -80,6 +80,8 @@ def strays(
             continue
         try:
             spec = today(RunSpec.model_validate(record["spec"]))
+            if path.parent != places.results / spec.folder:
+                continue  # a copy, which no table reads
             run = standing(spec, identity_of(spec, found, data), path.parent)
         except (KeyError, ValueError):
             continue  # of an older kind; the report judges whether it can be read

@@ -120,6 +120,9 @@ def run_warnings(results: Results) -> Table:
     rows += [
         [f"The runs differ in their {what}; their numbers are not comparable.", "all"] for what in differing(results)
     ]
+    if results.misplaced:
+        copies = ", ".join(f"{folder} (of {place})" for folder, place in results.misplaced.items())
+        rows.append(["Not read, since the record is that of a run with another folder.", copies])
     return Table("warnings", "Warnings of finished runs", ["Warning", "Runs"], rows, [], text_columns=2)
 
 

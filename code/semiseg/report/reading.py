@@ -13,7 +13,7 @@ from semiseg.errors import UserError
 from semiseg.labels import Labels, labels_of, read_labels
 from semiseg.report.entries import entries_of
 from semiseg.report.results import KEY, Results, Run
-from semiseg.settings import NONE, BenchmarkSettings, load_benchmark
+from semiseg.settings import NONE, BenchmarkSettings, cell_of, load_benchmark
 from semiseg.tasks import DEFAULT, TaskKind, task_kind
 
 NEEDED = {"spec": ("network",), "method": ("uses_unlabeled",), "data": ("title", "classes")}  # of run.json
@@ -24,9 +24,12 @@ def read_results(path: Path) -> Results:
     if not path.is_dir():
         raise UserError(f"{path}: no such results folder; name the one that `semiseg run` wrote.")
     path = path.resolve()  # has a name, even if that is given as a dot
-    runs, cases, predictors = [], [], []
+    runs, cases, predictors, misplaced = [], [], [], {}
     for file in sorted(path.glob("runs/*/*/*/*/run.json")):
         run = _read_run(file)
+        if (place := _place(run)) not in (None, Path(*file.parent.parts[-4:])):
+            misplaced[file.parent.relative_to(path).as_posix()] = f"runs/{place}"
+            continue
         if run.status == "finished":
             try:
                 kind = task_kind(run.record["data"].get("task") or DEFAULT)
@@ -43,6 +46,8 @@ def read_results(path: Path) -> Results:
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         why = f"`semiseg status {path}` says why" if runs else "give the folder of a benchmark's results (results/NAME)"
+        if misplaced and not runs:
+            why = "{} holds the record of {}; give it that name".format(*next(iter(misplaced.items())))
         if damaged := [run for run in runs if run.status == "unreadable"]:
             why = " ".join(f"{damaged[0].folder}: {damaged[0].reason}".split())
         raise UserError(f"{path}: no finished run to report on; {why}.")
@@ -59,6 +64,7 @@ def read_results(path: Path) -> Results:
         pd.concat(cases, ignore_index=True),
         pd.concat(predictors, ignore_index=True) if predictors else pd.DataFrame(),
         _asked_settings(path),
+        misplaced,
     )
 
 
@@ -95,6 +101,14 @@ def _read_run(file: Path) -> Run:
             "unreadable",
             f"run.json is damaged ({type(error).__name__}: {error})",
         )
+
+
+def _place(run: Run) -> Path | None:
+    """Where the run of a record belongs below `runs`; None where a damaged one does not tell."""
+    if not run.record:
+        return None
+    spec = run.record["spec"]
+    return Path(run.method, cell_of(run.labels, int(spec["fold"]), spec.get("inner"), run.seed))
 
 
 def _absent(record: dict[str, Any]) -> list[str]:

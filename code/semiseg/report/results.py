@@ -1,6 +1,6 @@
 """What a report is made from: the runs of a benchmark, their methods, and the scores of every case."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -61,6 +61,7 @@ class Results:
     cases: pd.DataFrame  # KEY and the columns of cases.csv
     predictors: pd.DataFrame  # likewise, with the columns `predictor` and `networks` (how many it averages)
     settings: BenchmarkSettings | None = None  # what was asked for, if that can be read
+    misplaced: dict[str, str] = field(default_factory=dict)  # folders that are not read, and those of their records
 
     @cached_property
     def own(self) -> list[Run]:
