@@ -1,5 +1,7 @@
 """All pairs of methods and their ranks: what an independent evaluation of the same scores says."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from semiseg.report.ranking import drawn_ranks, ranking_table, resampled_dice
 from semiseg.report.reading import read_results
 from semiseg.report.significance import differences
 from semiseg.report.summary import fold_statistics
+from semiseg.report.tables import all_tables
 
 NAMES = ("plain", "ant", "bee")
 
@@ -102,7 +105,7 @@ def test_a_bootstrap_counts_all_cases_of_a_patient_as_often_as_the_patient_is_dr
     cases = pd.DataFrame(rows).assign(dice=random.random(len(rows)))
     names = sorted(set(cases.group))
     weights = random.multinomial(5, np.full(5, 0.2), 20)
-    for drawn, found in zip(weights, resampled_dice(cases, weights), strict=True):
+    for drawn, found in zip(weights, resampled_dice(cases, weights, names), strict=True):
         copies = cases.loc[cases.index.repeat([drawn[names.index(group)] for group in cases.group])]
         runs = [run.groupby("class").dice.mean().mean() for _, run in copies.groupby(["fold", "seed"])]
         by_fold = pd.Series(runs).groupby([fold for (fold, _), _ in copies.groupby(["fold", "seed"])]).mean()
@@ -111,16 +114,53 @@ def test_a_bootstrap_counts_all_cases_of_a_patient_as_often_as_the_patient_is_dr
 
 def test_with_every_patient_once_the_bootstrap_has_the_score_of_the_tables(results):
     cases = results.cases[results.cases.method == "ant"]
-    (found,) = resampled_dice(cases, np.ones((1, cases.group.nunique())))
+    (found,) = resampled_dice(cases, np.ones((1, cases.group.nunique())), sorted(set(cases.group)))
     assert found == pytest.approx(fold_statistics(results.cases).loc[("ant", 0.05), ("dice", "mean")])
 
 
 def test_ranks_tell_a_clear_winner_from_equals_and_share_ties(tmp_path, results, scores):
-    entries, ranks = drawn_ranks(results, 0.05)
-    assert [e.name for e in entries] == list(NAMES)
+    drawn = drawn_ranks(results, 0.05)
+    ranks = drawn.ranks
+    assert [e.name for e in drawn.entries] == list(NAMES)
     assert (ranks[:, 2] == 1).mean() > 0.95
     assert 0 < (ranks[:, 0] < ranks[:, 1]).mean() < 1
     assert [row[1] for row in ranking_table(results).rows] == ["Plain", "Ant", "Bee"]
     for name in ("one", "two"):
         write(tmp_path, name, scores[0].tolist())
-    assert (drawn_ranks(read_results(tmp_path), 0.05)[1] == 1.5).all()
+    assert (drawn_ranks(read_results(tmp_path), 0.05).ranks == 1.5).all()
+
+
+def test_a_method_with_few_folds_is_left_out_of_the_ranks_and_takes_none_from_the_others(tmp_path, results, scores):
+    for name, folds in zip(NAMES, scores, strict=True):
+        write(tmp_path, name, folds.tolist(), role="lower" if name == "plain" else "semi")
+    write(tmp_path, "cat", scores[2, :3].tolist())
+    write(tmp_path, "dog", scores[2, :1].tolist() * 8, folds=(7,))
+    expected, found = ranking_table(results), ranking_table(read_results(tmp_path))
+    assert printed(found) == printed(expected)
+    assert "Ranked in folds 0, 1, 2, 3, 4, by the methods that have all of these." in expected.notes
+    assert any(note.endswith("have all of these; left out: Cat at 5 %, Dog at 5 %.") for note in found.notes)
+
+
+def test_runs_of_other_splits_are_paired_with_none_and_tables_say_so(tmp_path, scores):
+    for name, folds in zip(NAMES, scores, strict=True):
+        write(tmp_path, name, folds.tolist(), role="lower" if name == "plain" else "semi")
+    for fold, change in ((0, "split"), (3, "cases")):
+        folder = tmp_path / f"runs/bee/labels-05/fold-{fold}/seed-0"
+        if change == "split":
+            record = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(record | {"data": record["data"] | {"split_hash": "9"}}))
+        else:
+            cases = pd.read_csv(folder / "cases.csv")
+            cases.assign(case=cases.case + "x", group=cases.group + "x").to_csv(folder / "cases.csv", index=False)
+    results = read_results(tmp_path)
+    gains = (scores[2] - scores[0]).mean(1)[[1, 2, 4]]
+    ant, bee = differences(results, results.entries[0])
+    assert (ant.pairs, bee.pairs, ant.partial, bee.partial) == (5, 3, False, True)
+    assert bee.mean == pytest.approx(gains.mean(), abs=1e-6)
+    assert pair_differences(results, 0.05)["plain", "bee"].mean == pytest.approx(-bee.mean)
+    tables = {table.name: table for table in all_tables(results)}
+    said = "Runs of other splits or test cases are not paired: 5 %, fold 0, 3."
+    assert {name for name, table in tables.items() if said in table.notes} == {
+        "differences", "differences_cases", "pairs", "ranking",
+    }  # fmt: skip
+    assert [row[1] for row in tables["ranking"].rows] == ["Plain", "Ant"]

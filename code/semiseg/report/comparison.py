@@ -6,7 +6,7 @@ from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.results import Entry, Results
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, Evidence
-from semiseg.report.wording import kept_because, notes, share_or_number
+from semiseg.report.wording import kept_because, notes, share_or_number, unequal_splits
 
 
 def difference_table(results: Results, reference: Entry, compared: list[Difference]) -> Table:
@@ -101,7 +101,7 @@ def _table(
         title,
         ["Labels", "Method", "Difference", *columns],
         rows,
-        [*notes(results, [], spread=False), *explained],
+        [*notes(results, [], spread=False), *explained, *unequal_splits(results)],
         {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
         text_columns=2,
         heading=0,

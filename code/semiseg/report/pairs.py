@@ -10,7 +10,7 @@ from semiseg.report.ranks import no_diagram
 from semiseg.report.results import KEY, Entry, Results
 from semiseg.report.significance import ENOUGH, EQUIVALENT, Difference, corrected_t_test, holm
 from semiseg.report.summary import primary_scores
-from semiseg.report.wording import kept_because, notes, share_or_number
+from semiseg.report.wording import kept_because, notes, share_or_number, unequal_splits
 
 Pairs = dict[tuple[str, str], Difference]  # by a method and the one it is compared with
 
@@ -32,9 +32,11 @@ def pair_differences(results: Results, labels: Labels) -> Pairs:
     folds, seeds = results.grid
     found: Pairs = {}
     for method, other in combinations(_compared(results, labels), 2):
-        both = (runs[method.name] - runs[other.name]).dropna()
-        if both.empty:
+        alike = results.trained[method.name, labels] & results.trained[other.name, labels]
+        if not alike:
             continue
+        gains = runs[method.name] - runs[other.name]
+        both = gains[gains.index.isin([(fold, seed) for fold, seed, _ in alike])]
         pairs = both.groupby("fold").mean().to_numpy(dtype=float)
         found[method.name, other.name] = Difference(
             method.name,
@@ -80,6 +82,7 @@ def pair_table(results: Results) -> Table | None:
             "labels.",
             "Below the diagonal: probabilities in percent, by the same t, that the row's method is worse / equivalent "
             f"(within {margin}) / better than the column's.",
+            *unequal_splits(results),
             *([f"No p and no probability below {ENOUGH} folds."] if few else []),
             no_diagram(1),
         ],

@@ -77,6 +77,19 @@ class Results:
         return out
 
     @cached_property
+    def trained(self) -> dict[tuple[str, Labels], set[tuple[int, int, str]]]:
+        """Fold, seed and split of every finished run, by method and labels: runs are paired where all three are alike.
+
+        Of a split, what the record says and the cases that were tested, which two of one fold usually share.
+        """
+        tested = self.cases.groupby(KEY)["case"].agg(lambda cases: "\n".join(sorted(set(cases)))).to_dict()
+        out: dict[tuple[str, Labels], set[tuple[int, int, str]]] = {}
+        for run in self.finished:
+            split = f"{run.record['data'].get('split_hash')}\n{tested[run.key]}"
+            out.setdefault((run.method, run.labels), set()).add((run.fold, run.seed, split))
+        return out
+
+    @cached_property
     def amounts(self) -> list[Labels]:
         """How many labels there are with at least one finished run, the fewest cases first."""
         cases: dict[Labels, list[int]] = {}

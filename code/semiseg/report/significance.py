@@ -32,7 +32,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method against the reference with the same labels, in all folds and seeds that both finished."""
+    """A method against the reference with the same labels, in all folds and seeds that both finished on one split."""
 
     method: str
     labels: Labels
@@ -116,13 +116,11 @@ def _compare(
     folds, seeds = results.grid
     found: list[Difference] = []
     for labels in results.amounts:
-        trained = {
-            name: {(run.fold, run.seed) for run in results.finished if (run.method, run.labels) == (name, labels)}
-            for name in (*methods, reference.name)
-        }
+        trained = {name: results.trained.get((name, labels), set()) for name in (*methods, reference.name)}
         block = []
         for name in methods:
-            if not (common := trained[name] & trained[reference.name]):
+            common = {(fold, seed) for fold, seed, _ in trained[name] & trained[reference.name]}
+            if not common:
                 continue
             cases = results.cases[(results.cases.labels == labels) & results.cases.method.isin([name, reference.name])]
             scores = score(cases[pd.MultiIndex.from_frame(cases[["fold", "seed"]]).isin(list(common))])

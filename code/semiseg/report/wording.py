@@ -252,6 +252,20 @@ def headroom(results: Results) -> list[str]:
     return [f"Headroom: {100 * room:.2f} points from {lower.title} at {in_words(few)} to {upper.title}{verdict}."]
 
 
+def unequal_splits(results: Results) -> list[str]:
+    """Where runs of one fold cannot be paired, since they were not trained and tested on the same cases."""
+    splits: dict[tuple[Labels, int], set[str]] = {}
+    for (_, labels), runs in results.trained.items():
+        for fold, _, split in runs:
+            splits.setdefault((labels, fold), set()).add(split)
+    unequal: dict[Labels, list[str]] = {}
+    for (labels, fold), found in sorted(splits.items(), key=lambda item: item[0][1]):
+        if len(found) > 1:
+            unequal.setdefault(labels, []).append(results.fold_name(fold))
+    told = [f"{in_words(labels)}, fold {', '.join(unequal[labels])}" for labels in results.amounts if labels in unequal]
+    return [f"Runs of other splits or test cases are not paired: {'; '.join(told)}."] if told else []
+
+
 def kept_because(results: Results, method: str, labels: Labels) -> str:
     """In what some run of a cell was made otherwise than it would be now, and was kept; empty if there is none."""
     runs = results.cells.get((method, labels), [])
