@@ -166,6 +166,7 @@ class Tuned(Settings):
     name: FileName
     commit: str = ""  # of the file
     dataset: str = ""  # whose training cases they were chosen on
+    data_hash: str = ""  # of these data, which may have another name by now
     methods: tuple[Entry, ...]
 
 
@@ -230,7 +231,8 @@ class BenchmarkSettings(Settings):
                     f"benchmark {self.name}: {name!r} is {implementation} here and {chosen.implementation} in "
                     f"tuned/{self.tuned and self.tuned.name}.yaml; rename it."
                 )
-            variants[name] = Variant(implementation, chosen.config | config, chosen.training | training, start)
+            if chosen.start == start:  # trials that began otherwise say nothing of this entry
+                variants[name] = Variant(implementation, chosen.config | config, chosen.training | training, start)
         return variants
 
     def untuned(self) -> list[str]:
@@ -238,7 +240,18 @@ class BenchmarkSettings(Settings):
         if self.tuned is None:
             return []
         tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml")
-        return [name for name in self.variants() if name not in tuned]
+        return [name for name, own in self.variants().items() if name not in tuned or tuned[name].start != own.start]
+
+    def overridden(self) -> dict[str, dict[str, tuple[Any, ...]]]:
+        """What tuned entries set otherwise: by entry and key the value, and the one that was tuned, if any was."""
+        tuned = _variants(self.tuned.methods, f"tuned/{self.tuned.name}.yaml") if self.tuned else {}
+        untuned, out = self.untuned(), {}
+        for name, own in self.variants().items():
+            if name in tuned and name not in untuned:
+                chosen, entry = tuned[name].config | tuned[name].training, own.config | own.training
+                set_here = {key: (value, *([chosen[key]] if key in chosen else [])) for key, value in entry.items()}
+                out[name] = {key: both for key, both in set_here.items() if len(both) == 1 or both[0] != both[1]}
+        return out
 
     def pretraining(self, name: str) -> Variant:
         """What the benchmark says of a start."""
@@ -310,7 +323,7 @@ def _tuned(benchmark: Path, name: str) -> dict[str, Any]:
     files = [folder / "tuned" / f"{name}.yaml" for folder in folders]
     file = next((file for file in files if file.exists()), files[0])
     content = _read(file, "make it with `semiseg tune`, or leave `tuned` out", "methods, trials, …")
-    known = {key: content[key] for key in content.keys() & {"dataset", "methods"}}
+    known = {key: content[key] for key in content.keys() & {"dataset", "data_hash", "methods"}}
     return known | {"name": name, "commit": last_commit(file)}
 
 

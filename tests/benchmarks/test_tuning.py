@@ -218,6 +218,16 @@ def test_a_benchmark_has_the_tuned_settings_its_own_first_and_variants_none(with
     }
 
 
+def test_what_begins_otherwise_than_its_trials_is_not_called_tuned(with_tuned):
+    (entry,) = ({"bcp": of | {"start": "local_discrimination"}} for of in BCP.values())
+    settings = with_tuned([entry], methods=["supervised", "bcp"])
+    assert settings.untuned() == ["supervised", "bcp"]
+    assert settings.variants()["bcp"].config == {}
+    same = with_tuned([entry], methods=["supervised", {"bcp": {"start": "local_discrimination"}}])
+    assert same.untuned() == ["supervised"]
+    assert same.variants()["bcp"].config == {"box": 0.5, "pseudo": 1.0}
+
+
 def test_a_benchmark_in_a_folder_of_its_own_finds_what_was_tuned_in_the_folder_above(with_tuned, tmp_path, monkeypatch):
     with_tuned([BCP])
     (tmp_path / "own").mkdir()
@@ -313,6 +323,19 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
         chosen, here, _ = choices(results, entries)
         assert words in chosen
         assert here.startswith("They were chosen on these data")
+    own = {"bcp": {"pseudo": 0.7, "box": 0.5, "pretraining": 0.25, "training": {"learning_rate": 0.02}}}
+    results.settings = resolve(with_tuned([BCP], methods=["supervised", own], inner_folds=[]), FOUND)
+    _, overridden, _ = choices(results, entries)
+    assert overridden == (
+        "Not as tuned: BCP pseudo 0.7 instead of 1, pretraining 0.25, learning rate 0.02 instead of 0.01."
+    )
+    for name, digest in (("tiny", ""), ("of_another_name", "d1")):  # of the data that runs have, whatever their name
+        runs[0].record["data"] = {"hash": "d1"}
+        tuned = settings.tuned.model_copy(update={"dataset": name, "data_hash": digest})
+        results.settings = settings.model_copy(update={"tuned": tuned, "dataset": "tiny"})
+        assert choices(results, entries)[1].startswith("They were chosen on these data")
+    results.settings = settings.model_copy(update={"tuned": tuned.model_copy(update={"data_hash": "d2"})})
+    assert len(choices(results, entries)) == 2
     results.finished = runs[:1]
     results.settings = settings.model_copy(update={"tuned": None})
     assert choices(results, entries) == []

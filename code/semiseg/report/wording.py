@@ -202,7 +202,10 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         untuned = [e.title for e in entries if e.name in settings.untuned()]
         rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
         out.append(f"Settings chosen by equal trials (tuned/{tuned.name}.yaml, {version}){rest}.")
-        if tuned.dataset == settings.dataset:
+        if not_as_tuned := _overridden(settings.overridden(), entries):
+            out.append(f"Not as tuned: {'; '.join(not_as_tuned)}.")
+        hashes = {(run.record.get("data") or {}).get("hash") for run in results.finished}
+        if tuned.dataset == settings.dataset or (tuned.data_hash and tuned.data_hash in hashes):
             out.append("They were chosen on these data: test cases of a fold took part, as training cases of others.")
     common = _training(results)
     own = []
@@ -219,9 +222,21 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     return out
 
 
-def setting(value: float | str | None) -> str:
+def _overridden(overridden: dict[str, dict[str, tuple[Any, ...]]], entries: list[Entry]) -> list[str]:
+    """What entries set otherwise than was tuned, such as "BCP pretraining 0.25 instead of 0.5, poly power 0"."""
+    told = []
+    for entry in entries:
+        if own := overridden.get(entry.name):
+            words = [f"{key.replace('_', ' ')} {' instead of '.join(map(setting, v))}" for key, v in own.items()]
+            told.append(f"{entry.title} {', '.join(words)}")
+    return told
+
+
+def setting(value: Any) -> str:
     """A value as a sentence has it."""
-    return "none" if value is None else value if isinstance(value, str) else f"{value:g}"
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
 
 
 def count_of_folds(results: Results) -> str:
