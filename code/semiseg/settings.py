@@ -115,6 +115,7 @@ class RunSpec(Settings):
     inner: int | None = None  # tests on this inner fold of the fold's training cases, instead of on its test cases
     start: "StartSpec | None" = None  # the run whose network it starts from; by default its own random one
     protocol: Protocol | None = None  # tests on the data set's own list; by default on a fold
+    tuned: str | None = None  # for its record: the commit of the file that tuned it, empty if that is not committed
 
     @property
     def repeat(self) -> int:

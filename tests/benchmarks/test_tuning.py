@@ -20,6 +20,7 @@ from semiseg.report.wording import budget, choices
 from semiseg.settings import BenchmarkSettings, TrainingSettings, Variant, load_benchmark
 from semiseg.source_code import without_comments
 from semiseg.training.assembly import partition_for
+from semiseg.training.identity import identify
 
 FOUND = find_methods()
 TRAINING = {"steps": 2, "size": [16, 16], "labeled_batch": 2, "unlabeled_batch": 2, "precision": "float32"}
@@ -264,6 +265,36 @@ def test_results_name_the_commit_of_the_tuned_file(with_tuned, tmp_path):
     assert with_tuned([{"bcp": {"box": 0.6}}]).tuned.commit == f"{head}-modified"
 
 
+def test_tables_name_the_states_of_the_tuned_file_that_runs_had_not_that_of_the_last_command(with_tuned):
+    settings = resolve(with_tuned([BCP], methods=["supervised", "bcp"], inner_folds=[]), FOUND)
+    entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
+    kept = []
+    for commit in ("a" * 40, "b" * 40 + "-modified", ""):
+        tuned = settings.tuned.model_copy(update={"commit": commit})
+        settings = settings.model_copy(update={"tuned": tuned})
+        kept += [s.model_dump(mode="json") for s in expand(settings, FOUND)]
+    assert {spec["tuned"] for spec in kept if spec["method"] == "supervised"} == {None}, "nothing was tuned for it"
+
+    def said(specs):
+        runs = [SimpleNamespace(method=spec["method"], record={"spec": spec}) for spec in specs]
+        newest = settings.model_copy(update={"tuned": settings.tuned.model_copy(update={"commit": "e" * 40})})
+        return choices(SimpleNamespace(finished=runs, settings=newest, record=runs[0].record, inner=False), entries)[0]
+
+    assert "(tuned/chosen.yaml, not committed; commit aaaaaaaaaaaa; commit bbbbbbbbbbbb, modified since)" in said(kept)
+    older = [{key: value for key, value in spec.items() if key != "tuned"} for spec in kept]
+    assert "(tuned/chosen.yaml, commit eeeeeeeeeeee)" in said(older), "which do not tell"
+    assert "commit aaaaaaaaaaaa; some runs do not tell)" in said([*kept[:2], *older])
+
+
+def test_the_commit_of_a_tuned_file_makes_no_run_another_one(with_tuned, places):
+    settings = with_tuned([BCP], methods=["bcp"], inner_folds=[])
+    (spec, *_) = expand(settings, FOUND)
+    again = spec.model_copy(update={"tuned": "a" * 40})
+    earlier = identify(spec, FOUND["bcp"], None, None).record()
+    assert not identify(again, FOUND["bcp"], None, None).differences(earlier)
+    assert "tuned" not in earlier["settings"]
+
+
 @pytest.mark.parametrize(("training", "word"), [
     ({"steps": 3}, "steps"), ({"labeled_batch": 4}, "labeled_batch"), ({"size": [8, 8]}, "size"),
     ({"precision": "bfloat16"}, "precision"), (["learning_rate"], "key: value"),
@@ -314,6 +345,8 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
     assert chosen == "Settings chosen by equal trials (tuned/chosen.yaml, not committed); not tuned: SUPERVISED."
     assert rates.startswith("Trained with learning rate 0.04, ")
     assert rates.endswith("except: BCP learning rate 0.01.")
+    for run in runs:  # as older ones, which do not tell
+        del run.record["spec"]["tuned"]
     for commit, words in (
         ("a" * 40, "commit aaaaaaaaaaaa)"),
         ("a" * 40 + "-modified", "aaaaaaaaaaaa, modified since)"),

@@ -165,6 +165,8 @@ def test_a_queued_job_is_waited_for_only_if_it_will_do_the_very_same_run(tmp_pat
     changed = run_of(fold=2, steps=7)
     [job] = Job.queued(tmp_path, {"7_0": "PENDING"}, [mine, done, changed])
     assert (job.number, job.runs) == ("7_0", [mine])
+    committed = mine.model_copy(update={"tuned": "c" * 40})  # meanwhile, with the same settings
+    assert Job.queued(tmp_path, {"7_0": "PENDING"}, [committed])[0].runs == [committed]
     assert Job.queued(tmp_path, {"7_0": "CANCELLED"}, [mine]) == Job.queued(tmp_path, {}, [mine]) == []
 
 

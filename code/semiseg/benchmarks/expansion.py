@@ -69,6 +69,7 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
     methods = chosen("methods", tuple(variants), selection.methods)
     inner_folds: tuple[int | None, ...] = settings.inner_folds or (None,)
     labels = chosen("labels", settings.labels, selection.labels)
+    untuned = settings.untuned()
     runs = []
     for seed in chosen("seeds", settings.seeds, selection.seeds):
         for fold, inner in product(chosen("folds", settings.folds, selection.folds), inner_folds):
@@ -91,6 +92,7 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
                         training=settings.training_of(name, variant),
                         start=_start(settings, found, variant.start, cell) if variant.start else None,
                         protocol=settings.protocol,
+                        tuned=settings.tuned.commit if settings.tuned and name not in untuned else None,
                     ))  # fmt: skip
     return runs
 

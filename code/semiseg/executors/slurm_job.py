@@ -45,8 +45,10 @@ class Job:
         for path in sorted(folder.glob("*_list.json")):
             number = path.name.removesuffix("_list.json")
             if lives(states, number):
-                listed, notes = json.loads(path.read_text(encoding="utf-8")), Notes(folder, number)
-                own = [spec for spec in runs if spec.model_dump(mode="json") in listed and not notes.ended(spec)]
+                content, notes = json.loads(path.read_text(encoding="utf-8")), Notes(folder, number)
+                listed = [{key: value for key, value in one.items() if key != "tuned"} for one in content]
+                asked = [spec for spec in runs if spec.model_dump(mode="json", exclude={"tuned"}) in listed]
+                own = [spec for spec in asked if not notes.ended(spec)]
                 jobs.append(cls(folder, number, own))
         return [job for job in jobs if job.runs]
 

@@ -197,8 +197,7 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     settings = results.settings
     if settings and settings.tuned:
         tuned = settings.tuned
-        commit, _, modified = tuned.commit.partition("-")
-        version = f"commit {commit[:12]}{modified and ', modified since'}" if commit else "not committed"
+        version = _tuned_versions(results, tuned.commit, settings.untuned())
         untuned = [e.title for e in entries if e.name in settings.untuned()]
         rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
         out.append(f"Settings chosen by equal trials (tuned/{tuned.name}.yaml, {version}){rest}.")
@@ -220,6 +219,20 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
         rates = ", ".join(f"{key.replace('_', ' ')} {setting(common[key])}" for key in told)
         out.append(f"Trained with {rates}, except: {'; '.join(own)}.")
     return out
+
+
+def _tuned_versions(results: Results, newest: str, untuned: Sequence[str]) -> str:
+    """The states of the tuned file that its runs had; where none of them tells, that of the newest command."""
+    runs = [run for run in results.finished if run.method not in untuned and "theirs" not in run.record]
+    told = [run.record["spec"].get("tuned") for run in runs]
+    known = sorted({commit for commit in told if commit is not None})
+    unknown = "; some runs do not tell" if known and None in told else ""
+    return "; ".join(_version(commit) for commit in known or [newest]) + unknown
+
+
+def _version(commit: str) -> str:
+    digits, _, modified = commit.partition("-")
+    return f"commit {digits[:12]}{modified and ', modified since'}" if digits else "not committed"
 
 
 def _overridden(overridden: dict[str, dict[str, tuple[Any, ...]]], entries: list[Entry]) -> list[str]:

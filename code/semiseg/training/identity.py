@@ -29,7 +29,7 @@ PARTS = {
     "others": "another data set drawn from",
 }
 LATER_PARTS = ("start", "others")  # came into being later than many results, and are not recorded where empty
-APART = {"benchmark": True, "weights": True, "start": True}  # has a part of its own, or none
+APART = {"benchmark": True, "weights": True, "start": True, "tuned": True}  # has a part of its own, or none
 UNKNOWN = "made before runs recorded their code"
 
 
