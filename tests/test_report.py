@@ -398,6 +398,18 @@ def test_a_copy_of_a_run_is_averaged_with_nothing_and_named_on_the_page(results)
         read_results(results / "old")
 
 
+def test_a_run_whose_job_died_keeps_its_reason(results):
+    folder = write_run(results, "zebra", 0.05, 2, 0.0)
+    spec = json.loads((folder / "run.json").read_text())["spec"]
+    reason = "Slurm job 17 ended as OUT_OF_MEMORY"
+    (folder / "run.json").write_text(json.dumps({"spec": spec, "status": "failed", "reason": reason}))
+    assert ["Zebra", "5 %", "2", "0", "failed", reason] in printed(left_out(read_results(results)))
+    (write_run(results, "shapes", 0.0, 2, 0.0) / "run.json").write_text(
+        json.dumps({"spec": spec | {"method": "shapes", "labels": 0.0}, "status": "failed", "reason": reason})
+    )
+    assert ["shapes", "0 %", "2", "0", "failed", reason] in printed(left_out(read_results(results)))
+
+
 def test_warnings_and_unequal_conditions_are_on_the_page(results):
     write_run(results, "cat", 0.05, 0, 0.5, warnings=["few <images>"])
     assert "The runs differ" not in page_text(results)

@@ -74,10 +74,12 @@ def _read_run(file: Path) -> Run:
     outer, _, inner = fold.partition(".inner-")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        spec, described = record["spec"], record["method"]
-        amount: Labels = 1.0 if described["uses_all_labels"] else NONE
-        if not described["uses_all_labels"] and described.get("uses_labels", True):
-            amount = read_labels(spec["labels"])
+        spec = record["spec"]
+        amount: Labels = spec["labels"] if spec["labels"] == NONE else read_labels(spec["labels"])
+        if record["status"] == "finished":  # what ended before it began does not describe its method
+            described = record["method"]
+            amount = amount if described.get("uses_labels", True) else NONE
+            amount = 1.0 if described["uses_all_labels"] else amount
         if record["status"] == "finished" and (absent := _absent(record)):
             raise ValueError(f"it lacks {', '.join(absent)}")
         return Run(
