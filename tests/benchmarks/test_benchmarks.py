@@ -258,6 +258,21 @@ def test_a_copy_of_a_run_keeps_nobody_from_going_on(places):
     assert strays(settings, specs, places, FOUND, check(specs, FOUND, places)) == []
 
 
+def test_a_run_whose_method_has_other_settings_today_can_be_kept(places):
+    settings = benchmark(methods=["mean_teacher"])
+    path = finished(places, settings)
+    content = json.loads(path.read_text())
+    content["spec"]["config"]["forgotten"] = 1
+    path.write_text(json.dumps(content))
+    others = benchmark(methods=["supervised"])
+    specs = expand(others, FOUND)
+    data = check(specs, FOUND, places)
+    (stray,) = strays(others, specs, places, FOUND, data)
+    assert (stray.status, "forgotten" in stray.reason) == ("stale", True)
+    keep([stray])
+    assert [run.status for run in strays(others, specs, places, FOUND, data)] == ["finished"]
+
+
 def test_what_another_command_carries_out_with_other_settings_is_refused_before_anything_is_written(places):
     """Both would stand in one table, whose notes say what the later command asked for."""
     run = first(benchmark(), places)

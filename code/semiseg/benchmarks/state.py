@@ -97,6 +97,8 @@ def _unmakeable(spec: RunSpec, folder: Path, record: dict[str, Any], reason: str
     held = holder(folder)
     if record["status"] == "running":
         return Standing(spec, folder, Identity({}), "running", str(held), held, otherwise=reason if held else "")
+    if _kept_as(record, Identity({})):
+        return Standing(spec, folder, Identity({}), "finished")
     return Standing(spec, folder, Identity({}), "stale", reason)
 
 
@@ -124,7 +126,7 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
             if what := damage(folder, record):
                 return stands("left", f"will be carried out again, because {what}")
             reasons = identity.differences(record.get("identity", {}))
-            if not reasons or ("kept" in record and not identity.differences(record["kept"]["as"])):
+            if not reasons or _kept_as(record, identity):
                 return stands("finished")
             return stands("stale", made(reasons))
         case "failed":
@@ -137,6 +139,11 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
     return stands(
         "left", "interrupted, will resume" if resumes else record.get("reason") or "interrupted, will begin anew"
     )
+
+
+def _kept_as(record: dict[str, Any], identity: Identity) -> bool:
+    """Whether somebody let a stale run count as one of this identity."""
+    return "kept" in record and not identity.differences(record["kept"]["as"])
 
 
 def keep(standings: Iterable[Standing]) -> None:
