@@ -198,6 +198,14 @@ def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results)
     assert [row[0] for row in main_table(read_results(results)).rows] == ["Plain", "Ant", "Zebra", "Full"]
 
 
+@pytest.mark.parametrize("asked", ["[zebra]", "[supervised_strong, supervised, zebra]"])
+def test_the_reference_is_supervised_whatever_the_last_command_asked_for(tmp_path, asked):
+    for name, role in (("supervised", "lower"), ("supervised_strong", "lower"), ("zebra", "semi")):
+        write_run(tmp_path, name, 0.05, 0, 0.5, role=role, title={"supervised_strong": "Strong"}.get(name))
+    (tmp_path / "benchmark.yaml").write_text(f"methods: {asked}\n")
+    assert read_results(tmp_path).bound("lower bound").name == "supervised"
+
+
 def test_a_variant_is_called_after_the_method_that_it_varies(tmp_path):
     write_run(tmp_path, "ant", 0.05, 0, 0.6, title="Ant System")
     for name in ("ant_as_published", "antless", "with_two_queens"):

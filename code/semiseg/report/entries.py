@@ -4,9 +4,14 @@ from typing import Any
 
 from semiseg.report.results import ROLES, Entry, Role, Run
 
+REFERENCE = "supervised"  # comes first wherever it was run, whatever the last command asked for
+
 
 def entries_of(runs: list[Run], asked: list[str]) -> list[Entry]:
-    """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says."""
+    """The methods with results: lower bounds first, upper bounds last, in between as the benchmark says.
+
+    The first lower bound is what others are compared with.
+    """
     entries: dict[str, Entry] = {}
     titles = _titles(runs)
     for run in runs:
@@ -17,7 +22,13 @@ def entries_of(runs: list[Run], asked: list[str]) -> list[Entry]:
     place = {name: index for index, name in enumerate(asked)}
     return sorted(
         entries.values(),
-        key=lambda e: (ROLES.index(e.role), place.get(e.name, len(place)), e.title.lower(), e.name),
+        key=lambda e: (
+            ROLES.index(e.role),
+            e.name != REFERENCE,
+            place.get(e.name, len(place)),
+            e.title.lower(),
+            e.name,
+        ),
     )
 
 
