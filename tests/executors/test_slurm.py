@@ -170,6 +170,16 @@ def test_a_queued_job_is_waited_for_only_if_it_will_do_the_very_same_run(tmp_pat
     assert Job.queued(tmp_path, {"7_0": "CANCELLED"}, [mine]) == Job.queued(tmp_path, {}, [mine]) == []
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_nothing_is_submitted_twice_because_the_queue_cannot_be_asked(places, monkeypatch, dry_run):
+    (folder := places.results / "slurm").mkdir(parents=True)
+    Job(folder, "7", [run_of()]).write_list()
+    monkeypatch.setattr(slurm, "job_states", lambda: None)
+    with pytest.raises(UserError, match="squeue does not answer") as error:
+        list(executor(dry_run=dry_run).carry_out([run_of()], places))
+    assert "\n" not in str(error.value)
+
+
 def test_a_controller_that_does_not_answer_fails_no_run(places, monkeypatch):
     folder, spec, looks = places.results / "slurm", run_of(), []
     folder.mkdir(parents=True)

@@ -61,8 +61,12 @@ class Slurm(Executor):
 
     def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         """Submit what no job has on its list yet, and watch. Leaving the loop early leaves the jobs to Slurm."""
-        folder = places.results / "slurm"
-        jobs = Job.queued(folder, job_states() or {}, runs)
+        folder, states = places.results / "slurm", job_states()
+        if states is None and any(folder.glob("*_list.json")):
+            raise UserError(
+                "--executor slurm: squeue does not answer, and earlier jobs may have these runs; try again."
+            )
+        jobs = Job.queued(folder, states or {}, runs)
         fresh = [spec for spec in runs if not any(spec in job.runs for job in jobs)]
         if self.dry_run:
             self._explain(fresh, jobs, folder)
