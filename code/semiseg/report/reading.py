@@ -75,7 +75,7 @@ def _read_run(file: Path) -> Run:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         spec = record["spec"]
-        amount: Labels = spec["labels"] if spec["labels"] == NONE else read_labels(spec["labels"])
+        amount = _labels(spec)
         if record["status"] == "finished":  # what ended before it began does not describe its method
             described = record["method"]
             amount = amount if described.get("uses_labels", True) else NONE
@@ -110,7 +110,12 @@ def _place(run: Run) -> Path | None:
     if not run.record:
         return None
     spec = run.record["spec"]
-    return Path(run.method, cell_of(run.labels, int(spec["fold"]), spec.get("inner"), run.seed))
+    return Path(run.method, cell_of(_labels(spec), int(spec["fold"]), spec.get("inner"), run.seed))
+
+
+def _labels(spec: dict[str, Any]) -> Labels:
+    labels: Labels = spec["labels"] if spec["labels"] == NONE else read_labels(spec["labels"])
+    return labels
 
 
 def _absent(record: dict[str, Any]) -> list[str]:
