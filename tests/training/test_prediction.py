@@ -169,7 +169,7 @@ def test_a_finished_run_crops_new_images_as_it_did_those_of_the_training(tmp_pat
     for case, prediction in zip(examples["ids"], examples["predictions"], strict=True):
         assert np.array_equal(loaded(dataset.image(str(case)), tmp_path), prediction)
     Image.new("L", (50, 60), 255).save(tmp_path / "new.png")
-    write_mask(replace(loaded, network=Brightness(), image_type="uint8"), tmp_path / "new.png", tmp_path / "masks")
+    write_mask(replace(loaded, network=Brightness()), tmp_path / "new.png", tmp_path / "masks")
     bright = np.asarray(Image.open(tmp_path / "masks" / "new.png")) == 1
     expected = np.zeros((60, 50), bool)
     expected[(slice(14, 46), slice(7, 43)) if crop.at == "centre" else ...] = True

@@ -34,7 +34,7 @@ class Predictor:
     volumetric: bool
     precision: str
     device: torch.device
-    image_type: str = ""  # of the images it was trained on; empty where the run does not tell
+    image_type: str = ""  # of the images it was trained on; empty where the run does not tell, or any image is read
     # Reads images as those of the training were read; its class methods are all that is called.
     recipe: type[Recipe] = Recipe  # type: ignore[type-abstract]
 
@@ -79,7 +79,7 @@ def load_predictor(run: Path, device: str, methods_dir: Path | None = None) -> P
     network = place(next(iter(method.predictors().values())), task.dims, torch.device(device))
     kind = _recipe(data.get("recipe", ""), run)
     precision = "float32" if (device, task.dims) == ("cpu", 3) else training.precision  # whatever a GPU trained with
-    image_type = data.get("image_type", "")
+    image_type = data.get("image_type", "") if kind is not Recipe else ""
     return Predictor(network, task, data["volumetric"], precision, torch.device(device), image_type, kind)
 
 
