@@ -106,7 +106,7 @@ class DicomFolder(VolumeRecipe):
         """What is wrong with what is known of a case's patient."""
         if told:
             return ungrouped(self.source, case) if case not in told else ""
-        if any(self._headers.values()) and self._headers.get(case) == "":
+        if self._headers.get(case) == "" and len({patient for patient in self._headers.values() if patient}) > 1:
             return (
                 f"{self.source / 'images' / case}: its slices name no patient, and those of others do; "
                 f"write {self.source / 'groups.csv'} (columns case,group)."

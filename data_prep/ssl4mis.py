@@ -173,7 +173,8 @@ class UaMtFolder(Recipe):
     @property
     def _home(self) -> Path:
         """Where the lists are: UA-MT has them beside the folder."""
-        return self.source if _list_files(self.source) else self.source.resolve().parent
+        beside = self.source.resolve().parent
+        return self.source if _list_files(self.source) or not (beside / "train.list").exists() else beside
 
     @classmethod
     def read_image(cls, path: Path) -> Original:

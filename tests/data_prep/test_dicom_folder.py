@@ -107,16 +107,22 @@ def test_ids_that_were_all_made_the_same_are_no_patients(source: Path) -> None:
 
 
 def test_a_scan_without_a_patient_does_not_part_those_of_the_others(source: Path) -> None:
-    write_series(source / "images/b", "")
-    with pytest.raises(UserErrors, match=r"b: its slices name no patient, and those of others do; write .*groups\.csv"):
+    scan(source, "d", "")
+    with pytest.raises(UserErrors, match=r"d: its slices name no patient, and those of others do; write .*groups\.csv"):
         prepared(source)
-    (source / "groups.csv").write_text("case,group\na,x\nb,y\nc,x\n")
-    assert [prepared(source).records[case].group for case in "abc"] == ["x", "y", "x"]
+    (source / "groups.csv").write_text("case,group\na,x\nb,y\nc,x\nd,z\n")
+    assert [prepared(source).records[case].group for case in "abcd"] == ["x", "y", "x", "z"]
 
 
 def test_capitals_in_an_ending_hide_no_mask(source: Path) -> None:
     (source / "labels/a.nii.gz").rename(source / "labels/a.NII.GZ")
     assert set(prepared(source).records) == {"a", "b", "c"}
+
+
+def test_a_scan_without_a_patient_among_ids_that_are_none_is_taken(source: Path) -> None:
+    write_series(source / "images/b", "")
+    write_series(source / "images/c", "Doe^Jane")
+    assert not prepared(source).info.grouping
 
 
 def test_a_table_of_groups_outranks_the_headers(source: Path) -> None:

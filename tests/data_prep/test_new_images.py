@@ -257,6 +257,8 @@ def test_cases_whose_files_are_called_alike_get_masks_of_their_own(tmp_path: Pat
         chosen = Predictor(nn.Identity(), task, True, "float32", CPU, recipe=recipes()[kind])
         assert image_files(chosen, tmp_path / kind) == [first, second]
         assert [prediction.mask_name(chosen, file) for file in (first, second)] == ["A.nii.gz", "B.nii.gz"]
+        new = nifti(tmp_path / "new" / "scan.nii.gz", VOXELS)
+        assert image_files(chosen, new.parent) == [new]
 
 
 def test_pictures_are_taken_for_what_those_of_the_training_were(

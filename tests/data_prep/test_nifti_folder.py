@@ -161,6 +161,8 @@ def test_lengths_in_microns_are_told_in_millimetres(source: Path) -> None:
         image.header.set_xyzt_units("micron")
         nib.save(image, path)
     assert prepared(source).records["a"].spacing == pytest.approx((0.06, 0.02, 0.02))
+    save(source / "labelsTr/a.nii.gz", LABELS, np.diag([0.02, 0.02, 0.06, 1.0]))  # as a program that reads the unit
+    assert set(prepared(source).records) == {"a"}
 
 
 def test_a_mask_on_an_image_without_a_place_is_refused_by_the_reason(source: Path) -> None:

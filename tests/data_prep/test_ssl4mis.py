@@ -121,7 +121,9 @@ def test_lists_that_lie_beside_the_folder_as_ua_mt_has_them_are_found(tmp_path: 
     source = tmp_path / "2018LA_Seg_Training Set"
     for case in "ABC":
         save(source / case / "mri_norm2.h5", label=(LABEL > 1).astype(np.uint8))
+    (tmp_path / "test.txt").write_text("milk\n")  # of somebody else
     assert set(prepared(UaMtFolder(source)).records) == set("ABC")
+    (tmp_path / "test.txt").unlink()
     (tmp_path / "train.list").write_text("C\n")
     (tmp_path / "test.list").write_text("A\n")
     data = prepared(UaMtFolder(source))

@@ -175,6 +175,7 @@ def test_nothing_is_submitted_twice_because_the_queue_cannot_be_asked(places, mo
     (folder := places.results / "slurm").mkdir(parents=True)
     Job(folder, "7", [run_of()]).write_list()
     monkeypatch.setattr(slurm, "job_states", lambda: None)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
     with pytest.raises(UserError, match="squeue does not answer") as error:
         list(executor(dry_run=dry_run).carry_out([run_of()], places))
     assert "\n" not in str(error.value)

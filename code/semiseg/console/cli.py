@@ -445,7 +445,5 @@ def main() -> None:
     except OSError as error:
         if not (error.filename and error.strerror):
             raise
-        from semiseg.training.failures import reason
-
-        print(f"semiseg: {reason(error)}.", file=sys.stderr)
+        print(f"semiseg: {error.filename}: {error.strerror}; check the path and its permissions.", file=sys.stderr)
         sys.exit(2)

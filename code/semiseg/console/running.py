@@ -192,7 +192,8 @@ def _settle(standings: Sequence[Standing], asked: set[Path], stale: Stale, dry_r
         found, remedy = beyond, "ask for these runs, too, or choose another --out"
     else:
         remedy = (
-            "choose another --out, --rerun-stale to repeat them, or --keep-stale to keep them, marked in every table"
+            "choose another --out, --rerun-stale to repeat them, or (but for trials) --keep-stale to keep them, marked "
+            "in every table"
         )
     raise UserError(f"{found[0].folder}{_and_more(found)}: {found[0].reason}; {remedy}.")
 

@@ -40,7 +40,7 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as file:
             # Cameras hide a second view behind the first in JPEG files, which are then called MPO.
             pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
-            deep = file.mode in COLOURS and ";16" in str(file.tile)
+            deep = file.mode in COLOURS and ";16" in str(file.tile) and file.format != "BMP"
             picture = ImageOps.exif_transpose(file)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise unreadable(path, "image", error) from error
@@ -53,6 +53,11 @@ def open_picture(path: Path) -> Image.Image:
             raise UserError(f"{path}: has transparent pixels; flatten it onto a background.")
         picture = picture.convert("L" if picture.mode == "LA" else "RGB")
     return picture
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether a picture has more than 8 bits, of which Pillow makes white."""
+    return picture.mode == "F" or picture.mode.startswith("I")
 
 
 def is_grey(image: np.ndarray) -> bool:
@@ -88,7 +93,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("L"))[None]
     if picture.mode == "RGB":
         return np.ascontiguousarray(np.moveaxis(np.asarray(picture), -1, 0))
-    if picture.mode == "F" or picture.mode.startswith("I"):
+    if is_deep(picture):
         return unit_range(np.asarray(picture, np.float32)[None], path)
     raise UserError(f"{path}: colour mode {picture.mode} is not supported; save it as grey or RGB.")
 
@@ -133,7 +138,6 @@ def read_nifti(path: Path) -> Volume:
 def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
     """The affine of a turned volume and its voxel size, which some files (ACDC's) have in their list of sizes alone."""
     sizes = nib.affines.voxel_sizes(affine)
-    unit = int(stored.header["xyzt_units"]) & 7
     if np.allclose(sizes, 1):
         listed = np.array(stored.header.get_zooms()[:3], dtype=float)
         measured = np.empty(3)
@@ -141,7 +145,8 @@ def _measured(stored: Any, affine: np.ndarray) -> tuple[np.ndarray, tuple[float,
         affine = affine.copy()
         affine[:3, :3] *= measured / sizes
         sizes = measured
-    return affine, tuple((sizes * MILLIMETRES.get(unit, 1)).tolist())
+    scale = MILLIMETRES.get(int(stored.header["xyzt_units"]) & 7, 1)
+    return np.diag([scale, scale, scale, 1]) @ affine, tuple((scale * sizes).tolist())
 
 
 def _unpacked(path: Path) -> nib.Nifti1Image:

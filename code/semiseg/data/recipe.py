@@ -141,6 +141,9 @@ class Recipe(ABC):
     @classmethod
     def find_images(cls, place: Path) -> list[Path]:
         """What `read_image` can be asked for: a file, or those in a folder."""
-        inside = place.rglob(cls.file) if cls.file else place.iterdir()
-        files = [place] if place.is_file() else sorted(inside) if place.is_dir() else []
-        return [file for file in files if file.name.lower().endswith(cls.endings) and not file.name.startswith(".")]
+        files = {place} if place.is_file() else {*place.iterdir()} if place.is_dir() else set()
+        if cls.file and place.is_dir():
+            files |= {*place.rglob(cls.file)}
+        return [
+            file for file in sorted(files) if file.name.lower().endswith(cls.endings) and not file.name.startswith(".")
+        ]

@@ -62,7 +62,7 @@ class Slurm(Executor):
     def carry_out(self, runs: Sequence[RunSpec], places: Places) -> Generator[Ended, None, None]:
         """Submit what no job has on its list yet, and watch. Leaving the loop early leaves the jobs to Slurm."""
         folder, states = places.results / "slurm", job_states()
-        if states is None and any(folder.glob("*_list.json")):
+        if states is None and shutil.which("squeue") and any(folder.glob("*_list.json")):
             raise UserError(
                 "--executor slurm: squeue does not answer, and earlier jobs may have these runs; try again."
             )

@@ -14,8 +14,6 @@ REMEDIES = {
     errno.ENOSPC: "free some space, and run the command again",
     errno.EDQUOT: "free some of your quota, and run the command again",
     errno.EROFS: "choose another --out",
-    errno.ENOTDIR: "choose another --out",
-    errno.EPERM: "choose another --out",
     errno.EACCES: "change its permissions, or choose another --out",
 }
 

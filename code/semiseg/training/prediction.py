@@ -124,7 +124,7 @@ def image_files(predictor: Predictor, images: Path) -> list[Path]:
 
 def mask_name(predictor: Predictor, image: Path) -> str:
     """The file name of an image's mask; an image may also be the folder of a series, or the only one in its folder."""
-    if image.name == predictor.recipe.file:
+    if image.is_file() and image.name == predictor.recipe.file:
         image = image.resolve().parent
     endings = [e for e in predictor.recipe.endings if image.is_file() and image.name.lower().endswith(e)]
     stem = image.name[: -len(max(endings, key=len))] if endings else image.resolve().name
