@@ -211,7 +211,6 @@ def test_a_benchmark_runs_with_what_was_chosen(root, capfd):
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--inner-folds", "5"), "inner_folds"), (("--folds", "a"), "folds"), (("--methods", "nothing"), "nothing"),
     (("--set", "tuned=quick"), "tuned settings already"), (("--labels", "0%"), "above 0"),
-    (("--keep-stale",), "trials must be alike"),
 ])  # fmt: skip
 def test_a_bad_request_is_refused_in_one_line(root, capfd, arguments, message):
     assert call(*TUNE, *arguments) == 2

@@ -211,7 +211,6 @@ def tune(
     splits: SplitsDir = None,
     overrides: Overrides = None,
     rerun_stale: RerunStale = False,
-    keep_stale: KeepStale = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
 ) -> None:
     """Choose every method's settings by equal trials.
@@ -243,7 +242,7 @@ def tune(
         trials,
         tuple(read_list(methods)),
         carrier,
-        stale_policy(rerun_stale, keep_stale),
+        stale_policy(rerun_stale, keep=False),
         out / "tuned.yaml" if out else benchmark.parent / "tuned" / f"{settings.name}.yaml",
         shlex.join(command),
     ):

@@ -190,10 +190,11 @@ def _settle(standings: Sequence[Standing], asked: set[Path], stale: Stale, dry_r
         return False
     if stale == "rerun":
         found, remedy = beyond, "ask for these runs, too, or choose another --out"
+    elif found[0].spec.inner is not None:  # of `tune`, whose file would tell settings that kept trials did not have
+        remedy = "choose another --out, or --rerun-stale to repeat them"
     else:
         remedy = (
-            "choose another --out, --rerun-stale to repeat them, or (but for trials) --keep-stale to keep them, marked "
-            "in every table"
+            "choose another --out, --rerun-stale to repeat them, or --keep-stale to keep them, marked in every table"
         )
     raise UserError(f"{found[0].folder}{_and_more(found)}: {found[0].reason}; {remedy}.")
 

@@ -37,11 +37,8 @@ def tune(
 
     Args:
         methods: whose trials are carried out now; those of all others count, too, as far as they are there.
-        stale: not "keep", after which the file would tell settings that some trials did not have.
         command: for the file, so that its readers can repeat it.
     """
-    if stale == "keep":
-        raise UserError("--keep-stale: trials must be alike to be compared; choose another --out, or --rerun-stale.")
     if settings.tuned:
         raise UserError(f"benchmark {settings.name}: has tuned settings already; tune one without the key `tuned`.")
     _chosen_before(file)  # a damaged one is refused while nothing is trained yet
