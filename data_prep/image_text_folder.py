@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from semiseg.data.formats import PICTURES, check_turned_alike, is_deep, is_grey, open_picture, read_image
+from semiseg.data.formats import PICTURES, check_turned_alike, is_deep, is_grey, open_picture, pixels, read_image
 from semiseg.data.pairs import foreground
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case, DatasetInfo
@@ -134,7 +134,7 @@ class ImageTextFolder(Recipe):
         if note.problem:
             raise UserError(note.problem)
         picture = open_picture(note.image)
-        image = read_image(note.image) if colored or is_deep(picture) else np.asarray(picture.convert("L"))[None]
+        image = pixels(picture if colored or is_deep(picture) else picture.convert("L"), note.image)
         label = self.read_masks(note, image.shape[1:])
         return Case(note.id, note.patient, image, label, (1.0, 1.0), {TEXT: note.text, STUDY: note.study})
 

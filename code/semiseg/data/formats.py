@@ -86,7 +86,11 @@ def _orientation(path: Path) -> int:
 
 def read_image(path: Path) -> np.ndarray:
     """An image upright and channels first: (1 or 3, height, width), uint8, or float32 if it has more bits."""
-    picture = open_picture(path)
+    return pixels(open_picture(path), path)
+
+
+def pixels(picture: Image.Image, path: Path) -> np.ndarray:
+    """The same of a picture that was opened."""
     if picture.mode == "P":
         picture = picture.convert("RGB")
     if picture.mode in ("1", "L"):
