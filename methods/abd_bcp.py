@@ -64,7 +64,7 @@ class DisplacedCopyPaste(BidirectionalCopyPaste):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         mask, losses = self.mask(batch.labels), dict[str, Tensor]()
-        inside, outside = (m.expand(-1, -1, *batch.labels.shape[1:]) for m in (1 - mask, mask))
+        inside, outside = 1 - mask, mask
         mixtures, logits = [], []
         for number, (network, view) in enumerate(zip((self.student, self.second), self.views, strict=True), start=1):
             first, last = self.mixed(batch, view, mask)  # labelled inside of the box, and outside

@@ -66,6 +66,17 @@ def test_soft_supervision_ignores_pixels_outside_its_mask(logits, space):
     assert losses.soft_supervised_loss(changed, target, mask).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_mask_that_all_items_share_keeps_as_many_pixels_of_each(logits, space):
+    target = torch.from_numpy(softmax(np.random.default_rng(3).normal(0, 1, logits.shape))).float()
+    mask = torch.from_numpy(np.random.default_rng(4).integers(0, 2, (1, 1, *space))).float()
+    p, q, m = softmax(logits.numpy()), target.numpy(), np.repeat(mask.numpy(), 2, 0)
+    cross_entropy = (m[:, 0] * -(q * np.log(p)).sum(1)).sum() / m.sum()
+    expected = 0.5 * (cross_entropy + numpy_dice(p, q, m))
+    assert losses.soft_supervised_loss(logits, target, mask).item() == pytest.approx(expected, rel=1e-4)
+    expected = (m * (p - q) ** 2).sum() / (3 * m.sum())
+    assert losses.masked_mse(logits, target, mask).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_soft_supervision_without_a_confident_pixel_is_exactly_zero(logits):
     logits.requires_grad_()
     loss = losses.soft_supervised_loss(logits, logits.detach().softmax(1), torch.zeros_like(logits[:, :1]))

@@ -77,9 +77,10 @@ def soft_supervised_loss(
     Args:
         logits: (batch, C, *space).
         target: (batch, C, *space), sums to 1 over C.
-        mask: (batch, 1, *space) within [0, 1], mostly zeros and ones.
+        mask: (batch, 1, *space) within [0, 1], mostly zeros and ones; (1, 1, *space) where all items have the same.
         mean_over: the pixels that N counts.
     """
+    mask = mask.expand_as(target[:, :1])  # or the pixels of one item would count for all
     cross_entropy = mask * -(target * logits.log_softmax(1)).sum(1, keepdim=True)
     cross_entropy = cross_entropy.sum() / mask.sum().clamp(min=1) if mean_over == "kept" else cross_entropy.mean()
     return 0.5 * (cross_entropy + dice_loss(logits.softmax(1), target, mask))
@@ -117,8 +118,9 @@ def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Args:
         logits: (batch, C, *space).
         target: q, the same shape.
-        mask: m, (batch, 1, *space) zeros and ones.
+        mask: m, (batch, 1, *space) zeros and ones; (1, 1, *space) where all items have the same.
     """
+    mask = mask.expand_as(target[:, :1])
     distance = mask * (logits.softmax(1) - target).square()
     return distance.sum() / (logits.shape[1] * mask.sum() + 1e-16)
 

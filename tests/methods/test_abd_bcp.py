@@ -6,7 +6,7 @@ import torch
 
 from semiseg.displacement import exchanged
 from semiseg.losses import dice_loss, one_hot
-from semiseg.method import Progress
+from semiseg.method import Batch, Progress
 from semiseg.methods.abd_bcp import DisplacedCopyPaste
 
 STEP = Progress(0, 75)
@@ -18,6 +18,15 @@ def method(task):
     mask = method.mask(torch.zeros(2, *task.size))
     method.mask = lambda labels: mask
     return method
+
+
+@pytest.fixture
+def larger(task):
+    """Four labelled and four unlabelled images, of which a step makes two mixtures either way."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(8, task.channels, *task.size, generator=generator)
+    labels = torch.randint(task.classes, (4, *task.size), generator=generator)
+    return Batch({"plain": images, "strong": images.square()}, labels)
 
 
 def shown(network):
@@ -49,18 +58,18 @@ def test_each_network_sees_its_own_view_mixed_both_ways_and_both_see_what_was_ex
     assert len(first[2]) == 4
 
 
-def test_labelled_regions_count_fully_and_pseudo_labelled_ones_by_half(task, batch, method):
+def test_labelled_regions_count_fully_and_pseudo_labelled_ones_by_half_however_many_images(task, larger, method):
     for parameter in method.teacher.parameters():  # opinions of its own
         parameter.data.mul_(-1.5)
-    losses, mask = method.losses(batch, STEP), method.mask(None)
+    losses, mask = method.losses(larger, STEP), method.mask(None)
     with torch.no_grad():
         for number, (network, view) in enumerate(((method.student, "plain"), (method.second, "strong")), start=1):
-            truth, pseudo = one_hot(batch.labels, task.classes), method.pseudo_labels(batch.unlabeled(view))
-            labeled, unlabeled = batch.labeled(view), batch.unlabeled(view)
-            x = network(mask * unlabeled[:1] + (1 - mask) * labeled[:1]).logits
-            y = network(mask * labeled[-1:] + (1 - mask) * unlabeled[-1:]).logits
-            true = regional_loss(x, truth[:1], 1 - mask) + regional_loss(y, truth[-1:], mask)
-            false = regional_loss(x, pseudo[:1], mask) + regional_loss(y, pseudo[-1:], 1 - mask)
+            truth, pseudo = one_hot(larger.labels, task.classes), method.pseudo_labels(larger.unlabeled(view))
+            labeled, unlabeled = larger.labeled(view), larger.unlabeled(view)
+            x = network(mask * unlabeled[:2] + (1 - mask) * labeled[:2]).logits
+            y = network(mask * labeled[2:] + (1 - mask) * unlabeled[2:]).logits
+            true = regional_loss(x, truth[:2], 1 - mask) + regional_loss(y, truth[2:], mask)
+            false = regional_loss(x, pseudo[:2], mask) + regional_loss(y, pseudo[2:], 1 - mask)
             assert losses[f"supervised_{number}"].item() == pytest.approx(true, rel=1e-4)
             assert losses[f"pseudo_{number}"].item() == pytest.approx(0.5 * false, rel=1e-4)
 
