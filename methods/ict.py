@@ -33,6 +33,7 @@ class InterpolationConsistencyTraining(MeanTeacher):
         "Verma, Lamb, Kannala, Bengio and Lopez-Paz",
         "IJCAI 2019",
     )
+    divisible = False  # of two unlabelled images, each half would have one, which is mixed with itself
 
     class Config(MeanTeacher.Config):
         starts_at: float = Field(0.0, ge=0, le=1)

@@ -79,6 +79,15 @@ def test_partners_come_from_the_other_half(number, pairs, partners):
     assert mix(values, torch.zeros(pairs)).tolist() == list(range(pairs))
 
 
+def test_no_batch_is_halved_to_save_memory_since_a_half_may_have_nothing_to_mix(task, batch):
+    method = InterpolationConsistencyTraining(task)
+    seen = []
+    method.student.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    method.losses(batch.part(0, 2), Progress(0, 100))
+    torch.testing.assert_close(seen[0][1:], batch.unlabeled()[:1])
+    assert not method.divisible
+
+
 def test_shares_follow_the_beta_distribution_and_the_seed(task):
     method = InterpolationConsistencyTraining(task)
     images = torch.zeros(40_000, 1, 1, 1)
