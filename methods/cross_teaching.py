@@ -48,7 +48,7 @@ class CrossTeaching(CrossPseudoSupervision):
         config, backbone = self.config, self.task.network
         transformer = scaled_like(config.transformer, backbone)
         if transformer == backbone:
-            raise UserError(f"cross_teaching: {backbone!r} would teach itself; choose another network or transformer.")
+            raise UserError(f"network {backbone!r} would teach itself; choose another network or transformer.")
         self.first = self.network()
         self.second = self.network(name=transformer, weights=config.pretrained)
         if config.pretrained is None:
