@@ -25,7 +25,8 @@ class DeepCoTraining(Method):
     The SSL4MIS script of this name trains one network whose predictions should turn with the image (`rotation`).
     It turns a whole batch by one number of quarter turns, none included, in a second pass; here every unlabelled
     image draws its own, in one pass with the upright ones. Its gradient, half that of the squared
-    distance, is kept. Volumes turn in plane; where the plane is not square, by half a turn only.
+    distance, is kept. Volumes turn in plane; where the plane is not square, by half a turn only. Images turn also with
+    `turns: false`: where only direction tells classes apart, this variant teaches what is wrong.
     """
 
     title = "Deep Co-Training"

@@ -28,9 +28,9 @@ class SmoothnessAndSeparation(Method):
     It never keeps the background, which has no prototypes here either, but counts as a class in the mean. Its loss of
     the labels is Dice alone, here ½ (cross-entropy + Dice) as for all methods; its attention has a batch norm, which
     needs two vectors. It projects labelled and unlabelled pixels apart, and those to keep in evaluation mode; here one
-    pass in training mode serves all three. Before a class is first predicted rightly, all its labelled pixels can be
-    kept. Weight, ramp and noise are its own for ACDC; for the left atrium they are 1, 6,000 of 15,000 steps, and 0.01
-    for noise and guess alike.
+    pass in training mode serves all three. From the first step that shows a class all its labelled pixels can be kept,
+    and stay until some are predicted rightly. Weight, ramp and noise are its own for ACDC; for the left atrium they are
+    1, 6,000 of 15,000 steps, and 0.01 for noise and guess alike.
     """
 
     title = "SS-Net"
