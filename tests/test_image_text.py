@@ -109,8 +109,9 @@ def test_padding_changes_no_vector_of_a_text():
     assert torch.allclose(alone[0], together[0], atol=1e-5)
 
 
-def test_scores_of_the_separable_critic_are_not_rounded_to_half_precision():
-    critic = SeparableCritic(6, 4, 8)
+@pytest.mark.parametrize("name", CRITICS)
+def test_scores_are_not_rounded_to_half_precision(name):
+    critic = CRITICS[name](6, 4, 8)
     with torch.autocast("cpu", torch.bfloat16):
         scores = critic(torch.randn(30, 1, 6), torch.randn(30, 4))
     assert scores.dtype == torch.float32

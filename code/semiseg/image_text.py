@@ -99,6 +99,7 @@ class JointCritic(nn.Module):
         self.image, self.text = nn.Linear(image, width), nn.Linear(text, width, bias=False)
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1))
 
+    @in_full_precision  # as of the other critic: in half precision many scores would be the same
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """The same; a layer on two vectors side by side is the sum of a layer on each."""
         pairs = self.image(images)[:, :, None] + self.text(texts)[None, None]
