@@ -26,11 +26,12 @@ class AdaptiveBidirectionalDisplacement(CrossTeaching):
     as it is.
 
     Weights are those of the code (chy-upc/ABD, 4efd525), for 30,000 steps of 8 + 8 images of 224×224. That walks
-    through the unlabelled images by the number of labelled ones, so that further ones keep their patches; here all
-    are displaced. It feeds labelled and unlabelled displaced images apart, here they form one batch. Half of its
-    strong images have a box of noise, labelled as background; the suite's views share their labels. What the paper
-    adds to BCP, the same displacement between the mixtures of two networks, is `abd_bcp`. The convolutional network
-    is reported.
+    through the unlabelled images by the number of labelled ones, so that further ones keep their patches, and a patch
+    of the second view may come from a first one that has its new patch already; here all are displaced, from views as
+    they were. It feeds labelled and unlabelled displaced images apart, here they form one batch. Half of its strong
+    images have a box of noise, labelled as background; the suite's views share their labels. What the paper adds to
+    BCP, the same displacement between the mixtures of two networks, is `abd_bcp`. The convolutional network is
+    reported.
     """
 
     title = "ABD"
