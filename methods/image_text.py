@@ -24,11 +24,11 @@ class ImageText(Start):
 
     The public code has the global objective only, and its `infonce` is `dv` but for a constant: no pair of its own
     image is in the sum. Here it is the cross-entropy of both directions, whose bound cannot exceed ln N. Pairs of one
-    study, or whose texts or drawn sentences read alike, are no negatives. Its critic is a perceptron on both vectors
-    (`joint`); the default is a cosine over a learned temperature, which learns from few pairs. Its text encoder,
-    pre-trained on a hospital's notes, cannot be had; a small transformer on numbers of words takes its place and is
-    trained along, at 3e-4 instead of 2e-5. With `text: minilm` it is a published encoder of sentences, frozen but for a
-    last layer: few pairs would spoil it, and the vector of a sentence is computed once.
+    study are no negatives, nor is an image with a text or sentence that stands in its own text, too. Its critic is a
+    perceptron on both vectors (`joint`); the default is a cosine over a learned temperature, which learns from few
+    pairs. Its text encoder, pre-trained on a hospital's notes, cannot be had; a small transformer on numbers of words
+    takes its place and is trained along, at 3e-4 instead of 2e-5. With `text: minilm` it is a published encoder of
+    sentences, frozen but for a last layer: few pairs would spoil it, and the vector of a sentence is computed once.
     """
 
     title = "Image-Text MI"
@@ -62,9 +62,10 @@ class ImageText(Start):
         self.optimize(self.pairing.text, partial(AdamW, lr=config.text_rate, weight_decay=0.1))
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        told = self.pairing.told(batch.field(TEXT))
+        texts = batch.field(TEXT)
+        told = self.pairing.told(texts)
         scores = self.pairing.of_batch(batch.images("weak"), told, self.config.select).float()
-        counts = admitted(batch.field(STUDY), told).to(scores.device)
+        counts = admitted(batch.field(STUDY), texts, told).to(scores.device)
         return {self.config.objective: OBJECTIVES[self.config.objective](scores, counts)}
 
     def predictors(self) -> dict[str, nn.Module]:

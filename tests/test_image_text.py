@@ -25,7 +25,8 @@ from semiseg.methods.image_text import ImageText
 from semiseg.networks import build_network
 
 SCORES = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-COUNTS = admitted(["a", "a", "b", "c", "d"], ["one", "two", "three", "same", "same"])
+TEXTS = ["one", "two", "three", "same", "same"]
+COUNTS = admitted(["a", "a", "b", "c", "d"], TEXTS, TEXTS)
 
 
 def test_pairs_of_one_study_or_of_equal_texts_do_not_count():
@@ -33,6 +34,13 @@ def test_pairs_of_one_study_or_of_equal_texts_do_not_count():
     for i, j in ((0, 1), (3, 4)):
         expected[i, j] = expected[j, i] = False
     assert torch.equal(COUNTS, expected)
+
+
+def test_a_sentence_that_an_image_s_own_text_has_too_is_not_held_against_it():
+    texts = ["The heart is large. No fluid is seen.", "No fluid is seen. A rib is broken.", "A rib is broken."]
+    told = ["The heart is large.", "No fluid is seen.", "A rib is broken."]
+    counts = admitted(["a", "b", "c"], texts, told)
+    assert counts.tolist() == [[True, False, True], [True, True, False], [True, True, True]]
 
 
 def test_infonce_is_the_sum_over_rows_and_columns():
@@ -147,12 +155,17 @@ def test_the_score_of_a_text_is_the_mean_over_its_sentences(pairing):
     assert torch.allclose(both[:, 0], parts.mean(1), atol=1e-5)
 
 
-def test_a_sentence_that_two_texts_share_is_no_negative_of_either(monkeypatch):
+def test_a_sentence_of_a_text_is_no_negative_of_its_image_whatever_else_was_drawn_of_it(monkeypatch):
     method = ImageText(Task(1, 2, (32, 32), "unet_small"))
-    fields = {"text": ["Same.", "Same. Other.", "Another."], "study": ["a", "b", "c"]}
-    method.pairing.told = lambda texts: ["Same.", "Same.", "Another."] if texts == fields["text"] else None
+    fields = {
+        "text": ["All the same.", "All the same. One is other.", "Another one altogether."],
+        "study": ["a", "b", "c"],
+    }
+    method.pairing.told = lambda texts: (
+        ["All the same.", "One is other.", "Another one altogether."] if texts == fields["text"] else None
+    )
     batch = Batch({"weak": torch.rand(3, 1, 32, 32)}, torch.zeros(0), "012", read=lambda c, name: fields[name][int(c)])
     counted = []
     monkeypatch.setitem(OBJECTIVES, "infonce", lambda scores, counts: counted.append(counts) or scores.sum())
     method.losses(batch, Progress(0, 10))
-    assert counted[0].tolist() == [[True, False, True], [False, True, True], [True, True, True]]
+    assert counted[0].tolist() == [[True, True, True], [False, True, True], [True, True, True]]

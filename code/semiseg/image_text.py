@@ -171,10 +171,16 @@ class Pairing(nn.Module):
         return own
 
 
-def admitted(studies: Sequence[str], told: Sequence[str]) -> Tensor:
-    """Which pairs (N, N) count: an image with what its own text says, and with what others say that is not the same."""
-    number = len(told)
-    rows = [[i == j or (studies[i] != studies[j] and told[i] != told[j]) for j in range(number)] for i in range(number)]
+def admitted(studies: Sequence[str], texts: Sequence[str], told: Sequence[str]) -> Tensor:
+    """Which pairs (N, N) count: an image with what is told of it, and with what is told of others and not in its text.
+
+    What is told is the text of the same number, or a sentence of it.
+    """
+    said = [{text, *sentences(text)} for text in texts]
+    rows = [
+        [i == j or (study != studies[j] and other not in said[i]) for j, other in enumerate(told)]
+        for i, study in enumerate(studies)
+    ]
     return torch.tensor(rows)
 
 
