@@ -603,6 +603,10 @@ def test_lists_for_scripts(root, capfd):
         "file",
     }
     assert (root / methods["cps"]["file"]).resolve().name == "cps.py"
+    assert call("methods") == 0
+    firsts = [line.split("  ")[0] for line in capfd.readouterr().out.splitlines()]
+    landmarks = firsts.index("method of localization")
+    assert firsts.index("cps") < landmarks < firsts.index("heatmap_regression"), "it learns something else than CPS"
     for listed in ("methods", "networks"):
         assert call(listed) == 0
         lines = capfd.readouterr().out.splitlines()

@@ -59,7 +59,7 @@ def _semiseg(version: Version = False) -> None:
 def methods(as_json: Json = False, methods_dir: MethodsDir = None) -> None:
     """List every method and start, one per line.
 
-    With --json also the paper and the file of each.
+    Methods that learn something else than masks stand apart. With --json also the paper and the file of each.
     """
     from semiseg.console.lists import list_methods
 

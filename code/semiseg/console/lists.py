@@ -11,10 +11,11 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.networks import NETWORKS
 from semiseg.registry import find_methods
+from semiseg.tasks import DEFAULT
 
 
 def list_methods(methods_dir: Path | None, as_json: bool) -> None:
-    """One line per method, then one per start."""
+    """One line per method, those of each task below each other, then one per start."""
     found = find_methods(methods_dir)
     rows: list[dict[str, Any]] = [
         {
@@ -34,10 +35,16 @@ def list_methods(methods_dir: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        for kind in dict.fromkeys(row["kind"] for row in rows):  # which names the first column
-            shown = [{kind: row["name"], **row} for row in rows if row["kind"] == kind]
+        kinds = [row["kind"] + _of_task(row) for row in rows]  # which name the first column
+        for kind in sorted(dict.fromkeys(kinds)):
+            shown = [{kind: row["name"], **row} for of, row in zip(kinds, rows, strict=True) if of == kind]
             print_lines(shown, (kind, "title", "networks", "venue"))
     show_left_out(found)
+
+
+def _of_task(row: dict[str, Any]) -> str:
+    """What a method learns, if that is not masks."""
+    return "" if row["kind"] == "start" or row["learns"] == DEFAULT else f" of {row['learns']}"
 
 
 def list_networks(methods_dir: Path | None, as_json: bool) -> None:
