@@ -79,12 +79,24 @@ class Pair:
     problem: str = ""
 
 
-def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...]) -> list[Pair]:
+def find_pairs(
+    source: Path, images: str, masks: str, suffixes: tuple[str, ...], of_images: tuple[str, ...] = ()
+) -> list[Pair]:
     """Match the files of two folders by name; a file without partner becomes a pair with a problem.
 
     Problems are reported when the pair is loaded, together with those of all other pairs.
+
+    Args:
+        suffixes: what names end in.
+        of_images: the same of images, where these end otherwise than masks.
     """
-    found = {folder: _files_by_stem(source / folder, suffixes) for folder in (images, masks)}
+    endings = {images: of_images or suffixes, masks: suffixes}
+    if absent := [folder for folder in (images, masks) if not (source / folder).exists()]:
+        raise UserError(
+            f"{source / absent[0]}: there is no such folder; put the images into {source / images} and their masks "
+            f"into {source / masks}, or point --source to the folder that holds both."
+        )
+    found = {folder: _files_by_stem(source / folder, endings[folder]) for folder in (images, masks)}
     if not any(found.values()):
         raise UserError(
             f"{source / images}: holds no {', '.join(suffixes)} file; put the images there "
@@ -106,7 +118,7 @@ def find_pairs(source: Path, images: str, masks: str, suffixes: tuple[str, ...])
                 )
             elif not files[folder]:
                 problem = (
-                    f"{files[other][0]}: there is no {stem}{suffixes[0]} for it in {source / folder}; "
+                    f"{files[other][0]}: there is no {stem}{endings[folder][0]} for it in {source / folder}; "
                     "add it or take this file away."
                 )
             elif len(files[folder]) > 1:
@@ -146,8 +158,6 @@ def _files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pa
     """The files by name without suffix; those of another kind only where no other file has the name."""
     try:
         files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.name not in SYSTEM)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: there is no such folder; create it, or point --source to its parent.") from error
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be listed ({error.strerror}); check the folder and its permissions."

@@ -13,6 +13,8 @@ from semiseg.errors import UserError
 from .image_folder import Pair, find_pairs, grouping, read_classes, read_text
 from .volumes import VolumeRecipe
 
+FIRST, SECOND = "_0000", "_0001"  # how nnU-Net names the channels of an image
+
 
 class NiftiFolder(VolumeRecipe):
     """Images and masks as NIfTI files; `dataset.json` names the classes."""
@@ -21,7 +23,8 @@ class NiftiFolder(VolumeRecipe):
     summary = "3D volumes of your own (NIfTI, as in the Medical Segmentation Decathlon)"
     task = "what you drew in your 3D volumes"
     layout = (
-        "DIR/imagesTr/*.nii.gz and DIR/labelsTr/ (or images/ and labels/) with the same names; "
+        "DIR/imagesTr/*.nii.gz and DIR/labelsTr/ (or images/ and labels/) with the same names, "
+        "but for nnU-Net's _0000 of images; "
         'optional: DIR/dataset.json with "labels" (or DIR/classes.txt), '
         "DIR/groups.csv (columns case,group)"
     )
@@ -55,7 +58,24 @@ class NiftiFolder(VolumeRecipe):
     def items(self) -> list[Pair]:
         """One pair of files per case, by name."""
         ending = "Tr" if (self.source / "imagesTr").is_dir() else ""
-        return find_pairs(self.source, f"images{ending}", f"labels{ending}", VOLUMES)
+        images, labels = f"images{ending}", f"labels{ending}"
+        return find_pairs(self.source, images, labels, VOLUMES, _endings(self.source / images, self.source / labels))
+
+
+def _endings(images: Path, labels: Path) -> tuple[str, ...]:
+    """What names of images end in: in nnU-Net's folders there is the number of a channel, which masks lack."""
+
+    def numbered(folder: Path, number: str) -> list[Path]:
+        return sorted(file for ending in VOLUMES for file in folder.glob(f"*{number}{ending}"))
+
+    if not numbered(images, FIRST) or numbered(labels, FIRST):
+        return VOLUMES
+    if second := numbered(images, SECOND):
+        raise UserError(
+            f"{second[0]}: a second channel in a file of its own, as nnU-Net has it; merge those of each case into one "
+            "file with four axes (x, y, z, channel) that is called like its mask."
+        )
+    return (*(FIRST + ending for ending in VOLUMES), *VOLUMES)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -216,7 +216,11 @@ def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, mo
 @pytest.mark.parametrize("remove", ["masks", "images"])
 def test_a_missing_folder_is_named(source: Path, remove: str) -> None:
     (source / remove).rename(source / "elsewhere")
-    assert f"{source / remove}: there is no such folder" in complaint(source)
+    told = complaint(source)
+    assert (
+        f"{source / remove}: there is no such folder; put the images into {source / 'images'} and their masks" in told
+    )
+    assert f"into {source / 'masks'}, or point --source to the folder that holds both" in told
 
 
 def test_an_empty_folder_is_named(source: Path) -> None:

@@ -51,6 +51,43 @@ def test_slices_come_first_and_spacing_follows_them(source: Path) -> None:
     np.testing.assert_array_equal(data.label("a"), LABELS.transpose(2, 1, 0))
 
 
+@pytest.fixture
+def nnunet(tmp_path: Path) -> Path:
+    """Two cases as nnU-Net wants them."""
+    for case in ("a", "b"):
+        save(tmp_path / f"Dataset001_Heads/imagesTr/{case}_0000.nii.gz", VOXELS)
+        save(tmp_path / f"Dataset001_Heads/labelsTr/{case}.nii.gz", LABELS)
+    told = {"channel_names": {"0": "T2"}, "labels": {"background": 0, "tumor": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "Dataset001_Heads/dataset.json").write_text(json.dumps(told))
+    return tmp_path / "Dataset001_Heads"
+
+
+def test_a_folder_of_nnunet_is_read_as_it_is(nnunet: Path) -> None:
+    data = prepared(nnunet)
+    assert [*data.records] == ["a", "b"]
+    assert (data.info.classes, data.info.modality) == (("background", "tumor"), "T2")
+    np.testing.assert_array_equal(data.label("b"), LABELS.transpose(2, 1, 0))
+
+
+def test_what_lacks_in_a_folder_of_nnunet_is_called_as_it_should_be(nnunet: Path) -> None:
+    (nnunet / "imagesTr/a_0000.nii.gz").unlink()
+    assert "there is no a_0000.nii.gz for it in" in complaint(nnunet)
+    (nnunet / "labelsTr/a.nii.gz").rename(nnunet / "labelsTr/c.nii.gz")
+    (nnunet / "imagesTr/b_0000.nii.gz").rename(nnunet / "imagesTr/c_0000.nii.gz")
+    assert "labelsTr/b.nii.gz: there is no b_0000.nii.gz for it in" in complaint(nnunet)
+
+
+def test_channels_in_files_of_their_own_are_not_taken_for_cases(nnunet: Path) -> None:
+    save(nnunet / "imagesTr/a_0001.nii.gz", VOXELS)
+    assert "merge those of each case into one file with four axes" in complaint(nnunet)
+
+
+def test_masks_that_are_numbered_like_their_images_keep_the_names_of_cases(source: Path) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        (source / folder / "a.nii.gz").rename(source / folder / "a_0000.nii.gz")
+    assert [*prepared(source).records] == ["a_0000"]
+
+
 def test_how_a_scanner_stored_the_axes_does_not_turn_the_patient(source: Path) -> None:
     # The same head, stored with x mirrored and z as the first axis.
     stored = np.array([[0, 0, -1, 3], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]], float)
