@@ -82,6 +82,14 @@ def test_class_indices_among_black_and_white_masks_do_not_become_empty(frames):
         grey_prepared(frames, 128)
 
 
+def test_an_object_of_another_number_than_1_is_told_apart_by_what_the_message_says(frames, capfd):
+    for mask in (frames / "masks").iterdir():
+        Image.fromarray(EDGE // 255 * 2).save(mask)
+    assert call("prepare", "image_folder", "--source", "frames") == 2
+    assert ", or, if 2 is the object, add --threshold 1." in capfd.readouterr().err
+    np.testing.assert_array_equal(grey_prepared(frames, 1).label("00"), EDGE == 255)
+
+
 def test_greys_of_a_palette_are_what_it_shows_not_its_indices(frames):
     picture = Image.fromarray(EDGE).quantize(5)
     assert sorted(np.unique(picture)) != sorted(np.unique(EDGE))

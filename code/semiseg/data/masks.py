@@ -48,8 +48,10 @@ def class_indices(
     named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
     if thresholds is None or values[0] < 0 or not np.isfinite(values).all():
         remedy = f"name every class {NAMED}, or correct the mask"
-    elif len(values) > len(classes) and values[-1] < FEW and all(value == int(value) for value in values):
+    elif values[-1] < FEW and all(value == int(value) for value in values):
         remedy = f"name every class {NAMED}"
+        if len(values) == len(classes) == 2:  # halfway up to white, as below, all would become background
+            remedy += f", or, if {values[1]:g} is the object, add --threshold 1"
     else:
         # Not looked for in the mask: one proposal has to serve all masks of a folder.
         usual = _halfway(len(classes), values[-1])
