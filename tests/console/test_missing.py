@@ -88,6 +88,24 @@ def test_a_folder_that_lacks_something_is_read_by_what_knows_its_files():
     assert proposed(str(missing("scans", Path("data")))) == ["prepare", "nifti_folder", "--source", "scans"]
 
 
+@pytest.mark.parametrize("source", [[], ["--source", "frames"]], ids=["alone", "with_source"])
+def test_who_names_the_folder_in_place_of_a_recipe_is_told_which_one_reads_it(source, capfd):
+    pictures(Path("frames"))
+    assert call("prepare", "frames", *source) == 2
+    assert "read the folder frames with `semiseg prepare image_folder --source frames`." in capfd.readouterr().err
+    assert call("prepare", "image_folders", "--source", "frames") == 2
+    assert "did you mean 'image_folder'?" in capfd.readouterr().err
+
+
+def test_who_has_data_and_lacks_others_is_told_which_method_wants_them(capfd):
+    pictures(Path("frames"))
+    assert call("prepare", "image_folder", "--source", "frames") == 0
+    capfd.readouterr()
+    assert call("run", benchmark("frames", "supervised", "shape_guided")) == 2
+    told = capfd.readouterr().err
+    assert "semiseg: shape_guided draws from chase_db1, too: data/chase_db1.h5: there is no such data set" in told
+
+
 @pytest.mark.parametrize(
     ("name", "command"),
     [

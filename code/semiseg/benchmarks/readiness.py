@@ -35,14 +35,14 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
     return dataset, splits
 
 
-def drawn_from(specs: Sequence[RunSpec], found: Methods) -> list[str]:
-    """The data sets beside the benchmark's own from which the runs, or what they start from, draw images."""
-    names = dict.fromkeys(
-        stream.data
+def drawn_from(specs: Sequence[RunSpec], found: Methods) -> dict[str, str]:
+    """The data sets beside the benchmark's own from which the runs, or what they start from, draw, and who does."""
+    return {
+        stream.data: spec.method
         for spec in (s for run in specs for s in (run, run.start) if s)
         for stream in found.plugin(spec).streams(found.plugin(spec).Config.model_validate(spec.config))
-    )
-    return [name for name in names if name]
+        if stream.data
+    }
 
 
 def _check_noun(labels: Labels, dataset: Dataset) -> None:

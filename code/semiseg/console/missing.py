@@ -42,6 +42,18 @@ def missing(name: str, data: Path) -> UserError:
     )
 
 
+def no_recipe(name: str, source: Path | None, data: Path) -> UserError | None:
+    """The error for the name of no recipe where it, or the source, is a folder of files of one's own."""
+    known, folder = recipes(), source or Path(name)
+    if name in known or did_you_mean(name, known) or not folder.is_dir():
+        return None
+    chosen = reader(folder, [kind for kind in known.values() if kind.is_for_any_folder()])
+    how = chosen and command(chosen.name, folder, data)
+    return (
+        UserError(f"{name!r}: there is no such data set recipe; read the folder {folder} with {how}.") if how else None
+    )
+
+
 def command(recipe: str, source: Path | None, data: Path) -> str:
     """How to prepare, as it is typed."""
     words = ["semiseg", "prepare", recipe]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
-from semiseg.console.missing import missing
+from semiseg.console.missing import missing, no_recipe
 from semiseg.console.terminal import console
 from semiseg.data.discovery import recipe, recipes
 from semiseg.data.masks import parse_thresholds
 from semiseg.data.prepare import prepare
 from semiseg.data.source import open_recipe
 from semiseg.embedded import embedded_benchmarks
+from semiseg.errors import UserError
 from semiseg.settings import load_benchmark
 
 
@@ -20,6 +21,8 @@ def prepare_dataset(
     name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None, threshold: str = ""
 ) -> Path:
     """Prepare a data set by its recipe's name, from files that are downloaded and unpacked first if need be."""
+    if error := no_recipe(name, source, out):
+        raise error
     bars: dict[str, TaskID] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
@@ -46,11 +49,15 @@ def next_command(name: str, path: Path) -> str:
     return shlex.join(["semiseg", "run", name, *renamed, *elsewhere])
 
 
-def ensure_dataset(name: str, out: Path) -> None:
-    """Prepare a data set that needs no files, so that a benchmark on it just runs; of others say how to make them."""
+def ensure_dataset(name: str, out: Path, why: str = "") -> None:
+    """Prepare a data set that needs no files, so that a benchmark on it just runs; of others say how to make them.
+
+    Args:
+        why: what it is for, which is said first.
+    """
     if (out / f"{name}.h5").exists():
         return  # looking for the recipe would import every reader of medical formats
     known = recipes()
     if name not in known or known[name].layout:
-        raise missing(name, out)
+        raise UserError(f"{why}{missing(name, out)}")
     prepare_dataset(name, None, out)

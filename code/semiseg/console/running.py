@@ -88,8 +88,9 @@ def finish(
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     require_network(settings.network, len(training.size))
-    for name in (settings.dataset, *drawn_from(runs, found)):
-        ensure_dataset(name, places.data)
+    ensure_dataset(settings.dataset, places.data)
+    for name, method in drawn_from(runs, found).items():
+        ensure_dataset(name, places.data, f"{method} draws from {name}, too: ")
     with console.status("Looking at data and earlier runs"):
         data = check(runs, found, places, settings.repeats)
         standings = survey(runs, places, found, data)
