@@ -235,7 +235,8 @@ def test_a_file_of_the_suite_can_be_checked_too(called):
 
 
 @pytest.mark.parametrize(("argument", "message"), [
-    ("absent.py", "no such file"), ("absent", "choose one of attention_unet"), ("empty.py", "it has no ARCHITECTURES"),
+    ("absent.py", "no such file"), ("absent", "choose one of attention_unet"),
+    ("unet_smal", "did you mean 'unet_small'? choose one of"), ("empty.py", "it has no ARCHITECTURES"),
     ("broken.py", "cannot be imported"),
 ])  # fmt: skip
 def test_what_cannot_be_checked_is_refused_in_one_line(called, tmp_path, argument, message):

@@ -126,7 +126,8 @@ def _candidates(directory: Path | None) -> Iterator[Candidate]:
     if directory is None:
         return
     if not directory.is_dir():
-        raise UserError(f"--methods-dir {directory}: no such folder.")
+        problem = "is a file; name the folder that it is in" if directory.is_file() else "no such folder"
+        raise UserError(f"--methods-dir {directory}: {problem}.")
     for path in sorted(directory.glob("*.py")):
         if not path.name.startswith(("_", "test_")):
             yield Candidate(path.stem, str(path), partial(_of_file, path))

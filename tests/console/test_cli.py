@@ -164,15 +164,23 @@ def test_malformed_yaml_is_refused(root, refused):
     (["--labels", "50%"], "no labels 50 %"),
     (["--labels", "3 cases"], "no labels 3 cases"),
     (["--folds", "0-1"], "--folds 0-1: '0-1' is no whole number"),
-    (["--folds", "3"], "no folds 3"),
+    (["--folds", "3"], "no folds 3; its folds are 0. For others give `semiseg run` --set 'folds=[0, 3]'."),
     (["--seeds", "5"], "no seeds 5"),
     (["--jobs", "0"], "jobs"),
     (["--device", "tpu"], "--device tpu"),
     (["--methods-dir", "absent"], "--methods-dir absent"),
+    (["--methods-dir", "quick.yaml"], "--methods-dir quick.yaml: is a file; name the folder that it is in"),
     (["--data-dir", "absent"], "semiseg prepare image_folder --source DIR/tiny --out absent"),
 ])  # fmt: skip
 def test_a_bad_option_is_refused_in_one_line(refused, arguments, message):
     assert message in refused("run", "quick.yaml", *arguments)
+
+
+def test_what_a_refused_part_of_a_benchmark_says_to_give_adds_it(root, refused, capfd):
+    for option, value, key in (("--folds", "3", "folds"), ("--labels", "50%", "labels"), ("--seeds", "5", "seeds")):
+        (proposed,) = re.findall(rf"--set '({key}=\[.*\])'", refused("run", "quick.yaml", option, value))
+        assert call("run", "quick.yaml", option, value, "--set", proposed, "--out", "elsewhere", "--dry-run") == 0
+        assert "2 of 2 runs" in capfd.readouterr().err or option == "--labels"  # the upper bound is of all labels
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,11 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
         missing = [w for w in wanted if w not in available]
         if missing:
             names, known = ([in_words(v) if kind == "labels" else str(v) for v in of] for of in (missing, available))
-            meant = did_you_mean(names[0], known) if kind == "methods" else ""
+            more = f" For others give `semiseg run` --set '{kind}=[{', '.join([*known, *names])}]'."
+            meant, more = (did_you_mean(names[0], known), "") if kind == "methods" else ("", more)
             raise UserError(
-                f"benchmark {settings.name} has no {kind} {', '.join(names)}; {meant}it has {', '.join(known)}."
+                f"benchmark {settings.name} has no {kind} {', '.join(names)}; {meant}its {kind} are "
+                f"{', '.join(known)}.{more}"
             )
         return tuple(dict.fromkeys(wanted)) or available
 

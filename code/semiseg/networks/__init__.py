@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from semiseg.errors import UserError
+from semiseg.names import did_you_mean
 from semiseg.networks.architecture import Architecture, Size, any_size
 from semiseg.networks.catalog import NETWORKS
 from semiseg.networks.encoder_decoder import EncoderDecoder, Output, predict
@@ -36,7 +37,8 @@ def require_network(name: str, dims: int | None = None) -> None:
     if name not in NETWORKS:
         kind = f"{dims}D network" if dims else "network"
         plugin = "give the folder of a network of your own with --methods-dir"
-        raise UserError(f"network {name!r}: there is no such {kind}; {choice}, or {plugin}.")
+        meant = did_you_mean(name, NETWORKS)
+        raise UserError(f"network {name!r}: there is no such {kind}; {meant}{choice}, or {plugin}.")
     if dims and dims not in NETWORKS[name].dims:
         raise UserError(f"network {name!r} is for {NETWORKS[name].dims[0]}D data, not {dims}D; {choice}.")
 
