@@ -142,9 +142,16 @@ def test_what_is_not_there_is_refused_before_data_are_generated(root, refused):
     assert not (root / "data" / "phantom_endoscopy.h5").exists()
 
 
+def test_a_fold_below_0_is_a_mistake_in_the_option_of_that_name(root, capfd):
+    assert call("train", "supervised", "--data", "tiny", "--fold", "-1") == 2
+    assert "Invalid value for '--fold'" in capfd.readouterr().err
+
+
 def test_malformed_yaml_is_refused(root, refused):
     (root / "quick.yaml").write_text("methods: [a\nlabels: {")
     assert "quick.yaml, line" in refused("run", "quick.yaml")
+    (root / "quick.yaml").write_text("name: quick\ntraining: {steps: 9}\nseeds: [0]\ntraining: {size: [8, 8]}\n")
+    assert "quick.yaml, line 4: not valid YAML (the key 'training' stands twice)" in refused("run", "quick.yaml")
     assert "absent.yaml" in refused("run", "absent.yaml")
     assert "did you mean 'kvasir_instrument'?" in refused("run", "benchmarks/kvasir_instument.yaml")
 

@@ -261,7 +261,9 @@ def train(
         Path, typer.Option(help="Benchmark, a file or a name, whose network and training are used.")
     ] = Path("quick"),
     labels: Annotated[str, typer.Option(help="How many of the training cases: 5%, 3 patients, 10 cases.")] = "5%",
-    fold: Annotated[int, typer.Option(max=49, help="0 to 4; 5 to 9 are those of the next repeat, and so on.")] = 0,
+    fold: Annotated[
+        int, typer.Option(min=0, max=49, help="0 to 4; 5 to 9 are those of the next repeat, and so on.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Any number.")] = 0,
     device: Device = "auto",
     methods_dir: MethodsDir = None,

@@ -23,7 +23,7 @@ def single_training(
         "name": "train",
         "dataset": data,
         "labels": [labels],
-        "repeats": max(fold, 0) // FOLDS + 1,
+        "repeats": fold // FOLDS + 1,
         "folds": [fold],
         "seeds": [seed],
     }
