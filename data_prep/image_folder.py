@@ -16,6 +16,7 @@ from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError, UserErrors
 
 SYSTEM = ("Thumbs.db", "desktop.ini")  # what Windows leaves in folders
+UNLABELED = "unlabeled"  # the folder of images that nobody has drawn on
 COMPARISONS = 1000  # of names; where more lack a partner, it is not one misspelling
 
 
@@ -29,7 +30,7 @@ class ImageFolder(Recipe):
         "DIR/images/*.png (or .jpg, .bmp, .tif) and DIR/masks/ with the same names "
         "(a palette's indices are the classes); optional: "
         "DIR/classes.txt (one class name per line, background first), "
-        "DIR/groups.csv (columns case,group)"
+        f"DIR/groups.csv (columns case,group), DIR/{UNLABELED}/ (images without masks)"
     )
 
     endings = PICTURES
@@ -54,14 +55,16 @@ class ImageFolder(Recipe):
             masks=self.masks_are(),
         )
 
-    def items(self) -> list["Pair"]:
-        """One pair of files per case, by name."""
-        return find_pairs(self.source, "images", "masks", PICTURES)
+    def items(self) -> list["Pair | Alone"]:
+        """One pair of files per case, by name, and images without masks."""
+        return find_cases(self.source, "images", "masks", PICTURES)
 
-    def load(self, item: "Pair") -> Case:
+    def load(self, item: "Pair | Alone") -> Case:
         """Read image and mask, which must be of one size."""
         if item.problem:
             raise UserError(item.problem)
+        if isinstance(item, Alone):
+            return Case(item.id, item.group, self.read_image(item.image).image, None, (1.0, 1.0))
         image, label = self.read_image(item.image).image, read_mask(item.mask, self.classes, self.thresholds)
         check_sizes(item, image.shape[1:], label.shape)
         check_turned_alike(item.image, item.mask)
@@ -79,12 +82,23 @@ class Pair:
     problem: str = ""
 
 
-def find_pairs(
+@dataclass(frozen=True)
+class Alone:
+    """The file of a case without a mask, or why it is none."""
+
+    id: str
+    group: str
+    image: Path
+    problem: str = ""
+
+
+def find_cases(
     source: Path, images: str, masks: str, suffixes: tuple[str, ...], of_images: tuple[str, ...] = ()
-) -> list[Pair]:
+) -> list[Pair | Alone]:
     """Match the files of two folders by name; a file without partner becomes a pair with a problem.
 
-    Problems are reported when the pair is loaded, together with those of all other pairs.
+    Those of the folder `UNLABELED`, if there is one, need no partner. Problems are reported when the case is loaded,
+    together with those of all others.
 
     Args:
         suffixes: what names end in.
@@ -102,10 +116,17 @@ def find_pairs(
             f"{source / images}: holds no {', '.join(suffixes)} file; put the images there "
             f"and their masks into {source / masks}."
         )
-    groups, pairs = told_groups(source, images, found[images].keys() | found[masks].keys())
+    unlabeled = _files_by_stem(source / UNLABELED, endings[images]) if (source / UNLABELED).exists() else {}
+    named = found[images].keys() | found[masks].keys()
+    groups, wrong = told_groups(source, images, named | unlabeled.keys())
+    pairs: list[Pair | Alone] = [*wrong]
     alone = (found[images].keys() - found[masks].keys(), found[masks].keys() - found[images].keys())
     namesakes = _namesakes(*map(sorted, alone))
-    for stem in sorted((found[images].keys() | found[masks].keys()) - set(namesakes.values())):
+    otherwise = {
+        images: "take this file away",
+        masks: f"move this image to {source / UNLABELED}, where none has a mask",
+    }
+    for stem in sorted(named - set(namesakes.values())):
         files = {folder: found[folder].get(stem, []) for folder in (images, masks)}
         problem = ""
         for folder, other in ((images, masks), (masks, images)):
@@ -119,20 +140,33 @@ def find_pairs(
             elif not files[folder]:
                 problem = (
                     f"{files[other][0]}: there is no {stem}{endings[folder][0]} for it in {source / folder}; "
-                    "add it or take this file away."
+                    f"add it or {otherwise[folder]}."
                 )
-            elif len(files[folder]) > 1:
-                others = ", ".join(file.name for file in files[folder][1:])
-                problem = f"{files[folder][0]}: {others} beside it would be the same case; keep one."
-            elif not files[folder][0].name.lower().endswith(suffixes):
-                problem = f"{files[folder][0]}: is none of {', '.join(suffixes)}; convert it or take it away."
+            else:
+                problem = _no_one_file(files[folder], suffixes)
             if problem:
                 break
         if not problem and groups and stem not in groups:
             problem = ungrouped(source, stem)
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
         pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
+    for stem, (first, *others) in sorted(unlabeled.items()):
+        problem = _no_one_file([first, *others], suffixes)
+        if stem in named:
+            problem = f"{first}: there is a case {stem} in {source / images}, too; rename one, or take one away."
+        elif not problem and groups and stem not in groups:
+            problem = ungrouped(source, stem)
+        pairs.append(Alone(stem, groups.get(stem, stem), first, problem))
     return pairs
+
+
+def _no_one_file(files: list[Path], suffixes: tuple[str, ...]) -> str:
+    """What is wrong with the files of one name."""
+    if len(files) > 1:
+        return f"{files[0]}: {', '.join(file.name for file in files[1:])} beside it would be the same case; keep one."
+    if not files[0].name.lower().endswith(suffixes):
+        return f"{files[0]}: is none of {', '.join(suffixes)}; convert it or take it away."
+    return ""
 
 
 def _namesakes(images: list[str], masks: list[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from semiseg.data.recipe import Download
 from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
-from .image_folder import Pair
+from .image_folder import Alone, Pair
 from .nifti_folder import NiftiFolder
 from .volumes import with_problem
 
@@ -64,7 +64,7 @@ class Msd(NiftiFolder):
             citation=self.citation,
         )
 
-    def items(self) -> list[Pair]:
+    def items(self) -> list[Pair | Alone]:
         """One pair per case; `dataset.json` and the folders must agree on what the cases are."""
         path = self.source / "dataset.json"
         listed = {_case(entry) for entry in self.description["training"]}
@@ -80,9 +80,9 @@ class Msd(NiftiFolder):
             "complete the folders or correct the list."
             for case in sorted(listed - {pair.id for pair in pairs})
         ]
-        return items + [Pair("", "", path, path, problem) for problem in absent]
+        return [*items, *(Pair("", "", path, path, problem) for problem in absent)]
 
-    def load(self, item: Pair) -> Case:
+    def load(self, item: Pair | Alone) -> Case:
         """One volume with the channels that `modality` names."""
         case = super().load(item)
         channels = self.description["modality"]

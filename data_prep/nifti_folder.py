@@ -7,10 +7,10 @@ from typing import Any
 
 from semiseg.data.formats import VOLUMES
 from semiseg.data.masks import Thresholds
-from semiseg.data.store import DatasetInfo
+from semiseg.data.store import Case, DatasetInfo
 from semiseg.errors import UserError
 
-from .image_folder import Pair, find_pairs, grouping, read_classes, read_text
+from .image_folder import UNLABELED, Alone, Pair, find_cases, grouping, read_classes, read_text
 from .volumes import VolumeRecipe
 
 FIRST, SECOND = "_0000", "_0001"  # how nnU-Net names the channels of an image
@@ -26,7 +26,7 @@ class NiftiFolder(VolumeRecipe):
         "DIR/imagesTr/*.nii.gz and DIR/labelsTr/ (or images/ and labels/) with the same names, "
         "but for nnU-Net's _0000 of images; "
         'optional: DIR/dataset.json with "labels" (or DIR/classes.txt), '
-        "DIR/groups.csv (columns case,group)"
+        f"DIR/groups.csv (columns case,group), DIR/{UNLABELED}/ (images without masks)"
     )
     thresholds: Thresholds | None = ()
 
@@ -55,11 +55,20 @@ class NiftiFolder(VolumeRecipe):
             masks=self.masks_are(),
         )
 
-    def items(self) -> list[Pair]:
-        """One pair of files per case, by name."""
+    def items(self) -> list[Pair | Alone]:
+        """One pair of files per case, by name, and images without masks."""
         ending = "Tr" if (self.source / "imagesTr").is_dir() else ""
         images, labels = f"images{ending}", f"labels{ending}"
-        return find_pairs(self.source, images, labels, VOLUMES, _endings(self.source / images, self.source / labels))
+        return find_cases(self.source, images, labels, VOLUMES, _endings(self.source / images, self.source / labels))
+
+    def load(self, item: Pair | Alone) -> Case:
+        """Read image and mask, which must be of one size and in one place."""
+        if isinstance(item, Pair):
+            return super().load(item)
+        if item.problem:
+            raise UserError(item.problem)
+        scan = self.read_image(item.image)
+        return Case(item.id, item.group, scan.image, None, scan.spacing)
 
 
 def _endings(images: Path, labels: Path) -> tuple[str, ...]:

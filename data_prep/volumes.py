@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +18,9 @@ from semiseg.data.store import Case
 from semiseg.data.volume import Volume
 from semiseg.errors import UserError
 
-from .image_folder import Pair, check_sizes
+from .image_folder import Alone, Pair, check_sizes
+
+AnyFiles = TypeVar("AnyFiles", bound=Pair | Alone)
 
 
 def find(source: Path, *names: str) -> list[Path]:
@@ -125,6 +127,6 @@ def nonzero_box(image: np.ndarray) -> Box:
     return spans[0], spans[1], spans[2]
 
 
-def with_problem(pair: Pair, problem: str) -> Pair:
-    """The pair, which cannot be used for this reason unless it had one before."""
-    return replace(pair, problem=pair.problem or problem)
+def with_problem(files: AnyFiles, problem: str) -> AnyFiles:
+    """The files of a case, which cannot be used for this reason unless they had one before."""
+    return replace(files, problem=files.problem or problem)

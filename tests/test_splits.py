@@ -286,3 +286,48 @@ def test_results_that_come_with_the_project_come_with_the_split_that_they_were_m
         stored = json.loads(file.read_text(encoding="utf-8"))
         folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
         assert Splits(folds=folds, **stored).hash(record["spec"]["fold"]) == record["data"]["split_hash"], folder.parent
+
+
+def with_bare(path, bare):
+    """Ten groups of two cases with a mask each, and images without one, of these groups."""
+    images = np.random.default_rng(0).integers(0, 255, (20 + len(bare), 1, 2, 2), np.uint8)
+    label = np.zeros((2, 2), np.uint8)
+    cases = [Case(f"c{n}", f"group{n // 2}", images[n], label, (1.0, 1.0)) for n in range(20)]
+    cases += [Case(f"b{n}", group, images[20 + n], None, (1.0, 1.0)) for n, group in enumerate(bare)]
+    write_dataset(path, INFO, cases)
+    return Dataset(path)
+
+
+def test_images_without_masks_are_unlabelled_in_every_fold_that_does_not_test_their_patient(tmp_path):
+    dataset = with_bare(tmp_path / "toy.h5", ["group0", "group3", "elsewhere"])
+    splits, group = make_splits(dataset), groups(dataset)
+    for fold in range(5):
+        parts = splits.partition(fold, 0.2, group)
+        tested = {group[case] for case in parts.test}
+        expected = {b for b in ("b0", "b1", "b2") if group[b] not in tested}
+        assert {case for case in parts.unlabeled if case.startswith("b")} == expected
+        assert not any(case.startswith("b") for case in (*parts.labeled, *parts.test))
+        for inner in range(5):
+            chosen = splits.partition(fold, 0.2, group, inner)
+            hidden = tested | {group[case] for case in chosen.test}
+            assert {b for b in chosen.unlabeled if b.startswith("b")} == {b for b in expected if group[b] not in hidden}
+
+
+def test_images_without_masks_change_neither_the_folds_nor_how_many_cases_a_share_labels(tmp_path):
+    plain, more = with_bare(tmp_path / "a.h5", []), with_bare(tmp_path / "b.h5", ["group0", "elsewhere"])
+    assert make_splits(plain).folds == make_splits(more).folds
+    for labels in (0.2, 1.0, "3 groups"):
+        few, many = (make_splits(d).partition(0, labels, groups(d)) for d in (plain, more))
+        assert few.labeled == many.labeled
+        assert {*many.unlabeled} - {*few.unlabeled} <= {"b0", "b1"}
+    assert many.unlabeled
+
+
+def test_a_frozen_split_knows_the_images_without_masks_and_refuses_an_edit(tmp_path):
+    dataset, path = with_bare(tmp_path / "toy.h5", ["group0", "elsewhere"]), tmp_path / "toy.json"
+    splits = load_or_freeze(path, dataset)
+    assert load_or_freeze(path, dataset) == splits == make_splits(dataset)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"bare": ["b0"]}))
+    with pytest.raises(UserError, match="images without labels was edited"):
+        load_or_freeze(path, dataset)

@@ -239,7 +239,7 @@ def test_a_field_changed_behind_the_hash_is_noticed(tmp_path):
 
 def test_a_case_with_nothing_to_learn_or_to_score_is_refused(tmp_path):
     bare = replace(marked(), fields={})
-    with pytest.raises(UserError, match="neither a mask nor any other field"):
+    with pytest.raises(UserError, match="no case has a mask or any other field"):
         write_dataset(tmp_path / "a.h5", INFO, [bare])
     nowhere = replace(marked(), fields={"points": np.array([[np.nan, 1.0]])})
     with pytest.raises(UserError, match="points holds NaN"):

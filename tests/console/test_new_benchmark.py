@@ -1,5 +1,6 @@
 """`semiseg new-benchmark`: a file that runs as it is, chosen without labels, and what it says about the data."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -73,6 +74,29 @@ def test_the_file_runs_as_it_is_and_what_comes_next_is_printed(dims, capfd, monk
     monkeypatch.setattr("semiseg.report.report", lambda _: None)  # takes longer than all of this
     assert call(*shlex.split(following), *less, "--set", "training.steps=1", "--set", "training.size=[16,16]") == 0
     assert carried_out == ["runs/supervised/labels-50/fold-0/seed-0"]
+
+
+def test_images_without_masks_let_all_others_be_labelled_and_are_trained_on(capfd, monkeypatch):
+    monkeypatch.setattr(command, "draw_sheet", draw_sheet)
+    pixels = np.random.default_rng(0).integers(0, 255, (25, 1, 24, 32)).astype(np.uint8)
+    info = DatasetInfo("mine", "Mine", "none", ("background", "polyp"), "CC0", "", unit="pixels")
+    cases = [Case(f"{n:02}", f"{n:02}", pixels[n], DRAWN if n < 10 else None, (1.0, 1.0)) for n in range(25)]
+    write_dataset(Path("data/mine.h5"), info, cases)
+    text = written()
+    out = capfd.readouterr().out
+    assert "mine: 25 images, 15 of them without a mask, groups unknown" in out
+    assert "in 10 of 10 images" in out
+    assert "missing from" not in out
+    assert "# Of 8 training cases of a fold, in whole groups: 20 % are 2, 50 % are 4, 100 % are 8." in text
+    assert "labels: [20%, 50%, 100%]" in text
+    monkeypatch.setattr("semiseg.report.report", lambda _: None)
+    less = ["--methods", "mean_teacher", "--labels", "100%", "--folds", "1", "--set", "training.steps=1"]
+    assert call("run", "benchmarks/mine.yaml", "--device", "cpu", *less) == 0
+    (folder,) = carried_out
+    record = json.loads(Path("results/mine", folder, "run.json").read_text())
+    assert {key: record["data"][key] for key in ("labeled", "unlabeled", "test")} == {
+        "labeled": 8, "unlabeled": 15, "test": 2,
+    }  # fmt: skip
 
 
 def test_labels_choose_nothing():
@@ -159,7 +183,7 @@ def test_a_group_that_holds_everything_is_refused_before_hours_are_spent():
 
 
 def outline(*size, spacing=None, cases=100):
-    return Outline(cases, cases, 1, tuple((length, length) for length in size), size, spacing)
+    return Outline(cases, 0, cases, 1, tuple((length, length) for length in size), size, spacing)
 
 
 @pytest.mark.parametrize(

@@ -175,12 +175,14 @@ def test_every_bad_file_is_reported_at_once(source: Path) -> None:
         "small.png",
         "smooth.png",
         "colored.png",
-        "orphan.png)",
+        "lonely.png",
+        "orphan.png",
         "twice.jpg",
         "fake.png",
     }
-    assert len(caught.value.messages) == 7
-    assert "images/lonely.png (one of 2, like masks/orphan.png): there is no" in found["orphan.png)"]
+    assert len(caught.value.messages) == 8
+    assert f"add it or move this image to {source / 'unlabeled'}" in found["lonely.png"]
+    assert "orphan.png for it in" in found["orphan.png"]
     assert not any("\n" in message for message in caught.value.messages)
     assert "truncated" in found["cut.png"]
     assert "6 × 8" in found["small.png"]
@@ -201,7 +203,9 @@ def test_a_misspelt_mask_is_one_problem_not_two(source: Path) -> None:
     (source / "masks" / "scna_02.png").replace(source / "masks" / "scan_04.png")  # of another case, for all one knows
     with pytest.raises(UserErrors) as caught:
         prepared(source)
-    assert "scan_02.png (one of 2, like" in "".join(caught.value.messages)
+    assert ["scan_02.png: there is no" in m or "scan_04.png: there is no" in m for m in caught.value.messages] == [
+        True
+    ] * 2
 
 
 def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +240,30 @@ def test_colours_of_16_bits_are_not_cut_to_8(source: Path, ending: str) -> None:
     (source / "images/a.png").unlink()
     sitk.WriteImage(deep, str(source / f"images/a.{ending}"))
     assert "has 16 bits, and colours or transparency; save it with 8 bits" in complaint(source)
+
+
+def test_images_without_masks_are_unlabelled_ones_and_no_image_is_both(source: Path) -> None:
+    for number in range(6):
+        save(source / "images" / f"{number}.png", GREY + np.uint8(number))
+        save(source / "masks" / f"{number}.png", MASK)
+        save(source / "unlabeled" / f"more_{number}.png", GREY + np.uint8(40 + number))
+    dataset = prepared(source)
+    assert len(dataset.records) == 14
+    assert sorted(dataset.annotated) == [*(str(number) for number in range(6)), "a", "b"]
+    assert np.array_equal(dataset.image("more_3")[0], GREY + 43)
+    save(source / "unlabeled" / "2.png", GREY)
+    with pytest.raises(UserErrors, match=r"unlabeled.2\.png: there is a case 2 in"):
+        prepared(source)
+    (source / "unlabeled" / "2.png").unlink()
+    save(source / "unlabeled" / "again.png", GREY + np.uint8(4))
+    with pytest.raises(UserError, match="'again' is that of '4', which has one and is tested"):
+        prepared(source)
+
+
+def test_the_table_of_groups_names_images_without_masks_too(source: Path) -> None:
+    save(source / "unlabeled" / "more.png", GREY + np.uint8(40))
+    (source / "groups.csv").write_text("case,group\na,patient 1\nb,patient 2")
+    with pytest.raises(UserErrors, match="has no line for the case 'more'"):
+        prepared(source)
+    (source / "groups.csv").write_text("case,group\na,patient 1\nb,patient 2\nmore,patient 2")
+    assert prepared(source).records["more"].group == "patient 2"

@@ -69,6 +69,18 @@ def test_a_folder_of_nnunet_is_read_as_it_is(nnunet: Path) -> None:
     np.testing.assert_array_equal(data.label("b"), LABELS.transpose(2, 1, 0))
 
 
+def test_volumes_without_masks_are_unlabelled_ones_with_or_without_the_number_of_a_channel(nnunet: Path) -> None:
+    save(nnunet / "unlabeled/c_0000.nii.gz", VOXELS[::-1])
+    save(nnunet / "unlabeled/d.nii.gz", VOXELS[:, ::-1])
+    data = prepared(nnunet)
+    assert [*data.records] == ["a", "b", "c", "d"]
+    assert [*data.annotated] == ["a", "b"]
+    assert data.records["d"].spacing == data.records["a"].spacing
+    np.testing.assert_allclose(data.image("d"), data.image("a")[:, :, ::-1])
+    save(nnunet / "unlabeled/b_0000.nii.gz", VOXELS + 1)
+    assert "unlabeled/b_0000.nii.gz: there is a case b in" in complaint(nnunet)
+
+
 def test_what_lacks_in_a_folder_of_nnunet_is_called_as_it_should_be(nnunet: Path) -> None:
     (nnunet / "imagesTr/a_0000.nii.gz").unlink()
     assert "there is no a_0000.nii.gz for it in" in complaint(nnunet)

@@ -20,7 +20,7 @@ from semiseg.settings import BenchmarkSettings, RunSpec
 METHODS = (
     "supervised", "mean_teacher", "ua_mt", "cps", "min_max_similarity", "mutual_exemplar", "fully_supervised",
 )  # fmt: skip
-FRACTIONS = (0.05, 0.2, 0.5)
+FRACTIONS = (0.05, 0.2, 0.5, 1.0)
 DEEP, EVEN = 16, 3.0  # slices that make a volume worth 3D, and how much further apart than pixels they may be
 LARGER = 0.1  # by so much a size may exceed the images
 MULTIPLE = 16  # networks halve their images four times
@@ -93,11 +93,11 @@ def fractions(splits: Splits, groups: dict[str, str]) -> dict[float, list[str]]:
     """The customary fractions with the cases that they label in the first fold.
 
     At least one group is labelled, so with few cases a small fraction would be none of these, or the same as a larger
-    one; such are left out.
+    one; such are left out, and so is all of them, unless there are images without a mask.
     """
-    labeled = [list(splits.partition(0, fraction, groups).labeled) for fraction in FRACTIONS]
-    train = len(splits.folds[0].train)
-    beyond = [*map(len, labeled[1:]), train]
+    parts = [splits.partition(0, fraction, groups) for fraction in FRACTIONS]
+    labeled, train = [list(part.labeled) for part in parts], len(splits.folds[0].train)
+    beyond = [*map(len, labeled[1:]), len(parts[0].labeled) + len(parts[0].unlabeled)]
     found = {
         fraction: cases
         for fraction, cases, more in zip(FRACTIONS, labeled, beyond, strict=True)

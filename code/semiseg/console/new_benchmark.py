@@ -53,7 +53,7 @@ def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, 
         )
     outline, splits = Outline.of(dataset), make_splits(dataset)
     quiet = not console.is_terminal
-    cases = track(dataset.records, "Counting classes", console=console, transient=True, disable=quiet)
+    cases = track(dataset.annotated, "Counting classes", console=console, transient=True, disable=quiet)
     counts = count_classes(dataset, cases)
     sheet = data_dir / f"{data}.png"
     draw_sheet(dataset, sheet)
@@ -76,7 +76,8 @@ def describe(dataset: Dataset, outline: Outline, counts: list[ClassCount]) -> It
     color = {1: "grey", 3: "RGB"}.get(outline.channels, f"{outline.channels} channels")
     grouping = dataset.info.grouping
     groups = f"of {outline.groups} groups ({grouping})" if grouping else "groups unknown"
-    yield f"{dataset.info.name}: {outline.cases} {outline.kind}, {groups}; {color}"
+    without = f", {outline.bare} of them without a mask" if outline.bare else ""
+    yield f"{dataset.info.name}: {outline.cases} {outline.kind}{without}, {groups}; {color}"
     extent = " × ".join(str(least) if least == most else f"{least}-{most}" for least, most in outline.sizes)
     spacing = " × ".join(f"{length:.3g}" for length in outline.spacing) + " mm" if outline.spacing else "unknown"
     yield f"Size: {extent} pixels, usually {' × '.join(map(str, outline.size))}; spacing: {spacing}"
@@ -85,7 +86,7 @@ def describe(dataset: Dataset, outline: Outline, counts: list[ClassCount]) -> It
     width = max(len(count.name) for count in counts)
     for count in counts:
         share = f"{100 * count.share:.2g} % of all pixels"
-        yield f"Class {count.name:<{width}}  {share}, in {count.cases} of {outline.cases} {outline.kind}"
+        yield f"Class {count.name:<{width}}  {share}, in {count.cases} of {outline.masked} {outline.kind}"
 
 
 @dataclass
@@ -197,9 +198,9 @@ def warnings(draft: Draft, counts: list[ClassCount], hours: float) -> Iterator[s
         if not count.cases:
             yield f"no case shows {count.name}; should there be such a class?"
             continue
-        if count.cases < outline.cases / 2:
-            without = outline.cases - count.cases
-            yield f"{count.name} is missing from {without} of {outline.cases} cases, so its scores rest on few."
+        if count.cases < outline.masked / 2:
+            without = outline.masked - count.cases
+            yield f"{count.name} is missing from {without} of {outline.masked} cases, so its scores rest on few."
         seen = count.share_where_shown * prod(size)
         if len(size) == 2 and seen < TINY:
             yield (

@@ -14,6 +14,7 @@ class Outline:
     """What is known of the cases without looking at a pixel or a label, and so may decide how they are trained on."""
 
     cases: int
+    bare: int  # of these: images without a mask
     groups: int  # as many as there are cases where it is not known who belongs together
     channels: int
     sizes: tuple[tuple[int, int], ...]  # along each axis of space, the least and the largest number of pixels
@@ -28,12 +29,18 @@ class Outline:
         spacings = zip(*(record.spacing for record in records), strict=True)
         return cls(
             len(records),
+            sum(record.is_bare for record in records),
             len({record.group for record in records}),
             dataset.channels,
             tuple((min(along), max(along)) for along in lengths),
             tuple(map(median_low, lengths)),
             tuple(map(median_low, spacings)) if dataset.info.unit == "mm" else None,
         )
+
+    @property
+    def masked(self) -> int:
+        """The cases with a mask."""
+        return self.cases - self.bare
 
     @property
     def is_volumetric(self) -> bool:

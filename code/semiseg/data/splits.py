@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from semiseg.data.store import Dataset
 from semiseg.embedded import SPLITS
@@ -44,6 +45,7 @@ class Splits:
     data_hash: str
     seed: int
     folds: tuple[Fold, ...]
+    bare: tuple[str, ...] = ()  # cases that are images alone, which nothing labels and nobody tests
 
     @property
     def repeats(self) -> int:
@@ -54,7 +56,14 @@ class Splits:
         """SHA-256 of the repeat that a fold belongs to, which stays as it is when others are appended."""
         first = fold - fold % FOLDS
         repeat = replace(self, folds=self.folds[first : first + FOLDS])
-        return hashlib.sha256(json.dumps(asdict(repeat), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(repeat.content(), sort_keys=True).encode()).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """What is kept in a file."""
+        content = asdict(self)
+        if not self.bare:  # younger than many a split
+            del content["bare"]
+        return content
 
     def inner_fold(self, fold: int, inner: int, groups: dict[str, str]) -> Fold:
         """A fifth of a fold's training cases to test on, and the rest in the fold's order; no test case of the fold.
@@ -77,7 +86,8 @@ class Splits:
         """Label the first groups of the fold's order: as many as `labels` counts, or as come closest to that share.
 
         A group is labelled whole or not at all, at least one is labelled, and since the order is fixed, fewer labels
-        are always contained in more. With `inner` the same is done in an inner fold.
+        are always contained in more. With `inner` the same is done in an inner fold. Images without a label, which do
+        not count, are unlabelled everywhere but where their group is tested.
         """
         if not 0 <= fold < len(self.folds):
             raise UserError(
@@ -92,12 +102,14 @@ class Splits:
         ]
         where = f"{self.dataset}: fold {fold}{'' if inner is None else f', inner fold {inner}'}"
         count = _labeled(labels, ends, where)
-        return Partition(chosen.train[:count], chosen.train[count:], chosen.test)
+        tested = {groups[case] for case in (*self.folds[fold].test, *chosen.test)}
+        bare = (case for case in self.bare if groups[case] not in tested)
+        return Partition(chosen.train[:count], (*chosen.train[count:], *bare), chosen.test)
 
 
 def make_splits(dataset: Dataset, seed: int = 0, repeats: int = 1) -> Splits:
     """Deal shuffled groups into folds of even size, then shuffle each training set's groups; anew in every repeat."""
-    members = _members(dataset.records, {record.id: record.group for record in dataset.records.values()})
+    members = _members(dataset.annotated, {record.id: record.group for record in dataset.records.values()})
     if len(members) < FOLDS:
         raise UserError(
             f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
@@ -116,7 +128,7 @@ def make_splits(dataset: Dataset, seed: int = 0, repeats: int = 1) -> Splits:
             held_out, order = set(test), shuffled(repeat, index)
             train = [case for group in order for case in sorted(members[group]) if case not in held_out]
             folds.append(Fold(tuple(sorted(test)), tuple(train)))
-    return Splits(dataset.info.name, dataset.hash, seed, tuple(folds))
+    return Splits(dataset.info.name, dataset.hash, seed, tuple(folds), _bare(dataset))
 
 
 def _labeled(labels: Labels, ends: Sequence[int], where: str) -> int:
@@ -135,6 +147,11 @@ def _labeled(labels: Labels, ends: Sequence[int], where: str) -> int:
             f"{where} cannot label {labels}, since groups are labelled whole; choose {' or '.join(map(str, near))}."
         )
     return number
+
+
+def _bare(dataset: Dataset) -> tuple[str, ...]:
+    """The cases that are images alone."""
+    return tuple(sorted(dataset.records.keys() - dataset.annotated.keys()))
 
 
 def _members(cases: Iterable[str], groups: dict[str, str]) -> dict[str, list[str]]:
@@ -167,7 +184,7 @@ def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
         splits = replace(frozen, folds=frozen.folds + splits.folds[len(frozen.folds) :])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(asdict(splits), indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(splits.content(), indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return splits
 
@@ -187,7 +204,7 @@ def _load(path: Path, dataset: Dataset) -> Splits:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(Fold(tuple(f["test"]), tuple(f["train"])) for f in stored.pop("folds"))
-        splits = Splits(folds=folds, **stored)
+        splits = Splits(folds=folds, bare=tuple(stored.pop("bare", ())), **stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a split file ({error}); restore it, or delete it to freeze a new one.") from error
     if splits.data_hash != dataset.hash:
@@ -196,7 +213,7 @@ def _load(path: Path, dataset: Dataset) -> Splits:
             f"({dataset.hash[:12]}…); restore the data, or delete the split file to freeze a new split "
             "whose results do not compare with the old ones."
         )
-    groups = {r.id: r.group for r in dataset.records.values()}
+    groups = {r.id: r.group for r in dataset.annotated.values()}
     remedy = "restore the file, or delete it to freeze a new one"
     if not splits.folds or len(splits.folds) % FOLDS:
         raise UserError(f"{path}: holds {len(splits.folds)} folds, not {FOLDS} for each repeat; {remedy}.")
@@ -206,6 +223,8 @@ def _load(path: Path, dataset: Dataset) -> Splits:
             raise UserError(
                 f"{path}: fold {index} was edited, training and test cases overlap or are incomplete; {remedy}."
             )
+    if splits.bare != _bare(dataset):
+        raise UserError(f"{path}: its list of images without labels was edited; {remedy}.")
     for repeat in range(splits.repeats):
         tested = [case for fold in splits.folds[FOLDS * repeat : FOLDS * (repeat + 1)] for case in fold.test]
         if sorted(tested) != sorted(groups):

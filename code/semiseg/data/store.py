@@ -66,6 +66,11 @@ class CaseRecord:
     label_hash: str  # empty without a mask
     fields: dict[str, str] = field(default_factory=dict)  # hashes by name
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is an image and nothing else, so that nothing can be learned from it but as an unlabelled one."""
+        return not (self.label_hash or self.fields)
+
 
 @dataclass(frozen=True)
 class PackedCase:
@@ -118,8 +123,6 @@ def check_case(case: Case, info: DatasetInfo) -> None:
         if not isinstance(value, str) and not np.isfinite(value).all():
             raise UserError(f"{where}: {name} holds NaN or infinite values; repair or leave out the case.")
     if case.label is None:
-        if not case.fields:
-            raise UserError(f"{where}: has neither a mask nor any other field; there is nothing to learn or to score.")
         return
     if case.label.dtype != np.uint8:
         raise UserError(f"{where}: masks are uint8 class indices, this one is {case.label.dtype}.")
@@ -195,6 +198,17 @@ def write_dataset(
                 records[record.id] = record
             if not records:
                 raise UserError(f"{info.name}: no case was found; a data set needs at least one.")
+            if all(record.is_bare for record in records.values()):
+                raise UserError(
+                    f"{info.name}: no case has a mask or any other field; there is nothing to learn or to score."
+                )
+            whose = {record.image_hash: record.id for record in records.values() if not record.is_bare}
+            for record in records.values():
+                if record.is_bare and (same := whose.get(record.image_hash)):
+                    raise UserError(
+                        f"{info.name}: the image without a mask {record.id!r} is that of {same!r}, which has one and "
+                        "is tested in one of the folds; take it away."
+                    )
             for name, lines in (lists or {}).items():  # attributes are limited to 64 KB
                 file.create_dataset(f"lists/{name}", data=lines, dtype=h5py.string_dtype())
             digest = content_hash(info, records.values())
@@ -271,6 +285,11 @@ class Dataset:
         self.records = {r.id: r for r in sorted(records, key=lambda r: r.id)}
         if content_hash(self.info, self.records.values()) != self.hash:
             raise UserError(f"{path}: the list of cases was changed after it was written; prepare the data again.")
+
+    @property
+    def annotated(self) -> dict[str, CaseRecord]:
+        """The cases that are more than an image."""
+        return {name: record for name, record in self.records.items() if not record.is_bare}
 
     @property
     def channels(self) -> int:

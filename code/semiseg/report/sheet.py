@@ -45,7 +45,7 @@ def spread(dataset: Dataset) -> list[str]:
     """Up to PICTURES cases in their order: one of every group first, evenly over the groups, then further ones."""
     rank: dict[str, int] = {}
     seen: dict[str, int] = {}
-    for record in dataset.records.values():
+    for record in dataset.annotated.values():
         rank[record.id] = seen[record.group] = seen.get(record.group, -1) + 1
     chosen: list[str] = []
     for turn in sorted(set(rank.values())):

@@ -32,7 +32,7 @@ def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: 
     groups = {r.id: r.group for r in dataset.records.values()}
     partition = splits.partition(spec.fold, spec.labels if method.uses_labels else 1.0, groups, spec.inner)
     if not method.uses_labels:
-        return Partition((), partition.labeled, partition.test)
+        return Partition((), (*partition.labeled, *partition.unlabeled), partition.test)
     return partition if method.uses_unlabeled else replace(partition, unlabeled=())
 
 
@@ -100,7 +100,7 @@ def _drawn_by(
             own, theirs = (next(iter(d.records.values())).shape[-len(crop.window) :] for d in (dataset, other))
             window = tuple(round(w * b / a) for w, a, b in zip(crop.window, own, theirs, strict=True))
             crop = crop.model_copy(update={"window": window})
-        dataset, labeled, unlabeled = other, tuple(other.records), ()
+        dataset, labeled, unlabeled = other, tuple(other.annotated), ()
     elif stream.of == "training":
         labeled, unlabeled = (), (*labeled, *unlabeled)
     elif stream.of == "labeled":
