@@ -104,7 +104,7 @@ def test_without_submitit_or_slurm_one_line_says_what_is_missing(places, monkeyp
     with pytest.raises(UserError, match=r"^--executor slurm: there is no sbatch on this machine; .*$"):
         list(executor().carry_out([run_of()], places))
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r"^--executor slurm needs submitit: pip install submitit$"):
+    with pytest.raises(UserError, match=r"^--executor slurm needs submitit; pip install 'semiseg\[slurm\]'\.$"):
         list(executor().carry_out([run_of()], places))
 
 

@@ -98,7 +98,7 @@ def prepare(
         typer.Option(envvar="SEMISEG_RAW", help="Folder for downloads and unpacked archives; OUT/raw by default."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Loading processes; by default as many as there are processors.")
+        int | None, typer.Option(min=1, help="Loading processes; by default as many as there are processors.")
     ] = None,
     threshold: Annotated[
         str,

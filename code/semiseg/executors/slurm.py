@@ -121,7 +121,7 @@ class Slurm(Executor):
         try:
             import submitit
         except ImportError as error:
-            raise UserError("--executor slurm needs submitit: pip install submitit") from error
+            raise UserError("--executor slurm needs submitit; pip install 'semiseg[slurm]'.") from error
 
         class WithOrWithoutSlurm(submitit.SlurmExecutor):
             affinity = classmethod(lambda cls: 1)  # a dry run needs none
