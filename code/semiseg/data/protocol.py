@@ -77,7 +77,7 @@ def official_splits(dataset: Dataset, protocol: Protocol) -> OfficialSplits:
         members.setdefault(groups[case], []).append(case)
     fold = Fold(cases[protocol.test], tuple(case for group in members.values() for case in group))
     validation = cases[protocol.validation] if protocol.validation else ()
-    return OfficialSplits(dataset.info.name, dataset.hash, 0, (fold,), validation)
+    return OfficialSplits(dataset.info.name, dataset.hash, 0, (fold,), validation=validation)
 
 
 def _cases(lines: Iterable[str], dataset: Dataset, name: str) -> tuple[str, ...]:
