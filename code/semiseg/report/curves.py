@@ -50,7 +50,8 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
 def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
     """A block of panels per amount of labels, one for each method, in front of the lower bound's curve in gray."""
     reference = results.bound("lower bound") or results.entries[0]
-    amounts = [labels for labels in results.amounts if labels != 1 and labels in _amounts(losses)] or [1.0]
+    learned = {labels for name, labels in losses for e in entries if e.name == name and e.role != "upper bound"}
+    amounts = [labels for labels in results.amounts if labels in learned] or [1.0]
     blocks = {
         labels: [
             (entry, own)
