@@ -83,9 +83,8 @@ def test_a_volume_that_instance_norm_would_erase_is_refused():
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones():
-    with pytest.raises(
-        UserError, match=r"no such 2D network; choose one of efficient.*, unet, unet_small.* --methods-dir"
-    ):
+    choice = r"did you mean 'unet'\? choose one of efficient.*, unet, unet_small.* --methods-dir"
+    with pytest.raises(UserError, match=rf"no such 2D network; {choice}"):
         build_network("unnet", 1, 2, (64, 64))
     with pytest.raises(
         UserError, match=r"is for 2D data.*choose one of attention_unet, .*unet_3d, unet_3d_small, vnet"
