@@ -116,7 +116,7 @@ def find_cases(
             f"{source / images}: holds no {', '.join(suffixes)} file; put the images there "
             f"and their masks into {source / masks}."
         )
-    unlabeled = _files_by_stem(source / UNLABELED, endings[images]) if (source / UNLABELED).exists() else {}
+    unlabeled = _unlabeled(source, endings[images])
     named = found[images].keys() | found[masks].keys()
     groups, wrong = told_groups(source, images, named | unlabeled.keys())
     pairs: list[Pair | Alone] = [*wrong]
@@ -152,12 +152,27 @@ def find_cases(
         pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
     for stem, (first, *others) in sorted(unlabeled.items()):
         problem = _no_one_file([first, *others], suffixes)
-        if stem in named:
+        if stem in found[images]:
             problem = f"{first}: there is a case {stem} in {source / images}, too; rename one, or take one away."
+        elif stem in named:
+            continue  # its mask is told of already
         elif not problem and groups and stem not in groups:
             problem = ungrouped(source, stem)
         pairs.append(Alone(stem, groups.get(stem, stem), first, problem))
     return pairs
+
+
+def _unlabeled(source: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The images without masks, by name without suffix."""
+    folder, british = source / UNLABELED, source / UNLABELED.replace("led", "lled")
+    if british.exists():
+        raise UserError(f"{british}: is not read; call this folder {UNLABELED}.")
+    if not folder.exists():
+        return {}
+    found = _files_by_stem(folder, endings)
+    if not found:
+        raise UserError(f"{folder}: holds no {', '.join(endings)} file; put images there, or delete the folder.")
+    return found
 
 
 def _no_one_file(files: list[Path], suffixes: tuple[str, ...]) -> str:

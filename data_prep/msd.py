@@ -71,14 +71,14 @@ class Msd(NiftiFolder):
         pairs = super().items()
         items = [
             pair
-            if pair.id in listed
+            if isinstance(pair, Alone) or pair.id in listed
             else with_problem(pair, f"{pair.image}: is not listed in {path}; take it away, or add it to the list.")
             for pair in pairs
         ]
         absent = [
             f"{path}: lists {case or 'a case without image and label'}, which is in neither folder; "
             "complete the folders or correct the list."
-            for case in sorted(listed - {pair.id for pair in pairs})
+            for case in sorted(listed - {pair.id for pair in pairs if isinstance(pair, Pair)})
         ]
         return [*items, *(Pair("", "", path, path, problem) for problem in absent)]
 

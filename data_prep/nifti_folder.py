@@ -59,7 +59,8 @@ class NiftiFolder(VolumeRecipe):
         """One pair of files per case, by name, and images without masks."""
         ending = "Tr" if (self.source / "imagesTr").is_dir() else ""
         images, labels = f"images{ending}", f"labels{ending}"
-        return find_cases(self.source, images, labels, VOLUMES, _endings(self.source / images, self.source / labels))
+        folders = (self.source / images, self.source / UNLABELED)
+        return find_cases(self.source, images, labels, VOLUMES, _endings(folders, self.source / labels))
 
     def load(self, item: Pair | Alone) -> Case:
         """Read image and mask, which must be of one size and in one place."""
@@ -71,15 +72,15 @@ class NiftiFolder(VolumeRecipe):
         return Case(item.id, item.group, scan.image, None, scan.spacing)
 
 
-def _endings(images: Path, labels: Path) -> tuple[str, ...]:
+def _endings(images: tuple[Path, ...], labels: Path) -> tuple[str, ...]:
     """What names of images end in: in nnU-Net's folders there is the number of a channel, which masks lack."""
 
-    def numbered(folder: Path, number: str) -> list[Path]:
-        return sorted(file for ending in VOLUMES for file in folder.glob(f"*{number}{ending}"))
+    def numbered(number: str, *folders: Path) -> list[Path]:
+        return sorted(file for folder in folders for ending in VOLUMES for file in folder.glob(f"*{number}{ending}"))
 
-    if not numbered(images, FIRST) or numbered(labels, FIRST):
+    if not numbered(FIRST, *images) or numbered("_[0-9][0-9][0-9][0-9]", labels):
         return VOLUMES
-    if second := numbered(images, SECOND):
+    if second := numbered(SECOND, *images):
         raise UserError(
             f"{second[0]}: a second channel in a file of its own, as nnU-Net has it; merge those of each case into one "
             "file with four axes (x, y, z, channel) that is called like its mask."

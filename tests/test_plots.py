@@ -91,6 +91,15 @@ def test_many_training_curves_have_a_panel_each_before_that_of_the_reference(tmp
     assert len(corners) == len(titles)
 
 
+def test_all_masks_have_a_panel_where_methods_learn_from_images_without_one_besides(tmp_path):
+    bounds = make(tmp_path / "bounds", 2, (0.2, 0.5))
+    assert bounds.compared == [0.2, 0.5]
+    more = make(tmp_path / "more", 2, (0.2, 1.0))
+    assert more.compared == [0.2, 1.0]
+    panels = [axes.get_title(loc="left") for axes in drawn(case_dice, more).axes]
+    assert panels == ["20 % labelled", "100 % labelled"]
+
+
 def test_few_training_curves_stand_together(tmp_path):
     figure = drawn(training_curves, make(tmp_path, 3))
     assert [len(axes.get_lines()) for axes in figure.axes] == [4, 4, 1]

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semiseg.contract import tiny_dataset
+from semiseg.contract import PluginContract, tiny_dataset
 from semiseg.data import splits as splits_module
 from semiseg.data.splits import Fold, Splits, load_or_freeze, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
+from semiseg.registry import find_methods
+from semiseg.training.assembly import partition_for
 
 INFO = DatasetInfo("toy", "Toy", "none", ("background", "thing"), "CC0", "")
 FRACTIONS = (0.05, 0.2, 0.5, 1.0)
@@ -319,8 +321,7 @@ def test_images_without_masks_change_neither_the_folds_nor_how_many_cases_a_shar
     for labels in (0.2, 1.0, "3 groups"):
         few, many = (make_splits(d).partition(0, labels, groups(d)) for d in (plain, more))
         assert few.labeled == many.labeled
-        assert {*many.unlabeled} - {*few.unlabeled} <= {"b0", "b1"}
-    assert many.unlabeled
+        assert {"b1"} <= {*many.unlabeled} - {*few.unlabeled} <= {"b0", "b1"}
 
 
 def test_a_frozen_split_knows_the_images_without_masks_and_refuses_an_edit(tmp_path):
@@ -331,3 +332,15 @@ def test_a_frozen_split_knows_the_images_without_masks_and_refuses_an_edit(tmp_p
     path.write_text(json.dumps(content | {"bare": ["b0"]}))
     with pytest.raises(UserError, match="images without labels was edited"):
         load_or_freeze(path, dataset)
+
+
+def test_a_pretraining_sees_images_without_masks_and_a_method_of_labels_alone_does_not(tmp_path):
+    dataset = with_bare(tmp_path / "toy.h5", ["elsewhere"])
+    found, spec = find_methods(), PluginContract("supervised", find_methods()["supervised"], 2, tmp_path).spec()
+    start, supervised = (
+        partition_for(method, make_splits(dataset), spec, dataset)
+        for method in (found.starts["local_discrimination"], found["supervised"])
+    )
+    assert "b0" in start.unlabeled
+    assert not start.labeled
+    assert supervised.unlabeled == ()

@@ -184,6 +184,7 @@ def test_a_bad_option_is_refused_in_one_line(refused, arguments, message):
 
 
 def test_what_a_refused_part_of_a_benchmark_says_to_give_adds_it(root, refused, capfd):
+    assert "For others" not in refused("run", "quick.yaml", "--folds", "7")  # there are five
     for option, value, key in (("--folds", "3", "folds"), ("--labels", "50%", "labels"), ("--seeds", "5", "seeds")):
         (proposed,) = re.findall(rf"--set '({key}=\[.*\])'", refused("run", "quick.yaml", option, value))
         assert call("run", "quick.yaml", option, value, "--set", proposed, "--out", "elsewhere", "--dry-run") == 0

@@ -203,9 +203,9 @@ def test_a_misspelt_mask_is_one_problem_not_two(source: Path) -> None:
     (source / "masks" / "scna_02.png").replace(source / "masks" / "scan_04.png")  # of another case, for all one knows
     with pytest.raises(UserErrors) as caught:
         prepared(source)
-    assert ["scan_02.png: there is no" in m or "scan_04.png: there is no" in m for m in caught.value.messages] == [
-        True
-    ] * 2
+    alone, orphan = sorted(caught.value.messages)
+    assert "scan_02.png: there is no" in alone
+    assert "scan_04.png: there is no" in orphan
 
 
 def test_a_file_that_may_not_be_read_is_told_from_a_damaged_one(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +255,9 @@ def test_images_without_masks_are_unlabelled_ones_and_no_image_is_both(source: P
     with pytest.raises(UserErrors, match=r"unlabeled.2\.png: there is a case 2 in"):
         prepared(source)
     (source / "unlabeled" / "2.png").unlink()
+    (source / "images" / "3.png").rename(source / "unlabeled" / "3.png")  # its mask stays behind
+    assert "masks/3.png: there is no 3.png for it in" in complaint(source)
+    (source / "unlabeled" / "3.png").rename(source / "images" / "3.png")
     save(source / "unlabeled" / "again.png", GREY + np.uint8(4))
     with pytest.raises(UserError, match="'again' is that of '4', which has one and is tested"):
         prepared(source)
@@ -267,3 +270,11 @@ def test_the_table_of_groups_names_images_without_masks_too(source: Path) -> Non
         prepared(source)
     (source / "groups.csv").write_text("case,group\na,patient 1\nb,patient 2\nmore,patient 2")
     assert prepared(source).records["more"].group == "patient 2"
+
+
+def test_a_folder_of_images_without_masks_that_cannot_be_read_is_not_passed_over(source: Path) -> None:
+    save(source / "unlabelled" / "more.png", GREY)
+    assert "call this folder unlabeled" in complaint(source)
+    (source / "unlabelled").rename(source / "unlabeled")
+    (source / "unlabeled" / "more.png").rename(source / "unlabeled" / "more.webp")
+    assert "unlabeled: holds no .png" in complaint(source)

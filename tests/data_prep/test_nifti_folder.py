@@ -77,6 +77,9 @@ def test_volumes_without_masks_are_unlabelled_ones_with_or_without_the_number_of
     assert [*data.annotated] == ["a", "b"]
     assert data.records["d"].spacing == data.records["a"].spacing
     np.testing.assert_allclose(data.image("d"), data.image("a")[:, :, ::-1])
+    save(nnunet / "unlabeled/e_0001.nii.gz", VOXELS * 2)
+    assert "e_0001.nii.gz: a second channel" in complaint(nnunet)
+    (nnunet / "unlabeled/e_0001.nii.gz").unlink()
     save(nnunet / "unlabeled/b_0000.nii.gz", VOXELS + 1)
     assert "unlabeled/b_0000.nii.gz: there is a case b in" in complaint(nnunet)
 

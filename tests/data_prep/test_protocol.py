@@ -8,7 +8,7 @@ import pytest
 
 from semiseg.data.prepare import prepare
 from semiseg.data.protocol import OfficialPartition, Protocol, official_splits
-from semiseg.data.store import Dataset
+from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.data_prep.ssl4mis import Ssl4misFolder
 from semiseg.errors import UserError
 
@@ -96,3 +96,18 @@ def test_a_case_of_which_only_some_slices_are_listed_is_refused(tmp_path):
 def test_a_rule_needs_the_cases_that_it_looks_at():
     with pytest.raises(ValueError, match="add validation: LIST"):
         Protocol(selected_on=("validation and test",))
+
+
+def test_images_without_masks_take_no_part_and_a_list_that_names_one_is_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 1, 4, 4)).astype(np.uint8)
+    cases = [Case(f"c{n}", f"c{n}", pixels[n], np.zeros((4, 4), np.uint8), (1.0, 1.0)) for n in range(7)]
+    cases.append(Case("bare", "bare", pixels[7], None, (1.0, 1.0)))
+    info, names = DatasetInfo("toy", "Toy", "none", ("background", "thing"), "CC0", ""), [f"c{n}" for n in range(7)]
+    lists = {"train": names[:4], "val": names[4:5], "test": names[5:], "more": [*names[:4], "bare"]}
+    write_dataset(tmp_path / "toy.h5", info, cases, lists=lists)
+    data = Dataset(tmp_path / "toy.h5")
+    part = official_splits(data, Protocol(train="train", validation="val", test="test")).partition(0, 0.5, groups(data))
+    assert (part.labeled, part.unlabeled, part.test) == (("c0", "c1"), ("c2", "c3"), ("c5", "c6"))
+    assert part.chooses("validation") == ("c4",)
+    with pytest.raises(UserError, match="the list 'more' names bare, which has no mask"):
+        official_splits(data, Protocol(train="more", validation="val", test="test"))

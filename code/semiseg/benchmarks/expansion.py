@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
 from semiseg.labels import Labels, in_words
 from semiseg.names import did_you_mean
@@ -59,14 +60,16 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
         missing = [w for w in wanted if w not in available]
         if missing:
             names, known = ([in_words(v) if kind == "labels" else str(v) for v in of] for of in (missing, available))
+            meant = did_you_mean(names[0], known) if kind == "methods" else ""
+            all_there_are = kind == "methods" or (kind == "folds" and max(missing) >= frozen)
             more = f" For others give `semiseg run` --set '{kind}=[{', '.join([*known, *names])}]'."
-            meant, more = (did_you_mean(names[0], known), "") if kind == "methods" else ("", more)
             raise UserError(
                 f"benchmark {settings.name} has no {kind} {', '.join(names)}; {meant}its {kind} are "
-                f"{', '.join(known)}.{more}"
+                f"{', '.join(known)}.{'' if all_there_are else more}"
             )
         return tuple(dict.fromkeys(wanted)) or available
 
+    frozen = 1 if settings.protocol else FOLDS * settings.repeats
     variants = settings.variants()
     methods = chosen("methods", tuple(variants), selection.methods)
     inner_folds: tuple[int | None, ...] = settings.inner_folds or (None,)

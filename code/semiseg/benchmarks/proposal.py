@@ -11,7 +11,7 @@ from math import log, prod
 from operator import le
 
 from semiseg.data.census import Outline
-from semiseg.data.splits import Splits
+from semiseg.data.splits import FOLDS, Splits
 from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.settings import BenchmarkSettings, RunSpec
@@ -93,11 +93,13 @@ def fractions(splits: Splits, groups: dict[str, str]) -> dict[float, list[str]]:
     """The customary fractions with the cases that they label in the first fold.
 
     At least one group is labelled, so with few cases a small fraction would be none of these, or the same as a larger
-    one; such are left out, and so is all of them, unless there are images without a mask.
+    one; such are left out, and so is all of them, unless every fold has images without a mask.
     """
-    parts = [splits.partition(0, fraction, groups) for fraction in FRACTIONS]
-    labeled, train = [list(part.labeled) for part in parts], len(splits.folds[0].train)
-    beyond = [*map(len, labeled[1:]), len(parts[0].labeled) + len(parts[0].unlabeled)]
+    labeled = [list(splits.partition(0, fraction, groups).labeled) for fraction in FRACTIONS]
+    train = len(splits.folds[0].train)
+    beyond = [*map(len, labeled[1:]), train]
+    if all(splits.partition(fold, 1.0, groups).unlabeled for fold in range(FOLDS)):
+        beyond[-1] += 1
     found = {
         fraction: cases
         for fraction, cases, more in zip(FRACTIONS, labeled, beyond, strict=True)

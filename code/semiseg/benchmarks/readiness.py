@@ -30,7 +30,7 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
         if kind.uses_unlabeled and not partition.unlabeled:
             raise UserError(
                 f"benchmark {spec.benchmark}: with {in_words(spec.labels)} labelled nothing is left "
-                f"unlabelled for {spec.method}; choose fewer."
+                f"unlabelled for {spec.method} in fold {spec.fold}; choose fewer."
             )
     return dataset, splits
 

@@ -154,7 +154,8 @@ class Draft:
             "methods:  # two bounds and others between them; `semiseg methods` lists all",
             *(f"  - {method}" for method in METHODS),
             f"# Of {self.training_cases} training cases of a fold, in whole groups: {counts}.",
-            *[f"# Beside them methods learn from {outline.bare} images that have no mask."] * bool(outline.bare),
+            *[f"# Beside them methods learn from up to {outline.bare} {outline.kind} without a mask."]
+            * bool(outline.bare),
             f"labels: [{', '.join(f'{100 * fraction:g}%' for fraction in self.labeled)}]",
             f"folds: {list(self.folds)}  # of 0 to 4" + "; all take too long here" * (len(self.folds) < FOLDS),
             "# repeats: 3  # several partitions into folds show smaller differences; then leave out `folds`",

@@ -91,6 +91,8 @@ def _cases(lines: Iterable[str], dataset: Dataset, name: str) -> tuple[str, ...]
             raise UserError(
                 f"{dataset.path}: the list {name!r} names {line}, which is not there; prepare the data again."
             )
+        if dataset.records[case].is_bare:
+            raise UserError(f"{dataset.path}: the list {name!r} names {line}, which has no mask; take it off the list.")
         slices[case] = slices.get(case, 0) + (case != entry)
     for case, number in slices.items():
         if number not in (0, depth := dataset.records[case].shape[1]):

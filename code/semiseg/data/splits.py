@@ -112,7 +112,7 @@ def make_splits(dataset: Dataset, seed: int = 0, repeats: int = 1) -> Splits:
     members = _members(dataset.annotated, {record.id: record.group for record in dataset.records.values()})
     if len(members) < FOLDS:
         raise UserError(
-            f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)}; "
+            f"{dataset.path}: {FOLDS} folds need at least {FOLDS} groups, there are {len(members)} with labels; "
             "add cases, or name finer groups."
         )
 

@@ -123,6 +123,8 @@ def check_case(case: Case, info: DatasetInfo) -> None:
         if not isinstance(value, str) and not np.isfinite(value).all():
             raise UserError(f"{where}: {name} holds NaN or infinite values; repair or leave out the case.")
     if case.label is None:
+        if not case.fields and info.task != DatasetInfo.task:
+            raise UserError(f"{where}: has no field beside the image; there is nothing to learn or to score.")
         return
     if case.label.dtype != np.uint8:
         raise UserError(f"{where}: masks are uint8 class indices, this one is {case.label.dtype}.")

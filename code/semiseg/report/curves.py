@@ -50,8 +50,7 @@ def _together(results: Results, entries: list[Entry], losses: Losses) -> Figure:
 def _apart(results: Results, entries: list[Entry], losses: Losses) -> Figure:
     """A block of panels per amount of labels, one for each method, in front of the lower bound's curve in gray."""
     reference = results.bound("lower bound") or results.entries[0]
-    learned = {labels for name, labels in losses for e in entries if e.name == name and e.role != "upper bound"}
-    amounts = [labels for labels in results.amounts if labels in learned] or [1.0]
+    amounts = [labels for labels in results.compared if labels in _amounts(losses)]
     blocks = {
         labels: [
             (entry, own)

@@ -113,7 +113,7 @@ def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
 def label_efficiency(results: Results) -> Figure:
     """Dice against the amount of labels; with a single one, Dice per method."""
     scores = fold_statistics(results.cases)
-    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
+    amounts = results.compared
     if len(amounts) == 1:
         return _one_amount(results, scores, amounts[0])
     figure = Figure(figsize=(7.5, max(4.2, 0.24 * len(results.entries) + 1)), layout="constrained")
@@ -150,7 +150,7 @@ def case_dice(results: Results) -> Figure:
     score = results.primary.name
     cases = results.cases.groupby(["method", "labels", "case"], as_index=False)[score].mean()
     cases[score] *= 100
-    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
+    amounts = results.compared
     upper = [e.name for e in results.entries if e.role == "upper bound"]
     style, names = looks(results.entries), [e.name for e in results.entries]
     palette = {name: style[name].color for name in names}

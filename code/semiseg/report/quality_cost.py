@@ -21,7 +21,7 @@ def quality_cost(results: Results) -> Figure | None:
     """
     device, timed = on_one_processor(results.own)
     where = f" ({device})" if len(timed) < len(results.own) else ""
-    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
+    amounts = results.compared
     scores, style = fold_statistics(results.cases), looks(results.entries)
     points = {
         labels: [

@@ -104,6 +104,13 @@ class Results:
         """The smallest amount that methods learned from, if any did from less than all."""
         return next((labels for labels in self.amounts if labels not in (NONE, 1)), self.amounts[0])
 
+    @property
+    def compared(self) -> list[Labels]:
+        """The amounts at which there is something to compare: not all labels, where only the upper bound has them."""
+        names = {entry.name for entry in self.entries if entry.role in ("lower bound", "semi-supervised")}
+        learned = {labels for name, labels in self.cells if name in names}
+        return [labels for labels in self.amounts if labels in learned] or self.amounts
+
     def amounts_of(self, method: str) -> list[Labels]:
         """The same of one method."""
         own = {labels for name, labels in self.cells if name == method}

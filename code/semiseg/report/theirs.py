@@ -84,7 +84,7 @@ def _read(file: Path, primary: str) -> pd.DataFrame:
 
 
 def _labels(results: Results, frame: pd.DataFrame, file: Path) -> "pd.Series | Labels":
-    amounts = [labels for labels in results.amounts if labels != 1] or results.amounts
+    amounts = results.compared
     if "labels" not in frame:
         if len(amounts) > 1:
             told = ", ".join(map(in_words, amounts))
