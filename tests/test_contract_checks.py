@@ -95,6 +95,22 @@ def test_a_loss_without_a_gradient_is_caught_and_named(tmp_path, dims):
         contract.check_losses_are_finite_and_every_parameter_gets_a_gradient()
 
 
+class Stubborn(Forgetful):
+    """Begins with the same weights whatever the seed."""
+
+    def build(self):
+        super().build()
+        torch.manual_seed(0)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+
+
+def test_a_method_that_seeds_itself_is_caught(tmp_path):
+    contract = MethodContract("stubborn", Stubborn, 2, tmp_path)
+    with pytest.raises(AssertionError, match="the seed changes no weight at the start"):
+        contract.check_same_seed_gives_the_same_weights_and_another_seed_does_not()
+
+
 class Unnamed(Forgetful):
     """Calls its loss something else."""
 

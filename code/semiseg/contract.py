@@ -143,8 +143,8 @@ class PluginContract:
 
     def check_same_seed_gives_the_same_weights_and_another_seed_does_not(self) -> None:
         assert_equal(self.weights, self.retrained("again", self.spec()))
-        other = self.retrained("other", self.spec(seed=1))
-        assert any(not torch.equal(v, other[k]) for k, v in self.weights.items()), "the seed changes no weight"
+        first, other = (self.trainer("untrained", self.spec(seed=s)).method.state_dict() for s in (0, 1))
+        assert any(not torch.equal(v, other[k]) for k, v in first.items()), "the seed changes no weight at the start"
 
     def check_an_interrupted_run_resumes_bit_for_bit(self) -> None:
         first = self.trainer("interrupted", self.spec())
@@ -262,4 +262,4 @@ def tiny_dataset(
 
 def tiny_task(dims: int, seed: int = 0) -> Task:
     """The task of the tiny data set."""
-    return Task(1, 3, (32, 32) if dims == 2 else (8, 24, 24), "unet_small" if dims == 2 else "unet_3d_small", seed)
+    return Task(1, 3, (32, 32) if dims == 2 else (8, 16, 24), "unet_small" if dims == 2 else "unet_3d_small", seed)
