@@ -105,7 +105,7 @@ class DicomFolder(VolumeRecipe):
     def _problem(self, case: str, told: dict[str, str]) -> str:
         """What is wrong with what is known of a case's patient."""
         if told:
-            return ungrouped(self.source, case) if case not in told else ""
+            return ungrouped(self.source, case, told)
         if self._headers.get(case) == "" and len({patient for patient in self._headers.values() if patient}) > 1:
             return (
                 f"{self.source / 'images' / case}: its slices name no patient, and those of others do; "

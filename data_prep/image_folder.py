@@ -122,44 +122,40 @@ def find_cases(
     pairs: list[Pair | Alone] = [*wrong]
     alone = (found[images].keys() - found[masks].keys(), found[masks].keys() - found[images].keys())
     namesakes = _namesakes(*map(sorted, alone))
-    otherwise = {
-        images: "take this file away",
-        masks: f"move this image to {source / UNLABELED}, where none has a mask",
-    }
     for stem in sorted(named - set(namesakes.values())):
         files = {folder: found[folder].get(stem, []) for folder in (images, masks)}
-        problem = ""
-        for folder, other in ((images, masks), (masks, images)):
-            if stem in namesakes:
-                mask, same = found[masks][namesakes[stem]][0], stem.casefold() == namesakes[stem].casefold()
-                problem = f"{found[images][stem][0]}: " + (
-                    f"its mask is called {mask.name}; name both alike, capitals count."
-                    if same
-                    else f"has no mask of its name; if {mask.name} is it, name both alike, or else take both away."
-                )
-            elif not files[folder]:
-                problem = (
-                    f"{files[other][0]}: there is no {stem}{endings[folder][0]} for it in {source / folder}; "
-                    f"add it or {otherwise[folder]}."
-                )
-            else:
-                problem = _no_one_file(files[folder], suffixes)
-            if problem:
-                break
-        if not problem and groups and stem not in groups:
-            problem = ungrouped(source, stem)
+        if stem in namesakes:
+            mask, same = found[masks][namesakes[stem]][0], stem.casefold() == namesakes[stem].casefold()
+            problem = _misnamed(files[images][0], mask, capitals=same)
+        elif not files[images]:
+            problem = _unpaired(files[masks][0], source / images, stem + endings[images][0], "take this file away")
+        elif not files[masks]:
+            move = f"move this image to {source / UNLABELED}, where none has a mask"
+            problem = _unpaired(files[images][0], source / masks, stem + endings[masks][0], move)
+        else:
+            problem = _no_one_file(files[images], suffixes) or _no_one_file(files[masks], suffixes)
         image, mask = (next(iter(files[folder]), source / folder / stem) for folder in (images, masks))
-        pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem))
+        pairs.append(Pair(stem, groups.get(stem, stem), image, mask, problem or ungrouped(source, stem, groups)))
     for stem, (first, *others) in sorted(unlabeled.items()):
         problem = _no_one_file([first, *others], suffixes)
         if stem in found[images]:
             problem = f"{first}: there is a case {stem} in {source / images}, too; rename one, or take one away."
         elif stem in named:
             continue  # its mask is told of already
-        elif not problem and groups and stem not in groups:
-            problem = ungrouped(source, stem)
-        pairs.append(Alone(stem, groups.get(stem, stem), first, problem))
+        pairs.append(Alone(stem, groups.get(stem, stem), first, problem or ungrouped(source, stem, groups)))
     return pairs
+
+
+def _misnamed(image: Path, mask: Path, capitals: bool) -> str:
+    """What is wrong with an image and a mask whose names differ in capitals alone, or hardly."""
+    if capitals:
+        return f"{image}: its mask is called {mask.name}; name both alike, capitals count."
+    return f"{image}: has no mask of its name; if {mask.name} is it, name both alike, or else take both away."
+
+
+def _unpaired(file: Path, folder: Path, partner: str, otherwise: str) -> str:
+    """What is wrong with a file that has no partner."""
+    return f"{file}: there is no {partner} for it in {folder}; add it or {otherwise}."
 
 
 def _unlabeled(source: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -259,8 +255,10 @@ def told_groups(source: Path, images: str, cases: Collection[str]) -> tuple[dict
     return groups, [Pair("", "", table, table, problem) for problem in problems]
 
 
-def ungrouped(source: Path, case: str) -> str:
-    """What is wrong with a case that `groups.csv` leaves out."""
+def ungrouped(source: Path, case: str, groups: Collection[str]) -> str:
+    """What is wrong with a case that `groups.csv`, if there is one, leaves out."""
+    if not groups or case in groups:
+        return ""
     return f"{source / 'groups.csv'}: has no line for the case {case!r}; add one with its group."
 
 
