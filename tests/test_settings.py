@@ -96,7 +96,7 @@ BAD = {
     "text for a number": (MINIMAL + "training: {steps: many}", "steps"),
     "size of one axis": (MINIMAL + "training: {size: [32]}", "[height, width]"),
     "precision": (MINIMAL + "training: {precision: float16}", "precision"),
-    "name with a slash": (MINIMAL + "name: a/b", "name"),
+    "name with a slash": (MINIMAL + "name: a/b", "name: 'a/b' cannot name a folder; use letters, digits, _ . -"),
     "listed twice": ("dataset: tiny\nmethods: [a, {a: {x: 1}}]", "twice"),
 }
 

@@ -25,7 +25,7 @@ def require_name(text: object, where: str) -> None:
         raise UserError(f"{where}: {text!r} cannot be the name of a file; {RULE}.")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question about the known name that looks most like this one; empty if none does."""
+def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
+    """A question about the known name that looks most like this one, with what stands before; empty if none does."""
     close = get_close_matches(name, list(known), 1)
-    return f"did you mean {close[0]!r}? " if close else ""
+    return f"did you mean {before + close[0]!r}? " if close else ""

@@ -69,7 +69,11 @@ PROTOCOL_TRAINING = (*OWN_TRAINING, "decay_every", "steps", "labeled_batch", "un
 START_TRAINING = (*OWN_TRAINING, "steps", "unlabeled_batch")  # what may differ in a pre-training
 
 
-NAME = r"^\w[\w.-]*$"  # of what becomes a folder
+def folder_name(value: str) -> str:
+    """Refuse what is not easily typed, as results are found by it."""
+    if not re.fullmatch(r"\w[\w.-]*", value):
+        raise ValueError(f"{value!r} cannot name a folder; use letters, digits, _ . - and begin with one of the first")
+    return value
 
 
 def file_name(value: str) -> str:
@@ -88,7 +92,7 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Distinct = AfterValidator(distinct)
 FileName = Annotated[str, AfterValidator(file_name)]
-FolderName = Annotated[str, Field(pattern=NAME)]
+FolderName = Annotated[str, AfterValidator(folder_name)]
 Amount = Annotated[Labels, BeforeValidator(read_labels)]
 NONE = 0.0  # the labels of what learns without any
 
@@ -274,8 +278,10 @@ def _variants(methods: Iterable[Entry], where: str, own: tuple[str, ...] = OWN_T
     for entry in methods:
         for name, config in ({entry: None} if isinstance(entry, str) else entry).items():
             config = dict(config or {})
-            if not re.match(NAME, name):
-                raise UserError(f"{where}: {name!r} cannot name a folder; use letters, digits, _ . -")
+            try:
+                folder_name(name)
+            except ValueError as error:
+                raise UserError(f"{where}: {error}.") from error
             if name in variants:
                 raise UserError(f"{where}: {name!r} is listed twice; rename one.")
             implementation, training = config.pop("method", name), config.pop("training", None) or {}

@@ -31,7 +31,8 @@ def validate(
             if detail["type"] == "extra_forbidden":
                 known = _group(model, detail["loc"][:-1]).model_fields
                 groups = [_in_a_group(kind, key) for kind in (model, beside) if kind]
-                meant = next(filter(None, groups), "") or did_you_mean(str(detail["loc"][-1]), known)
+                last = str(detail["loc"][-1])
+                meant = next(filter(None, groups), "") or did_you_mean(last, known, key.removesuffix(last))
                 problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
                 problem = f"{key}: {_in_yaml(detail['msg'])}".removeprefix(": ")

@@ -113,6 +113,11 @@ def test_unknown_names_are_refused_before_anything_is_written(places):
     assert not places.results.exists()
 
 
+def test_no_entry_is_called_like_another_method_than_it_is():
+    disguised = benchmark(methods=[{"cps": {"method": "mean_teacher"}}])
+    assert "'cps' is another method than mean_teacher" in refusal(lambda: resolve(disguised, FOUND))
+
+
 def test_labels_that_leave_nothing_unlabeled_are_refused(places):
     refusal(lambda: ready(benchmark(labels=[1.0]), places))
 

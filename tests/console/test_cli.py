@@ -157,8 +157,8 @@ def test_malformed_yaml_is_refused(root, refused):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--set", "training.step=5"], "--set: unknown key 'training.step' (did you mean 'steps'? known: steps, size,"),
-    (["--set", "training.crop={windw: [8, 8]}"], "unknown key 'training.crop.windw' (did you mean 'window'?"),
+    (["--set", "training.step=5"], "--set: unknown key 'training.step' (did you mean 'training.steps'? known: steps,"),
+    (["--set", "training.crop={windw: [8, 8]}"], "(did you mean 'training.crop.window'?"),
     (["--set", "steps=5"], "--set: unknown key 'steps' (did you mean 'training.steps'?"),
     (["--set", "training.size=[8]"], "quick.yaml, or --set: training: size [8] should be"),
     (["--set", "training.steps"], "key=value"),

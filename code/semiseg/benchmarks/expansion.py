@@ -48,8 +48,11 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
         names = dict.fromkeys(n for name in names for n in (every if name == ALL else [name]))
     variants = settings.variants(names)
     for name in names:
-        if variants[name].implementation not in found:
-            raise UserError(f"benchmark {settings.name}: {found.problem(variants[name].implementation)}")
+        implementation = variants[name].implementation
+        if implementation not in found:
+            raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
+        if name in found and name != implementation:
+            raise UserError(f"benchmark {settings.name}: {name!r} is another method than {implementation}; rename it.")
     return settings.model_copy(update={"methods": tuple(variants[name].entry(name) for name in names)})
 
 

@@ -315,6 +315,8 @@ def status(
     from semiseg.settings import load_benchmark
     from semiseg.training.places import Places
 
+    if not results.is_dir():
+        raise UserError(f"{results}: no such results folder; name the one that `semiseg run` wrote.")
     if not (results / "benchmark.yaml").exists():
         raise UserError(f"{results}: holds no benchmark.yaml; give the folder of a benchmark's results (results/NAME).")
     settings = load_benchmark(results / "benchmark.yaml", {})

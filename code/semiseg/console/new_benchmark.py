@@ -1,6 +1,5 @@
 """Writes a benchmark for a prepared data set: shows what the data are, chooses settings, and says why in the file."""
 
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from semiseg.errors import UserError, UserErrors
 from semiseg.executors.local import Local, Pool
 from semiseg.registry import find_methods
 from semiseg.report.sheet import draw_sheet
-from semiseg.settings import NAME, BenchmarkSettings
+from semiseg.settings import BenchmarkSettings, folder_name
 from semiseg.tasks import DEFAULT
 from semiseg.training.assembly import build_method, partition_for
 from semiseg.training.places import Places
@@ -37,8 +36,10 @@ TINY = 64  # pixels of an object that a network sees, below which it sees little
 
 def new_benchmark(name: str, data: str, out: Path, data_dir: Path, device: str, hours: float | None) -> None:
     """Show the data, measure the machine, write the file."""
-    if not re.match(NAME, name):
-        raise UserError(f"{name!r} cannot be the name of a benchmark; use letters, digits, _ . -")
+    try:
+        folder_name(name)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
     refused = [f"{out} exists already; choose another name, or another file with --out."] * out.exists()
     try:
         ensure_dataset(data, data_dir)
