@@ -7,7 +7,7 @@ tensors in plain attributes are not: register a buffer, or define `get_extra_sta
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -107,43 +107,55 @@ class Progress:
         return (self.step + 1) % steps == 0
 
 
+Made = Callable[[], Tensor]  # images that are made when they are first asked for
+
+
 class Batch:
     """Labelled and unlabelled images of one step, shown in the views that the method declared.
 
     All views of an image share one geometry and so do its labels: pixels correspond. A view that is called `moved-…`
-    has one of its own, and `geometry` says which.
+    has one of its own, and `geometry` says which. What nobody asks for, such as the strong view of labelled images,
+    costs nothing.
     """
 
     def __init__(
         self,
-        views: dict[str, Tensor],
+        views: Mapping[str, Tensor | tuple[Made, Made]],  # of all images, or what makes labelled and unlabelled ones
         labels: Tensor,
         cases: Sequence[str] = (),
         geometries: dict[str, Geometry] | None = None,
         read: Callable[[str, str], Any] = lambda case, field: None,
         draw: Callable[[str], "Batch"] | None = None,
     ) -> None:
-        self._views, self._geometries = views, geometries or {}
+        self._views, self._geometries = dict(views), geometries or {}
         self._read, self._draw = read, draw
         self.labels = labels  # as the task has them: class indices (L, *space), positions (L, points, 2), …
         self.cases = tuple(cases)  # whose images they are, labelled ones first
 
     def images(self, view: str = "plain") -> Tensor:
         """All images, (L + U, channels, *space), labelled ones first."""
+        shown = self._shown(view)
+        if not isinstance(shown, Tensor):
+            shown = self._views[view] = torch.cat([make() for make in shown])
+        return shown
+
+    def labeled(self, view: str = "plain") -> Tensor:
+        """The labelled images, (L, channels, *space)."""
+        shown = self._shown(view)
+        return shown[: len(self.labels)] if isinstance(shown, Tensor) else shown[0]()
+
+    def unlabeled(self, view: str = "plain") -> Tensor:
+        """The unlabelled images, (U, channels, *space)."""
+        shown = self._shown(view)
+        return shown[len(self.labels) :] if isinstance(shown, Tensor) else shown[1]()
+
+    def _shown(self, view: str) -> Tensor | tuple[Made, Made]:
         if view not in self._views:
             raise UserError(
                 f"a batch is asked for the view {view!r}, {did_you_mean(view, self._views)}it has "
                 f"{', '.join(self._views)}; a method names its views in `views`."
             )
         return self._views[view]
-
-    def labeled(self, view: str = "plain") -> Tensor:
-        """The labelled images, (L, channels, *space)."""
-        return self.images(view)[: len(self.labels)]
-
-    def unlabeled(self, view: str = "plain") -> Tensor:
-        """The unlabelled images, (U, channels, *space)."""
-        return self.images(view)[len(self.labels) :]
 
     def geometry(self, view: str) -> Geometry:
         """How a `moved-…` view lies: `geometry(view).images(x)` moves what belongs to any other view of all images."""
@@ -166,7 +178,13 @@ class Batch:
             labeled, unlabeled = self.split(values)
             return torch.cat([labeled[number::parts], unlabeled[number::parts]])
 
-        views = {name: cut(images) for name, images in self._views.items()}
+        def cut_view(shown: Tensor | tuple[Made, Made]) -> Tensor | tuple[Made, Made]:
+            if isinstance(shown, Tensor):
+                return cut(shown)
+            labeled, unlabeled = shown
+            return (lambda: labeled()[number::parts]), (lambda: unlabeled()[number::parts])
+
+        views = {name: cut_view(shown) for name, shown in self._views.items()}
         moved = {name: Geometry(cut(own.matrix)) for name, own in self._geometries.items()}
         first = len(self.labels)
         cases = (*self.cases[:first][number::parts], *self.cases[first:][number::parts])

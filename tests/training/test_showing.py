@@ -10,8 +10,19 @@ from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.method import Task
 from semiseg.registry import find_methods
 from semiseg.settings import TrainingSettings
+from semiseg.training import showing
 from semiseg.training.sampling import TrainingSet
 from semiseg.training.showing import Showing
+from semiseg.views import view
+
+
+def batches(name, folder):
+    """A trainer of a method that sees two labelled and three unlabelled images a step."""
+    contract = MethodContract(name, find_methods()[name], 2, folder)
+    spec = contract.spec()
+    return contract.trainer(
+        "one", spec.model_copy(update={"training": spec.training.model_copy(update={"unlabeled_batch": 3})})
+    )
 
 
 @pytest.mark.parametrize("augmentation", ["customary", "strong"])
@@ -55,3 +66,33 @@ def test_points_follow_their_images_into_the_batch(tmp_path, augmentation):
                 bright.append(bool(image[tuple(pixels[0])] > image[tuple(pixels[1])]))
     assert len(bright) > 12
     assert np.mean(bright) > 0.85, "the first point lies on a bright box, and the second on a dark one"
+
+
+def test_a_view_that_nobody_asks_for_is_not_made_and_one_that_is_asked_for_twice_is_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def counted(images, name, *rest):
+        made.append((len(images), name))
+        return view(images, name, *rest)
+
+    monkeypatch.setattr(showing, "view", counted)
+    batch = batches("fixmatch", tmp_path).batch(0)
+    assert made == []
+    labeled, unlabeled, again = batch.labeled("weak"), batch.unlabeled("strong"), batch.unlabeled("strong")
+    assert made == [(2, "weak"), (3, "strong")]
+    assert again is unlabeled
+    assert torch.equal(batch.images("weak")[:2], labeled)
+    assert made == [(2, "weak"), (3, "strong"), (3, "weak")]
+    halves = [batch.part(number, 2) for number in (0, 1)]
+    assert torch.equal(halves[1].labeled("strong"), batch.labeled("strong")[1::2])
+    assert made[3:] == [(2, "strong")]
+
+
+def test_a_view_is_the_same_wherever_in_a_step_it_is_asked_for(tmp_path):
+    trainer = batches("unimatch", tmp_path)
+    first, second = trainer.batch(3), trainer.batch(3)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        within = {name: second.unlabeled(name) for name in reversed(trainer.method.views)}
+    for name in trainer.method.views:
+        assert torch.equal(within[name], first.images(name)[2:])
+        assert not within[name].is_inference(), "no gradient could pass a network that sees it"

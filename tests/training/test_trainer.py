@@ -301,8 +301,9 @@ def test_a_benchmark_without_turns_trains_on_none(tmp_path):
     upright = trainer(tmp_path / "run", SETTINGS.model_copy(update={"turns": False}), method=Marked)
     ramp = torch.linspace(0, 1, 16).expand(32, 1, 16, 16)
     for part in ("labeled", "unlabeled"):
-        views, *_ = upright.showing.views(part, ("plain",), 0, ramp)
-        assert (views["plain"][:, 0, 8, 12] > views["plain"][:, 0, 8, 4] + 0.3).all()
+        looks, *_ = upright.showing.looks(part, ("plain",), 0, ramp)
+        plain = looks["plain"]()
+        assert (plain[:, 0, 8, 12] > plain[:, 0, 8, 4] + 0.3).all()
 
 
 @pytest.mark.parametrize(("setting", "own", "expected"), [
@@ -316,9 +317,9 @@ def test_a_benchmark_may_augment_strongly_and_a_method_always(tmp_path, setting,
     chosen = trainer(tmp_path / "run", SETTINGS.model_copy(update={"augmentation": setting}), method=Plain)
     assert chosen.showing.augment is expected
     images = torch.rand(4, 1, 16, 16)
-    views, *_ = chosen.showing.views("labeled", ("plain",), 0, images)
+    looks, *_ = chosen.showing.looks("labeled", ("plain",), 0, images)
     generator = torch.Generator().manual_seed(derive_seed(chosen.seed, "labeled", "geometry", 0))
-    assert torch.equal(views["plain"], expected(images, generator, True)[0])
+    assert torch.equal(looks["plain"](), expected(images, generator, True)[0])
 
 
 def test_the_lower_bound_sees_the_labeled_images_of_the_other_methods(tmp_path):

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from semiseg.errors import UserError
-from semiseg.method import Batch, Geometry, Method, Stream
+from semiseg.method import Batch, Geometry, Made, Method, Stream
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
@@ -75,40 +75,46 @@ class Showing:
         raw, labels = data.batch(step)
         count = len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
-        labeled, moved, motion = self.views(f"{whose}labeled", views, step, images[:count], still)
-        unlabeled, others, _ = self.views(f"{whose}unlabeled", views, step, images[count:], still)
+        labeled, moved, motion = self.looks(f"{whose}labeled", views, step, images[:count], still)
+        unlabeled, others, _ = self.looks(f"{whose}unlabeled", views, step, images[count:], still)
         labels = labels if motion is None else data.kind.moved(labels, motion)
-        shown = {name: torch.cat([labeled[name], unlabeled[name]]) for name in views}
+        shown = {name: (labeled[name], unlabeled[name]) for name in views}
         geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
         return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, partial(_field, data), draw)
 
-    def views(
+    def looks(
         self, part: str, names: Sequence[str], step: int, images: Tensor, still: bool = False
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Motion | None]:
-        """Move images once, unless they keep still, then show them in every view.
+    ) -> tuple[dict[str, Made], dict[str, Tensor], Motion | None]:
+        """Move images once, unless they keep still, and say how to show them in every view.
 
         Returns:
-            The views; the matrices of those that have a geometry of their own; and how all were moved, which their
-            labels follow.
+            What makes the views; the matrices of those that have a geometry of their own; and how all were moved, which
+            their labels follow.
         """
-        matrices = {name: images.new_empty(0, 2, 3) for name in names if name.startswith(MOVED)}
         motion: Motion | None = None
-        if not len(images):
-            return dict.fromkeys(names, images), matrices, motion
-        self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
-        if not still:
+        if len(images) and not still:
+            self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
             images, motion = self.augment(images, self.generator, self.settings.turns)
-        views = {}
-        for name in names:
+        seeds = {name: derive_seed(self.seed, part, name, step) for name in names}
+        matrices = {n: self._motion(images, seeds[n]).matrix for n in names if n.startswith(MOVED)}
+        return {n: cache(partial(self._look, images, n, seeds[n])) for n in names}, matrices, motion
+
+    def _motion(self, images: Tensor, seed: int) -> Geometry:
+        """How a view lies that has a geometry of its own: what is drawn of its seed first."""
+        return move(images, self.generator.manual_seed(seed))
+
+    def _look(self, images: Tensor, name: str, seed: int) -> Tensor:
+        """Images in a view: the same wherever in a step it is asked for, within mixed precision for instance."""
+        if not len(images):
+            return images
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
             # takes a CPU six times as long (2.5 against 0.4 ms for 4 × 3 × 64 × 64, one thread).
-            self.generator.manual_seed(derive_seed(self.seed, part, name, step))
-            own = images
-            if name in matrices:
-                geometry = move(images, self.generator)
-                matrices[name], own = geometry.matrix, geometry.images(images)
-            views[name] = view(own, name, self.generator, self.imaging)
-        return views, matrices, motion
+            if name.startswith(MOVED):
+                images = self._motion(images, seed).images(images)
+            else:
+                self.generator.manual_seed(seed)
+            return view(images, name, self.generator, self.imaging)
 
 
 def _field(data: TrainingSet, case: str, name: str) -> Any:
