@@ -23,9 +23,9 @@ SIZES = {"single": [1] * 20, "even": [4] * 12, "uneven": [30, 1, 1, 2, 7, 3, 12,
 
 def grouped(path, sizes, label=0):
     """A data set with groups of these sizes."""
-    image = np.zeros((1, 2, 2), np.uint8)
+    images = iter(np.arange(256, dtype=np.uint8)[:, None, None, None].repeat(2, 2).repeat(2, 3))
     cases = [
-        Case(f"g{g}c{c}", f"group{g}", image, np.full((2, 2), label, np.uint8), (1.0, 1.0))
+        Case(f"g{g}c{c}", f"group{g}", next(images), np.full((2, 2), label, np.uint8), (1.0, 1.0))
         for g, size in enumerate(sizes)
         for c in range(size)
     ]
@@ -344,3 +344,35 @@ def test_a_pretraining_sees_images_without_masks_and_a_method_of_labels_alone_do
     assert "b0" in start.unlabeled
     assert not start.labeled
     assert supervised.unlabeled == ()
+
+
+@pytest.mark.parametrize("labels", FRACTIONS)
+def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(tmp_path, labels):
+    image, other = np.zeros((1, 2, 2), np.uint8), np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    twins = {"c03": image, "c07": image, "c05": other}
+    cases = [
+        Case(f"c{n:02d}", f"c{n:02d}", twins.get(f"c{n:02d}", np.full((1, 2, 2), 9 + n, np.uint8)),
+             np.full((2, 2), n % 2, np.uint8), (1.0, 1.0))
+        for n in range(15)
+    ]  # fmt: skip
+    write_dataset(tmp_path / "toy.h5", INFO, cases)
+    dataset = Dataset(tmp_path / "toy.h5")
+    assert dataset.twins == [("c03", "c07")]
+    splits, found, tested = make_splits(dataset), find_methods(), []
+    for fold in range(5):
+        of_fold = []
+        for name in ("supervised", "mean_teacher"):
+            spec = (
+                PluginContract(name, found[name], 2, tmp_path)
+                .spec()
+                .model_copy(update={"labels": labels, "fold": fold})
+            )
+            parts = partition_for(found[name], splits, spec, dataset)
+            assert not {*parts.test} & {*parts.labeled, *parts.unlabeled}
+            of_fold.append(parts.test)
+        assert of_fold[0] == of_fold[1], "methods are tested on the same cases"
+        together = {"c03", "c07"} <= {*splits.folds[fold].test}
+        assert {*splits.folds[fold].test} - {*of_fold[0]} <= {"c03", "c07"}
+        assert {*of_fold[0]} & {"c03", "c07"} == ({"c03", "c07"} if together else set())
+        tested += of_fold[0]
+    assert {*dataset.records} - {"c03", "c07"} <= {*tested}

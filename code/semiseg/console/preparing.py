@@ -12,6 +12,7 @@ from semiseg.data.discovery import recipe, recipes
 from semiseg.data.masks import parse_thresholds
 from semiseg.data.prepare import prepare
 from semiseg.data.source import open_recipe
+from semiseg.data.store import Dataset
 from semiseg.embedded import embedded_benchmarks
 from semiseg.errors import UserError
 from semiseg.settings import load_benchmark
@@ -36,6 +37,9 @@ def prepare_dataset(
             chosen.divide_masks(parse_thresholds(threshold))
         path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
+    for cases in Dataset(path).twins:
+        told = f"{' and '.join(cases)} are the same image: no test of one counts where the other trains."
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
     return path
 
 

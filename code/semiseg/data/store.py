@@ -294,6 +294,14 @@ class Dataset:
         return {name: record for name, record in self.records.items() if not record.is_bare}
 
     @property
+    def twins(self) -> list[tuple[str, ...]]:
+        """Annotated cases of several groups that show the very same image."""
+        same: dict[str, list[CaseRecord]] = {}
+        for record in self.annotated.values():
+            same.setdefault(record.image_hash, []).append(record)
+        return [tuple(r.id for r in alike) for alike in same.values() if len({r.group for r in alike}) > 1]
+
+    @property
     def channels(self) -> int:
         """Number of image channels, the same for every case."""
         return next(iter(self.records.values())).shape[0]
