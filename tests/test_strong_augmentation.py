@@ -131,6 +131,18 @@ def test_every_kind_of_change_has_its_share():
     assert changed.max() <= 1
 
 
+@pytest.mark.parametrize("space", [(40, 40), (12, 30, 30)])
+def test_labels_follow_images_within_mixed_precision(space):
+    images, points = torch.rand(6, 1, *space), torch.rand(6, 3, len(space))
+    turned = augment_strongly(images, torch.Generator().manual_seed(0))[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        within = augment_strongly(images, torch.Generator().manual_seed(0))[1]
+        told = within.images(images), within.points(points)
+    assert torch.equal(within.matrix, turned.matrix)
+    assert torch.equal(told[0], turned.images(images))
+    assert torch.equal(told[1], turned.points(points))
+
+
 def test_the_same_seed_makes_the_same_images():
     images = smooth(4, (20, 24, 28))
     first, second, other = (augment_strongly(images, generator(seed)) for seed in (0, 0, 1))

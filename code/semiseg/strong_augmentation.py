@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from semiseg.losses import in_full_precision
 from semiseg.views import Draw, blur, uniform
 
 THIN = 3  # a volume whose first axis is so many times shorter than another is changed in plane alone
@@ -35,6 +36,7 @@ class Turned:
         matrix = self.matrix[: len(masks)]
         return _resample(masks[:, None].to(matrix.dtype), matrix, "nearest", "zeros")[:, 0].to(masks.dtype)
 
+    @in_full_precision
     def points(self, points: Tensor) -> Tensor:
         """Relative positions (L, points, axes)."""
         back = torch.linalg.inv_ex(self.matrix[: len(points)]).inverse  # which does not wait to see if there is one
@@ -56,6 +58,7 @@ def augment_strongly(images: Tensor, generator: Generator, turns: bool = True) -
     return _record(images, noise, draw), turned
 
 
+@in_full_precision
 def geometry(images: Tensor, draw: Draw, turns: bool) -> Tensor:
     """For each image a matrix (axes, axes) from relative positions in the result to those in the image.
 
@@ -136,6 +139,7 @@ def _factor(draw: Draw, low: float, high: float) -> Tensor:
     return torch.where(draw(0, 1) < 0.5, draw(low, 1), draw(1, high))
 
 
+@in_full_precision
 def _resample(values: Tensor, matrix: Tensor, mode: str, padding: str) -> Tensor:
     """Look positions up in (batch, channels, *space), each axis running from −1 to 1 in the order of space."""
     affine = F.pad(matrix.flip(1, 2), (0, 1))  # torch names the last axis first, and wants a shift

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from semiseg.errors import UserError
+from semiseg.losses import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Geometry:
     """Where the pixels of moved images come from: one affine map for each image, in plane.
 
     A map leads from positions in the moved image to those in the one that it was taken from, each axis running from −1
-    to 1, as `affine_grid` wants it.
+    to 1, as `affine_grid` wants it. Positions are float32 even within mixed precision, which would move them
+    by pixels.
     """
 
     matrix: Tensor  # (batch, 2, 3); positions are (x, y)
@@ -35,6 +37,7 @@ class Geometry:
         """The same of class indices (batch, *space), which stay what they are."""
         return self._sample(masks[:, None].float(), "nearest")[:, 0].to(masks.dtype)
 
+    @in_full_precision
     def points(self, points: Tensor) -> Tensor:
         """Where points (batch, points, axes), relative positions in the order of space, lie in the moved images."""
         back = self.inverse().matrix[: len(points)].to(points.dtype)
@@ -44,9 +47,9 @@ class Geometry:
 
     def inverse(self) -> "Geometry":
         """The way back."""
-        square = torch.linalg.inv_ex(self.matrix[:, :, :2]).inverse  # which does not wait to see if there is one
-        return Geometry(torch.cat([square, -square @ self.matrix[:, :, 2:]], 2))
+        return Geometry(_inverse(self.matrix))
 
+    @in_full_precision
     def _sample(self, values: Tensor, mode: str) -> Tensor:
         planes = values.flatten(1, -3)
         height, width = planes.shape[2:]
@@ -55,6 +58,12 @@ class Geometry:
             self.grids[height, width] = F.affine_grid(self.matrix, size, align_corners=False)
         grid = self.grids[height, width][: len(values)]
         return F.grid_sample(planes, grid, mode=mode, align_corners=False).view_as(values)
+
+
+@in_full_precision
+def _inverse(matrix: Tensor) -> Tensor:
+    square = torch.linalg.inv_ex(matrix[:, :, :2]).inverse  # which does not wait to see if there is one
+    return torch.cat([square, -square @ matrix[:, :, 2:]], 2)
 
 
 class Motion(Protocol):

@@ -164,6 +164,20 @@ def test_a_moved_view_is_the_plain_one_moved_by_its_geometry(contract):
     assert correlation > 0.98
 
 
+def test_streams_and_geometry_are_the_same_within_mixed_precision(contract):
+    trainer = contract.trainer("precise", contract.spec())
+    ramps, points = torch.rand(4, 1, *trainer.settings.size), torch.rand(4, 5, len(trainer.settings.size))
+
+    def told(batch):
+        moved = batch.geometry("moved-weak")
+        seen = [batch["shapes"].images(), batch["shapes"].labels, batch.images("moved-weak")]
+        return [*seen, moved.images(ramps), moved.inverse().matrix, moved.points(points)]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        within = told(trainer.batch(3))
+    assert all(torch.equal(a, b) for a, b in zip(within, told(trainer.batch(3)), strict=True))
+
+
 def test_half_a_batch_has_half_of_everything(contract):
     batch = contract.trained.batch(0)
     first, second = batch.part(0, 2), batch.part(1, 2)
