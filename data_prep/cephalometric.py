@@ -37,7 +37,8 @@ class Cephalometric(Recipe):
     task = "landmarks in lateral radiographs of the skull"
     layout = (
         "DIR/RawImage/TrainingData/*.bmp, Test1Data, Test2Data and DIR/AnnotationsByMD/400_senior/*.txt, or "
-        "DIR/images/ and DIR/train_senior.csv, test1_senior.csv, test2_senior.csv (image_path,1_x,1_y,...)"
+        "DIR/images/ or DIR/cepha400/ and DIR/train_senior.csv, test1_senior.csv, test2_senior.csv "
+        "(image_path,1_x,1_y,...)"
     )
     classes = (
         "background", "sella", "nasion", "orbitale", "porion", "subspinale", "supramentale", "pogonion", "menton",
@@ -95,7 +96,7 @@ class Cephalometric(Recipe):
             return []
         with table.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                image = self.source / "images" / (row.get("image_path") or "")
+                image = self._images / (row.get("image_path") or "")
                 try:
                     numbers = range(1, len(self.classes))
                     points = [(float(row[f"{n}_x"]), float(row[f"{n}_y"])) for n in numbers]
@@ -104,6 +105,12 @@ class Cephalometric(Recipe):
                     reason = f"{table}: the row of {image.name} lacks a number ({error}); restore the file."
                     films.append(Film(image.stem, image, (), reason))
         return films
+
+    @property
+    def _images(self) -> Path:
+        """Where those who pass on smaller versions have the films, once or twice below each other."""
+        folders = [self.source / name for name in ("images", "cepha400/cepha400", "cepha400")]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def _film(self, image: Path, points: Sequence[tuple[float, ...]], where: str) -> Film:
         """A film of points (x, y)."""

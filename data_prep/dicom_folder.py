@@ -47,6 +47,7 @@ class DicomFolder(VolumeRecipe):
 
     endings = (*VOLUMES, DICOM)
     thresholds: Thresholds | None = ()
+    names_classes = True
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)

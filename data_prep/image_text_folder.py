@@ -95,6 +95,8 @@ class ImageTextFolder(Recipe):
         stems = [Path(file).stem for file in files]
         notes: dict[str, Note] = {}
         same: dict[str, str] = {}  # as whom a patient is known already
+        cells = [[(row.get(column) or "").strip() for column in ("study", "patient")] for row in self.rows]
+        whose = {study: patient for study, patient in cells if study and patient}
 
         def known(patient: str) -> str:
             while patient in same:
@@ -104,7 +106,8 @@ class ImageTextFolder(Recipe):
         for number, row in enumerate(self.rows, start=2):
             image, text = self.source / "images" / row["image"], " ".join((row["text"] or "").split())
             name = image.stem if stems.count(image.stem) == 1 else image.name  # a.jpg and a.png are two images
-            patient, problem = row.get("patient") or name, ""
+            study = (row.get("study") or "").strip()
+            patient, problem = (row.get("patient") or "").strip() or whose.get(study) or study or name, ""
             if row["image"] in notes:
                 one, other = known(patient), known(notes[row["image"]].patient)
                 same |= {one: other} if one != other else {}
@@ -114,7 +117,7 @@ class ImageTextFolder(Recipe):
             elif not text:
                 problem = f"{self.table}, line {number}: {image.name} has no text; write one or take the row away."
             masks = tuple(self.source / column / row[column] if row[column] else None for column in self.structures)
-            notes[row["image"]] = Note(name, patient, row.get("study") or name, text, image, masks, problem)
+            notes[row["image"]] = Note(name, patient, study or name, text, image, masks, problem)
         return [note._replace(patient=known(note.patient)) for note in notes.values()]
 
     @cached_property

@@ -13,7 +13,7 @@ from semiseg.errors import UserError
 from .image_folder import UNLABELED, Alone, Pair, find_cases, grouping, read_classes, read_text
 from .volumes import VolumeRecipe
 
-FIRST, SECOND = "_0000", "_0001"  # how nnU-Net names the channels of an image
+FIRST, SECOND, ANY = "_0000", "_0001", "_[0-9][0-9][0-9][0-9]"  # how nnU-Net names the channels of an image
 
 
 class NiftiFolder(VolumeRecipe):
@@ -29,6 +29,7 @@ class NiftiFolder(VolumeRecipe):
         f"DIR/groups.csv (columns case,group), DIR/{UNLABELED}/ (images without masks)"
     )
     thresholds: Thresholds | None = ()
+    names_classes = True
 
     def __init__(self, source: Path | None = None) -> None:
         super().__init__(source)
@@ -78,7 +79,8 @@ def _endings(images: tuple[Path, ...], labels: Path) -> tuple[str, ...]:
     def numbered(number: str, *folders: Path) -> list[Path]:
         return sorted(file for folder in folders for ending in VOLUMES for file in folder.glob(f"*{number}{ending}"))
 
-    if not numbered(FIRST, *images) or numbered("_[0-9][0-9][0-9][0-9]", labels):
+    masks = {file.name for file in numbered(ANY, labels)}
+    if not numbered(FIRST, *images) or any(file.name in masks for file in numbered(ANY, *images)):
         return VOLUMES
     if second := numbered(SECOND, *images):
         raise UserError(

@@ -21,6 +21,8 @@ from .image_folder import read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"
+TWINS = {"CMPXO4J23G58J53Q98SZ": "0RZDK210BSMWAA6467LU"}  # one volume under two names, as far as UA-MT's order tells
+EXTREMES = (0.0, 100.0)  # percentiles between which SSL4MIS scales ACDC
 LISTS = ("train", "val", "test", "train_slices")
 LISTED = (".list", ".txt")  # the second in BraTS2019
 SLICE = re.compile(r"(.+)_slice_(\d+)")
@@ -111,8 +113,11 @@ class Ssl4misFolder(Recipe):
 
     @classmethod
     def read_image(cls, path: Path) -> Original:
-        """A whole volume of this format, or a NIfTI file."""
-        return _scaled(_volume(path), path) if path.name.lower().endswith(HDF5) else AsStored.of(path)
+        """A whole volume of this format, or a NIfTI file, scaled as SSL4MIS scales those of ACDC.
+
+        It does otherwise with other data; scans that are to look like these have to be converted likewise.
+        """
+        return _scaled(_volume(path), path) if path.name.lower().endswith(HDF5) else AsStored.of(path, EXTREMES)
 
 
 class UaMtFolder(Recipe):
@@ -162,9 +167,10 @@ class UaMtFolder(Recipe):
     def load(self, item: Volume) -> Case:
         """A volume, (1, depth, height, width); the files hold x, y, z."""
         image, label = _read(item)
-        label = class_indices(label, self.classes, item.files[0]).transpose(2, 1, 0)
+        label = class_indices(label, self.classes, item.files[0], fixed=True).transpose(2, 1, 0)
         image = _turned(image, item.files[0]).image
-        return Case(item.id, item.id, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
+        group = TWINS.get(item.id, item.id)
+        return Case(item.id, group, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
 
     def lists(self) -> dict[str, list[str]]:
         """The folder's own lists: published protocols label the first cases of train.list."""
@@ -200,10 +206,10 @@ class AsStored(Original):
     volume: Turned
 
     @classmethod
-    def of(cls, path: Path) -> "AsStored":
-        """The volume of a NIfTI file."""
+    def of(cls, path: Path, between: tuple[float, float] = (0.5, 99.5)) -> "AsStored":
+        """The volume of a NIfTI file, scaled between two of its percentiles."""
         volume = read_nifti(path)
-        image = unit_range(volume.in_file_order(), path).transpose(0, 3, 2, 1)
+        image = unit_range(volume.in_file_order(), path, between).transpose(0, 3, 2, 1)
         return cls(np.ascontiguousarray(image), volume)
 
     def save(self, mask: np.ndarray, path: Path) -> None:

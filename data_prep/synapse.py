@@ -14,7 +14,7 @@ from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
 from semiseg.errors import UserError
 
-from .image_folder import read_text
+from .image_folder import read_classes, read_text
 from .ssl4mis import Unplaced
 
 SLICE = re.compile(r"(.+)_slice(\d+)")
@@ -34,6 +34,9 @@ class Scan:
 class Synapse(Recipe):
     """Abdominal CT of "Beyond the Cranial Vault" as TransUNet distributes it: 18 cases to train on, 12 to test.
 
+    Others pass on the same layout with the same values for other organs, as SAMed's conversion does (1 is the spleen
+    there); whose masks these are has to be said in `classes.txt`.
+
     Intensities are those of the files, -125 to 275 Hounsfield units scaled to [0, 1]. They keep no voxel size.
     """
 
@@ -42,9 +45,10 @@ class Synapse(Recipe):
     task = "eight abdominal organs in CT"
     layout = (
         "DIR/train_npz/CASE_slice000.npz, … and DIR/test_vol_h5/CASE.npy.h5, each with image and label; optional: "
-        "DIR/lists_Synapse/train.txt and test_vol.txt, the order in which protocols label cases"
+        "DIR/lists_Synapse/train.txt and test_vol.txt, the order in which protocols label cases; DIR/classes.txt, if "
+        "the values of the masks mean other organs than TransUNet's (1 aorta, 2 gallbladder, 3 left kidney, ...)"
     )
-    classes = (
+    classes: tuple[str, ...] = (
         "background",
         "aorta",
         "gallbladder",
@@ -66,6 +70,10 @@ class Synapse(Recipe):
         "Landman et al., MICCAI Multi-Atlas Labeling Beyond the Cranial Vault (2015); "
         "Chen et al., Medical Image Analysis 97 (2024)"
     )
+
+    def __init__(self, source: Path | None = None) -> None:
+        super().__init__(source)
+        self.classes = read_classes(self.source, default=self.classes)
 
     def items(self) -> list[Scan]:
         """Training cases, each of its slices in numeric order, and test volumes."""

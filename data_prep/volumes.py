@@ -64,6 +64,7 @@ class VolumeRecipe(Recipe):
 
     unit = "mm"
     endings: ClassVar[tuple[str, ...]] = VOLUMES
+    names_classes: ClassVar[bool] = False  # whether a file beside the volumes does
 
     @classmethod
     def read_image(cls, path: Path) -> Scan:
@@ -91,8 +92,8 @@ class VolumeRecipe(Recipe):
         shape = volume.voxels.shape[1:]
         check_sizes(pair, shape, mask.voxels.shape[1:])
         check_places(pair, volume, mask)
-        label = scan.cut(class_indices(mask.voxels[0], classes, pair.mask, self.thresholds))
-        return Case(pair.id, pair.group, scan.image, label, scan.spacing)
+        label = class_indices(mask.voxels[0], classes, pair.mask, self.thresholds, fixed=not self.names_classes)
+        return Case(pair.id, pair.group, scan.image, scan.cut(label), scan.spacing)
 
 
 def check_places(pair: Pair, image: Volume, mask: Volume) -> None:

@@ -38,3 +38,17 @@ def test_masks_of_training_and_test_frames_may_lie_side_by_side(tmp_path: Path) 
         save(tmp_path / f"raw/{part}Pos/{case}.png", COLOR)
         save(tmp_path / f"raw/{part}Mask/{case}.png", LEFT)
     assert set(prepared(ArtNet(tmp_path / "raw")).records) == {"001", "002"}
+
+
+def test_names_of_public_code_are_read_and_halves_that_count_anew_stay_apart(tmp_path: Path) -> None:
+    for part, mask in (("Train", LEFT), ("Test", RIGHT)):
+        folder, name = tmp_path / "raw" / part, f"{part}_Pos_sample_0001"
+        save(folder / f"{part}_Positive/{name}.png", COLOR if part == "Train" else COLOR[:, ::-1])
+        for kind in ("Tool_Mask", "TipPoint", "MidLine", "EdgeLine_1"):
+            drawn = mask if kind == "Tool_Mask" else GREY
+            save(folder / f"{part}_Positive_{kind}/{name}_{kind}.png", drawn)
+        save(folder / f"{part}_Negative/{part}_Neg_sample_0001.png", COLOR)
+    data = prepared(ArtNet(tmp_path / "raw"))
+    assert [*data.records] == ["Test_Pos_sample_0001", "Train_Pos_sample_0001"]
+    np.testing.assert_array_equal(data.label("Train_Pos_sample_0001"), LEFT)
+    np.testing.assert_array_equal(data.label("Test_Pos_sample_0001"), RIGHT)

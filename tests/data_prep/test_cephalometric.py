@@ -71,3 +71,14 @@ def test_a_missing_landmark_or_file_is_named_once_the_case_is_loaded(tmp_path):
 def test_an_empty_folder_says_what_was_expected(tmp_path):
     with pytest.raises(UserError, match="holds no landmarks where they are expected"):
         Cephalometric(tmp_path).items()
+
+
+@pytest.mark.parametrize("place", ["cepha400", "cepha400/cepha400"])
+def test_films_may_lie_where_the_tables_are_passed_on_with_them(tmp_path, place):
+    root = as_table(tmp_path / "root")
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / "images").rename(root / place)
+    assert Cephalometric(root).load(Cephalometric(root).items()[0]).id == "001"
+    next((root / place).glob("001*")).unlink()
+    with pytest.raises(UserError, match=r"001\.jpg: there is no such file; restore it"):
+        Cephalometric(root).load(Cephalometric(root).items()[0])

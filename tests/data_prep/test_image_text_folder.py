@@ -154,3 +154,15 @@ def test_a_table_without_texts_says_what_it_needs(tmp_path):
     (source / "notes.csv").unlink()
     with pytest.raises(UserError, match=r"notes\.csv: cannot be read"):
         ImageTextFolder(source).items()
+
+
+def test_images_of_one_study_are_of_one_group(tmp_path):
+    """Frontal and lateral view share a text, so that neither may be tested where the other trains."""
+    rows = [
+        {"image": "a.png", "study": "s1", "patient": "", "text": "Both lungs are clear."},
+        {"image": "b.png", "study": "s1 ", "patient": "p1 ", "text": "Both lungs are clear."},
+        {"image": "b.jpg", "study": "s2", "patient": "", "text": "A nodule."},
+    ]
+    assert [note.patient for note, _ in ImageTextFolder(folder(tmp_path, rows)).items()] == ["p1", "p1", "s2"]
+    rows = [{key: value for key, value in row.items() if key != "patient"} for row in rows]
+    assert [note.patient for note, _ in ImageTextFolder(folder(tmp_path, rows)).items()] == ["s1", "s1", "s2"]

@@ -96,3 +96,10 @@ def test_who_has_ua_mt_files_is_told_how_to_prepare_them(tmp_path: Path) -> None
     (tmp_path / "A1B2/mri_norm2.h5").touch()
     with pytest.raises(UserError, match="semiseg prepare ua_mt_folder"):
         prepared(tmp_path)
+
+
+def test_a_class_that_the_data_set_does_not_have_is_not_asked_to_be_named(source: Path) -> None:
+    """No file beside the volumes is read for names."""
+    scan(source, "E5F6", np.uint8(2) * (IMAGE > 150))
+    with pytest.raises(UserErrors, match="they are the data set's: take its owner's masks"):
+        prepared(source)

@@ -103,6 +103,13 @@ def test_masks_that_are_numbered_like_their_images_keep_the_names_of_cases(sourc
     assert [*prepared(source).records] == ["a_0000"]
 
 
+def test_cases_of_nnunet_may_be_numbered_with_four_digits(nnunet: Path) -> None:
+    for number, case in enumerate(("a", "b")):
+        (nnunet / f"imagesTr/{case}_0000.nii.gz").rename(nnunet / f"imagesTr/amos_000{number}_0000.nii.gz")
+        (nnunet / f"labelsTr/{case}.nii.gz").rename(nnunet / f"labelsTr/amos_000{number}.nii.gz")
+    assert [*prepared(nnunet).records] == ["amos_0000", "amos_0001"]
+
+
 def test_how_a_scanner_stored_the_axes_does_not_turn_the_patient(source: Path) -> None:
     # The same head, stored with x mirrored and z as the first axis.
     stored = np.array([[0, 0, -1, 3], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]], float)

@@ -82,3 +82,21 @@ def test_every_bad_file_is_named_with_its_remedy(source):
 def test_another_folder_is_told_what_is_expected(tmp_path):
     with pytest.raises(UserError, match=r"train_npz/CASE_slice000\.npz"):
         Synapse(tmp_path).items()
+
+
+def test_the_same_layout_with_other_organs_is_told_by_its_class_names(source: Path) -> None:
+    names = [
+        "background",
+        "spleen",
+        "right kidney",
+        "left kidney",
+        "gallbladder",
+        "liver",
+        "stomach",
+        "aorta",
+        "pancreas",
+    ]
+    (source / "classes.txt").write_text("\n".join(names))
+    assert Synapse(source).info().classes == tuple(names)
+    (source / "classes.txt").unlink()
+    assert Synapse(source).info().classes[1] == "aorta"

@@ -24,6 +24,8 @@ def unreadable(path: Path, kind: str, error: Exception) -> UserError:
     """The error for a file that its library could not read."""
     if isinstance(error, PermissionError):
         return UserError(f"{path}: no permission to read it; change that with `chmod +r`.")
+    if isinstance(error, FileNotFoundError) and not path.is_symlink():
+        return UserError(f"{path}: there is no such file; restore it.")
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: is a link to a file that is not there; restore the file or remove the link.")
     if path.is_dir():
@@ -102,8 +104,8 @@ def pixels(picture: Image.Image, path: Path) -> np.ndarray:
     raise UserError(f"{path}: colour mode {picture.mode} is not supported; save it as grey or RGB.")
 
 
-def unit_range(image: np.ndarray, path: Path) -> np.ndarray:
-    """Each channel of (channels, *space) clipped at its 0.5 and 99.5 percentiles, as float32 in [0, 1]."""
+def unit_range(image: np.ndarray, path: Path, between: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
+    """Each channel of (channels, *space) clipped at two of its percentiles, as float32 in [0, 1]."""
     if not np.isfinite(image).all():
         raise UserError(
             f"{path}: {np.count_nonzero(~np.isfinite(image))} of its values are NaN or infinite; "
@@ -111,7 +113,7 @@ def unit_range(image: np.ndarray, path: Path) -> np.ndarray:
         )
     scaled = np.empty(image.shape, np.float32)
     for out, channel in zip(scaled, image, strict=True):
-        low, high = np.percentile(channel, (0.5, 99.5))
+        low, high = np.percentile(channel, between)
         if low == high:  # nearly everything is background
             low, high = channel.min(), channel.max()
         out[...] = np.clip((channel - low) / (high - low or 1), 0, 1)

@@ -29,12 +29,12 @@ def describe(thresholds: Thresholds, classes: tuple[str, ...]) -> str:
 
 
 def class_indices(
-    mask: np.ndarray, classes: tuple[str, ...], path: Path, thresholds: Thresholds | None = None
+    mask: np.ndarray, classes: tuple[str, ...], path: Path, thresholds: Thresholds | None = None, fixed: bool = False
 ) -> np.ndarray:
     """A mask as uint8 class indices; with two classes 255 also stands for the foreground.
 
     With thresholds, the class of a value is the number of thresholds that it reaches. None says that there is no
-    asking for them.
+    asking for them; with `fixed` there is none for other classes either, which are those of a public data set.
     """
     if thresholds:
         return _divided(mask, thresholds, path)
@@ -46,7 +46,9 @@ def class_indices(
         return mask.astype(np.uint8)
     listed = f"{', '.join(f'{value:.9g}' for value in unknown[:6])}{', ...' * (len(unknown) > 6)}"
     named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
-    if thresholds is None or values[0] < 0 or not np.isfinite(values).all():
+    if fixed:
+        remedy = "they are the data set's: take its owner's masks, or prepare yours as image_folder or nifti_folder"
+    elif thresholds is None or values[0] < 0 or not np.isfinite(values).all():
         remedy = f"name every class {NAMED}, or correct the mask"
     elif values[-1] < FEW and all(value == int(value) for value in values):
         remedy = f"name every class {NAMED}"
