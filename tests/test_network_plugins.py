@@ -180,7 +180,7 @@ def test_masks_need_the_folder_of_the_network_and_say_so(places):
 
 def test_packaged_weights_count_by_their_content_and_masks_need_no_package(places, monkeypatch):
     from semiseg.networks import pretrained, weights_file
-    from semiseg.training.identity import file_hash
+    from semiseg.training.checksums import file_hash
 
     run = spec(network="efficientnet_lite0_unet", weights="imagenet", training=spec().training.model_copy(
         update={"size": (32, 32)}))  # fmt: skip

@@ -91,6 +91,9 @@ def test_a_published_number_stands_beside_its_reproduction_under_each_rule(tmp_p
     assert not any(cell.best for row in table.rows for cell in row if isinstance(cell, Score))
     names = [table.name for table in all_tables(read_results(tmp_path / "tiny"))]
     assert names.count("reproduced") == 1
+    told = " ".join(table.notes)
+    assert "its source measured on both; here it is measured on test cases" in told
+    assert "1 fold, 1 seed" in told, "as below every other table"
 
 
 def test_a_published_number_under_another_name_stands_beside_the_method_that_bears_it(tmp_path):

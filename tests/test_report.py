@@ -1,6 +1,7 @@
 """The report: honest averages, nothing silently dropped, the same bytes each time."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -14,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
 from semiseg.errors import UserError
 from semiseg.labels import folder_of
 from semiseg.metrics import TABLE
-from semiseg.report import overlays, report, terminal_table
+from semiseg.report import overlays, plots, report, terminal_table, wording
 from semiseg.report.formats import Score, Table, comma_separated, html, markdown, text
 from semiseg.report.latex import latex
 from semiseg.report.page import write_page
@@ -388,6 +390,19 @@ def test_what_is_missing_is_named_on_the_page(results):
     assert "2 of 3 folds" in page
 
 
+def test_scores_that_were_changed_after_their_run_are_named_and_not_averaged(results):
+    file = next(results.glob("runs/zebra/labels-05/fold-0/*/cases.csv"))
+    record = json.loads(file.with_name("run.json").read_text())
+    checksums = {"cases.csv": hashlib.sha256(file.read_bytes()).hexdigest()}
+    file.with_name("run.json").write_text(json.dumps(record | {"checksums": checksums}))
+    assert all(run.status == "finished" for run in read_results(results).runs if run.method == "zebra")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))  # still a table
+    read = read_results(results)
+    assert [run.reason for run in read.unfinished if run.method == "zebra"] == ["cases.csv was changed after the run"]
+    assert not ((read.cases.method == "zebra") & (read.cases.labels == 0.05) & (read.cases.fold == 0)).any()
+    assert "changed after the run" in page_text(results)
+
+
 def test_a_copy_of_a_run_is_averaged_with_nothing_and_named_on_the_page(results):
     before = printed(main_table(read_results(results)))
     write_run(results / "old", "zebra", 0.05, 0, 0.1)
@@ -515,6 +530,12 @@ def test_pictures_show_every_method_beside_one_that_learns_without_labels(result
     read = read_results(results)
     assert {title for title, *_ in overlays._examples(read)} == {entry.title for entry in read.entries}
     assert read.fewest == 0.05
+
+
+def test_a_picture_with_the_fewest_labels_shows_no_method_with_more(results):
+    write_run(results, "late", 0.2, 0, 0.4)
+    read = read_results(results)
+    assert {title for title, *_ in overlays._examples(read)} == {e.title for e in read.entries} - {"Late"}
 
 
 def test_tables_of_an_earlier_report_do_not_stay(results, tmp_path):
@@ -682,6 +703,21 @@ def test_a_clone_without_example_files_keeps_the_committed_picture(reported, tmp
     report(reported, tmp_path / "elsewhere")
     for name in ("overlays.png", "overlays.pdf"):
         assert (tmp_path / "elsewhere/plots" / name).read_bytes() == (reported / "plots" / name).read_bytes()
+    assert "Drawn by an earlier report" in (tmp_path / "elsewhere/index.html").read_text()
+
+
+def test_a_plot_that_todays_numbers_do_not_draw_does_not_stay(results, monkeypatch):
+    monkeypatch.setattr(plots, "quality_cost", lambda results: None)
+    (results / "plots").mkdir()
+    (results / "plots/quality_cost.png").write_bytes(b"of other numbers")
+    assert "quality_cost" not in [plot.name for plot in plots.write_plots(read_results(results), results / "plots")]
+    assert not (results / "plots/quality_cost.png").exists()
+
+
+def test_the_page_says_which_command_makes_it_again(results, tmp_path):
+    assert "<pre>semiseg report results/tiny</pre>" in page_text(results)
+    page = report(results, tmp_path / "out", "zebra").read_text()
+    assert f"<pre>semiseg report results/tiny --against zebra --out {tmp_path / 'out'}</pre>" in page
 
 
 def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):
@@ -763,6 +799,15 @@ def test_runs_that_were_kept_although_made_otherwise_are_marked_in_every_table(t
             assert all("Zebra" in map(text, row) for row in marked)
         assert any("‡" in note and "other code of the method" in note for note in table.notes)
     assert "ddagger" in latex(all_tables(content)[0])
+
+
+def test_captions_tell_the_steps_of_runs_that_were_all_kept_and_not_those_of_the_file(tmp_path):
+    make_results(tmp_path)
+    asked = {"name": "tiny", "dataset": "phantom", "methods": ["plain", "zebra"], "training": {"steps": 300}}
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(asked))
+    assert ", 7 training steps" in wording.budget(read_results(tmp_path))
+    retell(tmp_path, "spec", "runs/zebra/**/run.json", training={"steps": 9})
+    assert ", 300 training steps" in wording.budget(read_results(tmp_path))
 
 
 def test_a_table_says_in_what_machines_and_libraries_its_runs_differ(tmp_path):

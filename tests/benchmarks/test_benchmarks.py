@@ -16,8 +16,8 @@ from semiseg.errors import UserError
 from semiseg.executors.local import Local
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings, load_benchmark
+from semiseg.training.checksums import checksums
 from semiseg.training.lease import claim
-from semiseg.training.results import checksums
 
 FOUND = find_methods()
 TRAINING = {

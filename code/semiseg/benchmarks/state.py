@@ -12,11 +12,11 @@ from semiseg.registry import Methods
 from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.assembly import identity_of
 from semiseg.training.checkpoint import NAME as CHECKPOINT
+from semiseg.training.checksums import damage
 from semiseg.training.files import write_json
 from semiseg.training.identity import Identity, made
 from semiseg.training.lease import Holder, holder
 from semiseg.training.places import Places
-from semiseg.training.results import damage
 from semiseg.training.run import earlier_record
 
 Status = Literal["finished", "stale", "running", "failed", "left"]

@@ -35,7 +35,11 @@ def report(results: Path, out: Path | None = None, against: str | None = None, a
     summary_frame(content).to_csv(out / "summary.csv", index=False, float_format="%.6f", lineterminator="\n")
     write_tables(tables, out / "tables")
     plots = write_plots(content, out / "plots")
-    write_page(content, tables, plots, out / "plots", out / "index.html")
+    given = [("--against", against), *(("--add", str(file)) for file in add)]
+    options = [word for option, value in given if value for word in (option, value)]
+    if options and out != results:
+        options += ["--out", str(out)]
+    write_page(content, tables, plots, out / "plots", out / "index.html", options)
     return out / "index.html"
 
 

@@ -36,7 +36,7 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
         explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
             "share training cases, labelled or not. It asks whether other trainings would show the difference.",
-            f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
+            _of_holm(results, reference),
             "Worse, equivalent, better: probabilities, by the same t, that the true difference lies more than "
             f"{margin} below 0, within {margin} of it, or above (the correlated t-test of Corani and Benavoli).",
         ]
@@ -64,7 +64,7 @@ def case_difference_table(results: Results, reference: Entry, compared: list[Dif
             f"p: two-sided signed-rank test of Wilcoxon over {unit}. It asks whether other cases would show a "
             "difference with these very networks, and says nothing about other trainings: two trainings of one method "
             "differ in it, too. It looks at ranks: many small losses can outweigh a few large gains.",
-            f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels.",
+            _of_holm(results, reference),
         ],
     )
 
@@ -121,3 +121,9 @@ def _interval(evidence: Evidence) -> Cell:
 
 def _probability(p: float) -> Cell:
     return ABSENT if isnan(p) else Number(f"{p:.3f}" if p >= 0.001 else "<0.001", {"": p})
+
+
+def _of_holm(results: Results, reference: Entry) -> str:
+    others = [e for e in results.entries if e.role == reference.role == "lower bound" and e != reference]
+    apart = f"; {' and '.join(e.title for e in others)} apart, a lower bound" if others else ""
+    return f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels{apart}."

@@ -14,6 +14,7 @@ from semiseg.labels import in_words
 from semiseg.report.results import Results, Run
 from semiseg.report.summary import primary_scores
 from semiseg.report.wording import plot_heading
+from semiseg.settings import NONE
 
 CASES = 4
 PER_ROW = 10  # methods side by side; more continue in further blocks below
@@ -94,6 +95,8 @@ def _examples(results: Results) -> list[tuple[str, Run, Examples]]:
     out: list[tuple[str, Run, Examples]] = []
     for entry in results.entries:
         amounts = results.amounts_of(entry.name)
+        if results.fewest not in amounts and entry.role == "semi-supervised" and NONE not in amounts:
+            continue  # has not been trained with as few labels as the others
         labels = results.fewest if results.fewest in amounts else amounts[0]  # a bound of all labels, or of none
         runs = [r for r in results.cells[entry.name, labels] if r.fold == fold]
         if not runs:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -25,7 +27,9 @@ BOARD = "<noscript><p>Sorting and filtering need JavaScript; the tables below do
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def write_page(results: Results, tables: list[Table], plots: list[Plot], pictures: Path, path: Path) -> None:
+def write_page(
+    results: Results, tables: list[Table], plots: list[Plot], pictures: Path, path: Path, options: Sequence[str] = ()
+) -> None:
     """Write the page to `path`; `pictures` is the folder of the plots' PNG files."""
     name = str(results.record["spec"].get("benchmark") or results.path.name)
     apart = {name: "".join(_table(t) for t in tables if t.name == name) for name in ("papers", "published")}
@@ -41,7 +45,7 @@ def write_page(results: Results, tables: list[Table], plots: list[Plot], picture
         "Warnings": html(warnings) if warnings.rows else "<p>None.</p>",
         **({"Published elsewhere": apart["published"]} if apart["published"] else {}),
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
-        f"<pre>semiseg report results/{escape(results.path.name)}</pre>",
+        f"<pre>{escape(shlex.join(['semiseg', 'report', f'results/{results.path.name}', *options]))}</pre>",
     }
     badge = " <span class=badge>synthetic data</span>" if results.record["data"].get("synthetic") else ""
     about = [f"semi-supervised {results.kind.name}", count_of_folds(results), budget(results)]

@@ -24,6 +24,7 @@ from semiseg.report.summary import fold_statistics, lookup
 from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160
+SUFFIXES = (".png", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,12 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
             figure = draw(results)
             if figure is not None:
                 save_figure(figure, folder / plot.name)
-            else:
+            elif draw is overlays:
                 _keep(plot, results.path / "plots", folder)
+                plot = replace(plot, caption=f"{plot.caption} Drawn by an earlier report: the examples are not here.")
+            else:
+                for suffix in SUFFIXES:
+                    (folder / f"{plot.name}{suffix}").unlink(missing_ok=True)
         if (folder / f"{plot.name}.png").exists():
             drawn.append(replace(plot, about=about(results)))
     return drawn
@@ -104,7 +109,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
 
 def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
     """Take over a picture from an earlier report: examples are too large for git, their picture is not."""
-    for suffix in (".png", ".pdf"):
+    for suffix in SUFFIXES:
         picture = earlier / f"{plot.name}{suffix}"
         if picture.exists() and folder.resolve() != earlier.resolve():
             shutil.copyfile(picture, folder / picture.name)

@@ -14,6 +14,7 @@ COLUMNS = ("dataset", "titles", "labelled", "method", *SCORES, "protocol", "sour
 PROTOCOLS = {  # which cases chose the checkpoint that was measured, in the order of the explanation
     "last weights": "the weights after the last step, no choice",
     "last weights, measured on validation": "likewise, measured on validation cases",
+    "last weights, measured on validation and test": "likewise, measured on both",
     "selected on validation": "the best checkpoint on validation cases, measured on others",
     "selected and measured on validation": "the best checkpoint on the very validation cases that it was measured on",
     "selected on validation and test": "the best checkpoint on validation and test cases together, measured on both",

@@ -15,6 +15,7 @@ from semiseg.report.entries import entries_of
 from semiseg.report.results import KEY, Results, Run
 from semiseg.settings import NONE, BenchmarkSettings, cell_of, load_benchmark
 from semiseg.tasks import DEFAULT, TaskKind, task_kind
+from semiseg.training.checksums import damage
 
 NEEDED = {"spec": ("network",), "method": ("uses_unlabeled",), "data": ("title", "classes")}  # of run.json
 
@@ -32,6 +33,8 @@ def read_results(path: Path) -> Results:
             continue
         if run.status == "finished":
             try:
+                if what := damage(file.parent, run.record):
+                    raise ValueError(what)
                 kind = task_kind(run.record["data"].get("task") or DEFAULT)
                 frame = _read_scores(file.with_name("cases.csv"), ["case", "group", "class", "class_name"], kind)
                 secondary = file.with_name("predictors.csv")

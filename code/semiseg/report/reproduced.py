@@ -6,6 +6,7 @@ from semiseg.report.published import FILE, SCORES, published_cell, read_publishe
 from semiseg.report.results import Results
 from semiseg.report.scores import score_cell
 from semiseg.report.summary import fold_statistics
+from semiseg.report.wording import notes
 
 CHOSEN = "selected on "  # how predictors begin that a rule of a protocol has chosen
 
@@ -45,9 +46,11 @@ def reproduced_table(results: Results) -> Table | None:
         ["Labels", "Method", "Source", "Rule", "Published", "Last weights here", *(f"{rule} here" for rule in rules)],
         rows,
         [
+            *notes(results, [], spread=False),
             "Rule: which cases chose the published checkpoint; compare a number with the column of the same rule. "
             "Here rules choose among checkpoints of the very training whose last weights stand beside them.",
-            "Network and steps are those of the caption; where they are not the source's, nothing is reproduced.",
+            "What was selected on validation and test, its source measured on both; here it is measured on test cases.",
+            "Network, size, steps and settings are those above: where the source has others, nothing is reproduced.",
             *(f"{name} is called {title} here." for name, title in renamed.items()),
         ],
         {i for i in range(1, len(rows)) if rows[i][0] != rows[i - 1][0]},

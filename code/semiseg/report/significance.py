@@ -112,7 +112,7 @@ def _compare(
 ) -> list[Difference]:
     """The differences in `score`, one for each method and what is paired, and what `test` says of them."""
     methods = [e.name for e in results.entries if e.role != "upper bound" and e != reference]
-    bounds = {e.name for e in results.entries if e.role == "lower bound"}
+    bounds = {e.name for e in results.entries if e.role == reference.role == "lower bound"}
     folds, seeds = results.grid
     found: list[Difference] = []
     for labels in results.amounts:
@@ -128,7 +128,7 @@ def _compare(
             partial = len(common) < len(folds) * len(seeds)
             above = int((pairs > 0).sum())
             block.append(Difference(name, labels, float(pairs.mean()), len(pairs), above, test(pairs), partial))
-        # A second lower bound, such as several Supervised networks, is no method whose gain is in question.
+        # Compared with a lower bound, another one, such as three Supervised networks, has no gain that is in question.
         adjusted = holm([nan if d.method in bounds else d.evidence.p for d in block])
         found += [replace(d, p_adjusted=p) for d, p in zip(block, adjusted, strict=True)]
     return found

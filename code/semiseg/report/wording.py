@@ -13,6 +13,7 @@ from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
+BUDGET = {"steps", "size", "crop"}  # of a training
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
 CIRCUMSTANCES = {
@@ -96,10 +97,16 @@ def _budget(results: Results) -> list[str]:
 
 
 def _training(results: Results) -> dict[str, Any]:
-    """The settings of all trainings, but for what a method has of its own."""
-    if results.settings:
-        return results.settings.training.model_dump(mode="json")
-    return results.record["spec"].get("training") or {}
+    """The settings of all trainings, but for what a method has of its own.
+
+    They are the benchmark's, unless all runs had others, as kept ones may.
+    """
+    trainings = [run.record["spec"].get("training") or {} for run in results.own]
+    if not results.settings:
+        return results.record["spec"].get("training") or {}
+    asked = results.settings.training.model_dump(mode="json")
+    shared = {key: value for key, value in trainings[0].items() if all(t.get(key) == value for t in trainings)}
+    return asked | {key: shared[key] for key in BUDGET & shared.keys()}
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 import semiseg
 from semiseg.data.splits import Partition
 from semiseg.data.store import Dataset
-from semiseg.errors import UserError
 from semiseg.method import Method
 from semiseg.networks import NETWORKS, weights_file
 from semiseg.settings import WATCHING, RunSpec, TrainingSettings
 from semiseg.source_code import method_code, module_code, without_comments
 from semiseg.tasks import task_kind
+from semiseg.training.checksums import file_hash
 from semiseg.validation import validate
 
 LATER = ("augmentation", "decay_every")  # settings younger than many results: a default is not recorded
@@ -149,20 +149,6 @@ def engine_hash() -> str:
     root = Path(semiseg.__file__).parent
     files = sorted(root.rglob("*.py"))
     return _hash({file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files})
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    try:
-        return _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a file of weights.") from error
-
-
-@functools.lru_cache(maxsize=64)
-def _file_hash(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(content: Any) -> str:

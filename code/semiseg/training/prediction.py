@@ -18,10 +18,10 @@ from semiseg.method import Method, Task
 from semiseg.registry import find_methods
 from semiseg.settings import RunSpec
 from semiseg.tasks import DEFAULT
+from semiseg.training.checksums import WEIGHTS
 from semiseg.training.evaluation import predict_case
 from semiseg.training.files import read_record
 from semiseg.training.precision import place
-from semiseg.training.results import WEIGHTS
 from semiseg.validation import validate
 
 

@@ -12,11 +12,9 @@ from semiseg.data.store import Dataset
 from semiseg.method import Method
 from semiseg.metrics import Metric
 from semiseg.tasks import Evaluation, TaskKind
+from semiseg.training.checksums import SCORES, WEIGHTS
 from semiseg.training.files import write_rows
-from semiseg.training.identity import file_hash
 
-SCORES = ("cases.csv", "predictors.csv")
-WEIGHTS = "model.safetensors"
 SELECTION = "selection.csv"  # what rules compared, step by step
 RESULTS = (*SCORES, SELECTION, "examples.npz", WEIGHTS, "traceback.txt")
 
@@ -107,19 +105,3 @@ def forget_results(folder: Path) -> None:
     """Remove what an earlier attempt left, so that nothing of two attempts is ever mixed."""
     for name in RESULTS:
         (folder / name).unlink(missing_ok=True)
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Hashes of the files that tables are made from, or of what a start hands on, which has no scores."""
-    scores = {name: file_hash(folder / name) for name in SCORES if (folder / name).exists()}
-    return scores or {WEIGHTS: file_hash(folder / WEIGHTS)}
-
-
-def damage(folder: Path, record: dict[str, Any]) -> str:
-    """What is wrong with the stored scores of a finished run, if anything is."""
-    for name, checksum in record.get("checksums", {}).items():
-        if not (folder / name).exists():
-            return f"{name} is missing"
-        if file_hash(folder / name) != checksum:
-            return f"{name} was changed after the run"
-    return ""

@@ -17,6 +17,7 @@ from semiseg.tasks import task_kind
 from semiseg.training import failures
 from semiseg.training.assembly import build_trainer, identity_of, partition_for
 from semiseg.training.checkpoint import discard
+from semiseg.training.checksums import WEIGHTS, checksums, damage
 from semiseg.training.curve import Diverged
 from semiseg.training.energy import Meter
 from semiseg.training.environment import (
@@ -34,10 +35,7 @@ from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.results import (
     SELECTION,
-    WEIGHTS,
-    checksums,
     count_parameters,
-    damage,
     describe_data,
     describe_method,
     forget_results,
