@@ -395,7 +395,7 @@ def test_scores_that_were_changed_after_their_run_are_named_and_not_averaged(res
     record = json.loads(file.with_name("run.json").read_text())
     checksums = {"cases.csv": hashlib.sha256(file.read_bytes()).hexdigest()}
     file.with_name("run.json").write_text(json.dumps(record | {"checksums": checksums}))
-    assert all(run.status == "finished" for run in read_results(results).runs if run.method == "zebra")
+    assert [run for run in read_results(results).unfinished if run.method == "zebra"] == []
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))  # still a table
     read = read_results(results)
     assert [run.reason for run in read.unfinished if run.method == "zebra"] == ["cases.csv was changed after the run"]
@@ -808,6 +808,9 @@ def test_captions_tell_the_steps_of_runs_that_were_all_kept_and_not_those_of_the
     assert ", 7 training steps" in wording.budget(read_results(tmp_path))
     retell(tmp_path, "spec", "runs/zebra/**/run.json", training={"steps": 9})
     assert ", 300 training steps" in wording.budget(read_results(tmp_path))
+    asked["training"]["augmentation"] = "strong"
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(asked))
+    assert wording.budget(read_results(tmp_path)).endswith("pixels, strong augmentation")
 
 
 def test_a_table_says_in_what_machines_and_libraries_its_runs_differ(tmp_path):

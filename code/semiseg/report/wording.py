@@ -13,7 +13,7 @@ from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
-BUDGET = {"steps", "size", "crop"}  # of a training
+BUDGET = {"steps", "size", "augmentation", "crop"}  # of a training
 ROOM = 0.05  # of Dice: with less between the two bounds, a data set cannot tell methods apart
 
 CIRCUMSTANCES = {
@@ -88,6 +88,8 @@ def _budget(results: Results) -> list[str]:
         size = training.get("size") or ()
         unit = "pixels" if len(size) == 2 else "voxels"
         trained += f", {steps} training steps" + (f" at {' × '.join(map(str, size))} {unit}" if size else "")
+    if training.get("augmentation") == "strong":
+        trained += ", strong augmentation"
     crop = training.get("crop")
     if not crop:
         return [trained]
