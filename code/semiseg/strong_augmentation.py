@@ -3,8 +3,9 @@
 Kinds, ranges and probabilities are those of nnU-Net (MIC-DKFZ/nnUNet, 0e49508), for images within [0, 1] instead of
 standardized ones: noise is relative to an image's standard deviation, brightness scales from black, and whatever is
 left of the range is cut off. Its probability for an image times that for a channel is one probability here, and all
-channels change alike. Images are turned within the patch that they are cut to, so that corners are black, by linear
-interpolation, and blurred in plane.
+channels change alike but for their noise. As many zooms enlarge as shrink, where its factors shrink a little more
+often, and a thin volume is turned as a picture of its aspect. Images are turned within the patch that they are cut
+to, so that corners are black, by linear interpolation, and blurred in plane.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,10 @@ DROPOUT = 0.3
 
 
 def pnet(channels: int, classes: int, size: Sequence[int], filters: int = 64) -> EncoderDecoder:
-    """Five blocks, all of which the decoder reads; 486,596 parameters for one 2D channel and four classes."""
+    """Five blocks, all of which the decoder reads; 486,596 parameters for one 2D channel and four classes.
+
+    SSL4MIS (3c2f98b) lets its logits pass a leaky ReLU, which these do not.
+    """
     dims = len(size)
     convolution, dropout = CONVOLUTION[dims], CHANNEL_DROPOUT[dims]
     head = nn.Sequential(

@@ -16,7 +16,7 @@ from typing import Any
 BEAT = 2.0  # seconds between two heartbeats
 EXPIRES = 120.0  # seconds without one after which a holder on another machine is given up
 PROCESSES = Path("/proc")  # Linux; elsewhere only heartbeats count
-SAME = ("boot", "processes", "user")  # what processes that can look each other up have in common
+SAME = ("host", "boot", "processes", "user")  # what processes that can look each other up have in common
 LENGTH = 1024  # of the file: overwriting equal lengths never leaves half of an old one behind
 
 
@@ -96,7 +96,7 @@ def claim(folder: Path, device: str = "") -> Iterator[Lease]:
     anyone at any time. That takes no locks, which network file systems often lack.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "device": device} | _place()
+    content = {"pid": os.getpid(), "since": time.time(), "device": device} | _place()
     path = folder / f".lease-{uuid.uuid4().hex[:12]}"
     attempts = 5  # of two who withdraw for each other
     while True:
@@ -179,12 +179,12 @@ def _alive(content: dict[str, Any], silent: float) -> bool:
 
 def _place() -> dict[str, str]:
     """This machine since it was switched on, the process numbers that count here, and when this process started."""
-    boot = processes = socket.gethostname()
+    host = boot = processes = socket.gethostname()  # copies of one running machine share the rest
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         processes = os.readlink("/proc/self/ns/pid")  # a container counts anew
     user = str(os.getuid()) if hasattr(os, "getuid") else ""  # one may not see the processes of others
-    return {"boot": boot, "processes": processes, "user": user, "started": _started(os.getpid())}
+    return {"host": host, "boot": boot, "processes": processes, "user": user, "started": _started(os.getpid())}
 
 
 def _started(pid: int) -> str:

@@ -178,7 +178,9 @@ class _Attempt:
         finished = record.get("status") == "finished" and not damage(folder, record)
         if not finished or record["identity"]["hash"] != self.identity.start:
             if finished:  # of another identity, and so are all runs that started from it
-                write_json(folder / "run.json", record | {"status": "left"})
+                with claim(folder):
+                    if earlier_record(folder) == record:  # nobody has repeated it meanwhile
+                        write_json(folder / "run.json", record | {"status": "left"})
             concurrency = self.record["environment"]["concurrency"]
             record = execute(spec, self.places, self.device, self.stop, concurrency)
         match record["status"]:
