@@ -256,6 +256,7 @@ def test_own_pictures_are_prepared_once(root, pictures, capfd):
     out = capfd.readouterr().out
     assert re.search(r"mine\.h5: written", out)
     assert re.search(r"mine\.h5: up to date", out)
+    assert "under several names, none of which is tested where another trains: 0 = 2 = 4; 1 = 3" in out
 
 
 @pytest.mark.parametrize(("damage", "message"), [

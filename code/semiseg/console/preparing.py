@@ -17,6 +17,8 @@ from semiseg.embedded import embedded_benchmarks
 from semiseg.errors import UserError
 from semiseg.settings import load_benchmark
 
+TOLD = 5  # images under several names that there is room for
+
 
 def prepare_dataset(
     name: str, source: Path | None, out: Path, jobs: int | None = None, raw: Path | None = None, threshold: str = ""
@@ -37,9 +39,10 @@ def prepare_dataset(
             chosen.divide_masks(parse_thresholds(threshold))
         path, written = prepare(chosen, out, partial(show, f"Preparing {name}"), jobs)
     console.print(f"{path}: {'written' if written else 'up to date'}", highlight=False, soft_wrap=True)
-    for cases in Dataset(path).twins:
-        told = f"{' and '.join(cases)} are the same image: no test of one counts where the other trains."
-        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if twins := Dataset(path).twins:
+        told = "; ".join(" = ".join(cases) for cases in twins[:TOLD]) + "; ..." * (len(twins) > TOLD)
+        line = f"One image under several names, none of which is tested where another trains: {told}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return path
 
 
