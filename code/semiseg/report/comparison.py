@@ -125,5 +125,5 @@ def _probability(p: float) -> Cell:
 
 def _of_holm(results: Results, reference: Entry) -> str:
     others = [e for e in results.entries if e.role == reference.role == "lower bound" and e != reference]
-    apart = f"; {' and '.join(e.title for e in others)} apart, a lower bound" if others else ""
+    apart = f" but {' and '.join(e.title for e in others)}, of which no gain is in question" if others else ""
     return f"Holm: p adjusted for the number of methods at the same {share_or_number(results)} of labels{apart}."
