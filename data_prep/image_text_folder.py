@@ -52,7 +52,8 @@ class ImageTextFolder(Recipe):
     def info(self) -> DatasetInfo:
         """Named after the source folder."""
         name = self.source.resolve().name
-        grouped = all(note.patient != note.id for note in self.notes)
+        named = {(row.get("patient") or "").strip() for row in self.rows} - {""}
+        grouped = all(note.patient in named for note in self.notes)
         return DatasetInfo(
             name=name, title=name, modality="images", classes=self.classes, licence="unknown", unit="pixels",
             source="a folder of images and texts", grouping="patient" if grouped else "", task=self.learns,
@@ -107,7 +108,8 @@ class ImageTextFolder(Recipe):
             image, text = self.source / "images" / row["image"], " ".join((row["text"] or "").split())
             name = image.stem if stems.count(image.stem) == 1 else image.name  # a.jpg and a.png are two images
             study = (row.get("study") or "").strip()
-            patient, problem = (row.get("patient") or "").strip() or whose.get(study) or study or name, ""
+            alone = f"study {study}" if study else name
+            patient, problem = (row.get("patient") or "").strip() or whose.get(study) or alone, ""
             if row["image"] in notes:
                 one, other = known(patient), known(notes[row["image"]].patient)
                 same |= {one: other} if one != other else {}

@@ -79,8 +79,8 @@ def _endings(images: tuple[Path, ...], labels: Path) -> tuple[str, ...]:
     def numbered(number: str, *folders: Path) -> list[Path]:
         return sorted(file for folder in folders for ending in VOLUMES for file in folder.glob(f"*{number}{ending}"))
 
-    masks = {file.name for file in numbered(ANY, labels)}
-    if not numbered(FIRST, *images) or any(file.name in masks for file in numbered(ANY, *images)):
+    masks = {file.name.partition(".nii")[0] for file in numbered(ANY, labels)}
+    if not numbered(FIRST, *images) or any(f.name.partition(".nii")[0] in masks for f in numbered(ANY, *images)):
         return VOLUMES
     if second := numbered(SECOND, *images):
         raise UserError(

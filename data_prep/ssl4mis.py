@@ -21,7 +21,6 @@ from .image_folder import read_classes, read_text
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"
-TWINS = {"CMPXO4J23G58J53Q98SZ": "0RZDK210BSMWAA6467LU"}  # one volume under two names, as far as UA-MT's order tells
 EXTREMES = (0.0, 100.0)  # percentiles between which SSL4MIS scales ACDC
 LISTS = ("train", "val", "test", "train_slices")
 LISTED = (".list", ".txt")  # the second in BraTS2019
@@ -169,8 +168,7 @@ class UaMtFolder(Recipe):
         image, label = _read(item)
         label = class_indices(label, self.classes, item.files[0], fixed=True).transpose(2, 1, 0)
         image = _turned(image, item.files[0]).image
-        group = TWINS.get(item.id, item.id)
-        return Case(item.id, group, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
+        return Case(item.id, item.id, image, np.ascontiguousarray(label), (1.0, 1.0, 1.0))
 
     def lists(self) -> dict[str, list[str]]:
         """The folder's own lists: published protocols label the first cases of train.list."""

@@ -810,6 +810,8 @@ def test_captions_tell_the_steps_of_runs_that_were_all_kept_and_not_those_of_the
     assert ", 300 training steps" in wording.budget(read_results(tmp_path))
     asked["training"]["augmentation"] = "strong"
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(asked))
+    assert wording.budget(read_results(tmp_path)).endswith("pixels"), "runs from before it had the customary one"
+    retell(tmp_path, "spec", training={"steps": 300, "augmentation": "strong"})
     assert wording.budget(read_results(tmp_path)).endswith("pixels, strong augmentation")
 
 

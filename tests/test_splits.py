@@ -10,6 +10,7 @@ import pytest
 
 from semiseg.contract import PluginContract, tiny_dataset
 from semiseg.data import splits as splits_module
+from semiseg.data.protocol import OfficialPartition
 from semiseg.data.splits import Fold, Splits, load_or_freeze, make_splits
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
 from semiseg.errors import UserError
@@ -346,8 +347,9 @@ def test_a_pretraining_sees_images_without_masks_and_a_method_of_labels_alone_do
     assert supervised.unlabeled == ()
 
 
-@pytest.mark.parametrize("labels", FRACTIONS)
-def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(tmp_path, labels):
+@pytest.fixture
+def twins(tmp_path):
+    """A data set of fifteen groups, two of which, c03 and c07, hold the same image."""
     image, other = np.zeros((1, 2, 2), np.uint8), np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
     twins = {"c03": image, "c07": image, "c05": other}
     cases = [
@@ -356,9 +358,13 @@ def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(tmp_
         for n in range(15)
     ]  # fmt: skip
     write_dataset(tmp_path / "toy.h5", INFO, cases)
-    dataset = Dataset(tmp_path / "toy.h5")
-    assert dataset.twins == [("c03", "c07")]
-    splits, found, tested = make_splits(dataset), find_methods(), []
+    return Dataset(tmp_path / "toy.h5")
+
+
+@pytest.mark.parametrize("labels", FRACTIONS)
+def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(twins, labels, tmp_path):
+    assert twins.twins == [("c03", "c07")]
+    splits, found, tested = make_splits(twins), find_methods(), []
     for fold in range(5):
         of_fold = []
         for name in ("supervised", "mean_teacher"):
@@ -367,7 +373,7 @@ def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(tmp_
                 .spec()
                 .model_copy(update={"labels": labels, "fold": fold})
             )
-            parts = partition_for(found[name], splits, spec, dataset)
+            parts = partition_for(found[name], splits, spec, twins)
             assert not {*parts.test} & {*parts.labeled, *parts.unlabeled}
             of_fold.append(parts.test)
         assert of_fold[0] == of_fold[1], "methods are tested on the same cases"
@@ -375,4 +381,15 @@ def test_nobody_is_tested_on_an_image_that_is_trained_on_under_another_name(tmp_
         assert {*splits.folds[fold].test} - {*of_fold[0]} <= {"c03", "c07"}
         assert {*of_fold[0]} & {"c03", "c07"} == ({"c03", "c07"} if together else set())
         tested += of_fold[0]
-    assert {*dataset.records} - {"c03", "c07"} <= {*tested}
+    assert {*twins.records} - {"c03", "c07"} <= {*tested}
+
+
+def test_nobody_is_tested_on_an_image_that_weights_are_chosen_by_under_another_name(twins, tmp_path):
+    class Lists:
+        def partition(self, *_):
+            return OfficialPartition(("c00",), ("c01",), ("c03", "c05"), ("c07", "c08"))
+
+    method = find_methods()["mean_teacher"]
+    parts = partition_for(method, Lists(), PluginContract("mean_teacher", method, 2, tmp_path).spec(), twins)
+    assert parts.test == ("c05",)
+    assert parts.validation == ("c07", "c08")

@@ -182,7 +182,7 @@ class Batch:
             if isinstance(shown, Tensor):
                 return cut(shown)
             labeled, unlabeled = shown
-            return (lambda: labeled()[number::parts]), (lambda: unlabeled()[number::parts])
+            return (lambda: labeled()[number::parts].contiguous()), (lambda: unlabeled()[number::parts].contiguous())
 
         views = {name: cut_view(shown) for name, shown in self._views.items()}
         moved = {name: Geometry(cut(own.matrix)) for name, own in self._geometries.items()}

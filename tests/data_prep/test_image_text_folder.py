@@ -163,6 +163,10 @@ def test_images_of_one_study_are_of_one_group(tmp_path):
         {"image": "b.png", "study": "s1 ", "patient": "p1 ", "text": "Both lungs are clear."},
         {"image": "b.jpg", "study": "s2", "patient": "", "text": "A nodule."},
     ]
-    assert [note.patient for note, _ in ImageTextFolder(folder(tmp_path, rows)).items()] == ["p1", "p1", "s2"]
+    recipe = ImageTextFolder(folder(tmp_path, rows))
+    assert [note.patient for note, _ in recipe.items()] == ["p1", "p1", "study s2"]
+    assert recipe.info().grouping == "", "whose the last one is, nobody knows"
     rows = [{key: value for key, value in row.items() if key != "patient"} for row in rows]
-    assert [note.patient for note, _ in ImageTextFolder(folder(tmp_path, rows)).items()] == ["s1", "s1", "s2"]
+    recipe = ImageTextFolder(folder(tmp_path, rows))
+    assert [note.patient for note, _ in recipe.items()] == ["study s1", "study s1", "study s2"]
+    assert recipe.info().grouping == ""

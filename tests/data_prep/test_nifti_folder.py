@@ -101,6 +101,9 @@ def test_masks_that_are_numbered_like_their_images_keep_the_names_of_cases(sourc
     for folder in ("imagesTr", "labelsTr"):
         (source / folder / "a.nii.gz").rename(source / folder / "a_0000.nii.gz")
     assert [*prepared(source).records] == ["a_0000"]
+    save(source / "imagesTr/a_0000.nii", VOXELS)
+    (source / "imagesTr/a_0000.nii.gz").unlink()
+    assert [*prepared(source).records] == ["a_0000"], "one of them may be compressed"
 
 
 def test_cases_of_nnunet_may_be_numbered_with_four_digits(nnunet: Path) -> None:

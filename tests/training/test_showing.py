@@ -85,6 +85,7 @@ def test_a_view_that_nobody_asks_for_is_not_made_and_one_that_is_asked_for_twice
     assert made == [(2, "weak"), (3, "strong"), (3, "weak")]
     halves = [batch.part(number, 2) for number in (0, 1)]
     assert torch.equal(halves[1].labeled("strong"), batch.labeled("strong")[1::2])
+    assert halves[1].unlabeled("strong").is_contiguous(), "a method may reshape it"
     assert made[3:] == [(2, "strong")]
 
 

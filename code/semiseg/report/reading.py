@@ -43,7 +43,7 @@ def read_results(path: Path) -> Results:
                     networks = scores.get("networks", 1)  # runs from before that was recorded do not tell
                     predictors.append(scores.assign(**_named(run), networks=networks))
                 cases.append(frame.assign(**_named(run)))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, UserError) as error:
                 run = Run(run.folder, run.record, *run.key, status="unreadable", reason=str(error))
         runs.append(run)
     finished = [run for run in runs if run.status == "finished"]

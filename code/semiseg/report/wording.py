@@ -8,9 +8,9 @@ from typing import Any
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.differing import differing
-from semiseg.report.results import Entry, Results
+from semiseg.report.results import Entry, Results, Run
 from semiseg.report.summary import fold_scores
-from semiseg.settings import OWN_TRAINING
+from semiseg.settings import OWN_TRAINING, TrainingSettings
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
 BUDGET = {"steps", "size", "augmentation", "crop"}  # of a training
@@ -103,12 +103,17 @@ def _training(results: Results) -> dict[str, Any]:
 
     They are the benchmark's, unless all runs had others, as kept ones may.
     """
-    trainings = [run.record["spec"].get("training") or {} for run in results.own]
     if not results.settings:
         return results.record["spec"].get("training") or {}
     asked = results.settings.training.model_dump(mode="json")
+    younger = TrainingSettings().model_dump(mode="json")  # than some runs, which had what is the default since
+    trainings = [younger | training if training else {} for training in map(_of_run, results.own)]
     shared = {key: value for key, value in trainings[0].items() if all(t.get(key) == value for t in trainings)}
     return asked | {key: shared[key] for key in BUDGET & shared.keys()}
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    return run.record["spec"].get("training") or {}
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:

@@ -30,12 +30,13 @@ from semiseg.validation import validate
 def partition_for(method: type[Method], splits: Splits, spec: RunSpec, dataset: Dataset) -> Partition:
     """The cases of a run; a method that ignores unlabelled images, or labels, does not get any.
 
-    Nobody is tested on an image that is trained on: where two groups hold the very same one, it does not count as a
-    test of the one while the other trains.
+    Nobody is tested on an image that is trained on, or that weights are chosen by: where two groups hold the very same
+    one, it does not count as a test of the one while the other trains.
     """
     groups = {r.id: r.group for r in dataset.records.values()}
     partition = splits.partition(spec.fold, spec.labels if method.uses_labels else 1.0, groups, spec.inner)
-    seen = {dataset.records[case].image_hash for case in (*partition.labeled, *partition.unlabeled)}
+    others = (*partition.labeled, *partition.unlabeled, *getattr(partition, "validation", ()))
+    seen = {dataset.records[case].image_hash for case in others}
     test = tuple(case for case in partition.test if dataset.records[case].image_hash not in seen)
     if not test:
         raise UserError(

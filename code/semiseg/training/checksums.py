@@ -16,7 +16,7 @@ def file_hash(path: Path) -> str:
     try:
         return _file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a file of weights.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a file that can.") from error
 
 
 @functools.lru_cache(maxsize=64)
