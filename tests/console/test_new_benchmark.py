@@ -41,13 +41,15 @@ def here(tmp_path, monkeypatch):
 
 
 def dataset(labels=None, name="mine", cases=20, per_group=1, grouping="patient", unit="pixels", channels=1):
-    """A data set of cases that look alike; `labels` gives the mask of each."""
+    """A data set of cases of noise; `labels` gives the mask of each."""
     labels = labels or [DRAWN] * cases
-    pixels = np.random.default_rng(0).integers(0, 255, (channels, *labels[0].shape)).astype(np.uint8)
+    pixels = [
+        np.random.default_rng(c).integers(0, 255, (channels, *x.shape)).astype(np.uint8) for c, x in enumerate(labels)
+    ]
     spacing = (1.0,) * labels[0].ndim
     classes = ("background", "polyp", "instrument")
     info = DatasetInfo(name, name, "none", classes, "CC0", "", grouping=grouping, unit=unit)
-    cases = [Case(f"{c:03}", f"g{c // per_group}", pixels, label, spacing) for c, label in enumerate(labels)]
+    cases = [Case(f"{c:03}", f"g{c // per_group}", pixels[c], label, spacing) for c, label in enumerate(labels)]
     write_dataset(Path(f"data/{name}.h5"), info, cases)
     return Dataset(Path(f"data/{name}.h5"))
 
