@@ -279,7 +279,9 @@ def test_tables_name_the_states_of_the_tuned_file_that_runs_had_not_that_of_the_
     def said(specs):
         runs = [SimpleNamespace(method=spec["method"], record={"spec": spec}) for spec in specs]
         newest = settings.model_copy(update={"tuned": settings.tuned.model_copy(update={"commit": "e" * 40})})
-        return choices(SimpleNamespace(finished=runs, settings=newest, record=runs[0].record, inner=False), entries)[0]
+        return choices(
+            SimpleNamespace(finished=runs, own=runs, settings=newest, record=runs[0].record, inner=False), entries
+        )[0]
 
     assert "(tuned/chosen.yaml, not committed; commit aaaaaaaaaaaa; commit bbbbbbbbbbbb, modified since)" in said(kept)
     older = [{key: value for key, value in spec.items() if key != "tuned"} for spec in kept]
@@ -341,7 +343,7 @@ def test_tables_say_whose_learning_rate_differs_and_where_settings_come_from(wit
         SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
     ]
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
-    results = SimpleNamespace(finished=runs, settings=settings, record=runs[0].record, inner=False)
+    results = SimpleNamespace(finished=runs, own=runs, settings=settings, record=runs[0].record, inner=False)
     chosen, rates = choices(results, entries)
     assert chosen == "Settings chosen by equal trials (tuned/chosen.yaml, not committed); not tuned: SUPERVISED."
     assert rates.startswith("Trained with learning rate 0.04, ")
@@ -386,7 +388,7 @@ def test_tables_say_whose_rate_and_steps_are_their_own_under_a_protocol_and_capt
         SimpleNamespace(method=s.method, record={"spec": s.model_dump(mode="json")}) for s in expand(settings, FOUND)
     ]
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
-    results = SimpleNamespace(finished=runs, settings=settings, record=runs[-1].record, inner=False)
+    results = SimpleNamespace(finished=runs, own=runs, settings=settings, record=runs[-1].record, inner=False)
     (rates,) = choices(results, entries)
     assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none; BCP steps 9.")
     assert f", {COMMON.steps} training steps" in budget(results), "the first run's own steps are not those of all"

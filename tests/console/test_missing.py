@@ -30,14 +30,17 @@ def pictures(folder):
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
         for case in range(6):
-            Image.fromarray(PIXELS).save(folder / part / f"{case}.png")
+            Image.fromarray(np.roll(PIXELS, case)).save(folder / part / f"{case}.png")
 
 
 def volumes(folder):
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
         for case in range(6):
-            nib.save(nib.Nifti1Image(np.repeat(PIXELS[None], 4, 0), np.eye(4)), folder / part / f"{case}.nii.gz")
+            nib.save(
+                nib.Nifti1Image(np.repeat(np.roll(PIXELS, case)[None], 4, 0), np.eye(4)),
+                folder / part / f"{case}.nii.gz",
+            )
 
 
 def benchmark(dataset, *methods):
