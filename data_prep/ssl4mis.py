@@ -9,7 +9,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from semiseg.data.formats import VOLUMES, read_nifti, unit_range, unreadable
+from semiseg.data.formats import USUAL, VOLUMES, read_nifti, unit_range, unreadable
 from semiseg.data.masks import class_indices
 from semiseg.data.original import Original
 from semiseg.data.recipe import Recipe
@@ -204,7 +204,7 @@ class AsStored(Original):
     volume: Turned
 
     @classmethod
-    def of(cls, path: Path, between: tuple[float, float] = (0.5, 99.5)) -> "AsStored":
+    def of(cls, path: Path, between: tuple[float, float] = USUAL) -> "AsStored":
         """The volume of a NIfTI file, scaled between two of its percentiles."""
         volume = read_nifti(path)
         image = unit_range(volume.in_file_order(), path, between).transpose(0, 3, 2, 1)

@@ -15,6 +15,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii")
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and a micron, by the code of a NIfTI header
 COLOURS = ("LA", "RGB", "RGBA")
+USUAL = (0.5, 99.5)  # percentiles between which intensities are scaled
 GREY = 2  # how far the channels of a grey picture may differ, as JPEG leaves them
 
 Image.MAX_IMAGE_PIXELS = None  # slides of tissue have more than Pillow takes for an attack
@@ -104,7 +105,7 @@ def pixels(picture: Image.Image, path: Path) -> np.ndarray:
     raise UserError(f"{path}: colour mode {picture.mode} is not supported; save it as grey or RGB.")
 
 
-def unit_range(image: np.ndarray, path: Path, between: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
+def unit_range(image: np.ndarray, path: Path, between: tuple[float, float] = USUAL) -> np.ndarray:
     """Each channel of (channels, *space) clipped at two of its percentiles, as float32 in [0, 1]."""
     if not np.isfinite(image).all():
         raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.differing import differing
-from semiseg.report.results import Entry, Results, Run
+from semiseg.report.results import Entry, Results
 from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING, TrainingSettings
 
@@ -104,16 +104,16 @@ def _training(results: Results) -> dict[str, Any]:
     They are the benchmark's, unless all runs had others, as kept ones may.
     """
     if not results.settings:
-        return results.record["spec"].get("training") or {}
+        return _training_of(results.record)
     asked = results.settings.training.model_dump(mode="json")
     younger = TrainingSettings().model_dump(mode="json")  # than some runs, which had what is the default since
-    trainings = [younger | training if training else {} for training in map(_of_run, results.own)]
+    trainings = [younger | training if (training := _training_of(run.record)) else {} for run in results.own]
     shared = {key: value for key, value in trainings[0].items() if all(t.get(key) == value for t in trainings)}
     return asked | {key: shared[key] for key in BUDGET & shared.keys()}
 
 
-def _of_run(run: Run) -> dict[str, Any]:
-    return run.record["spec"].get("training") or {}
+def _training_of(record: dict[str, Any]) -> dict[str, Any]:
+    return record["spec"].get("training") or {}
 
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
@@ -163,7 +163,7 @@ def identities(results: Results) -> str:
     """Hashes of data and split, commit and precision of the runs behind a table; of many, a few and how many more."""
     records = [run.record for run in results.own]
     data = [record["data"] for record in records]
-    precision = _some((record["spec"].get("training") or {}).get("precision") for record in records)
+    precision = _some(_training_of(record).get("precision") for record in records)
     precision = precision.replace("auto", "left to the machine")  # runs since then record what it chose
     return (
         f"Data {_some(_short(d.get('hash')) for d in data)}; split {_some(_short(d.get('split_hash')) for d in data)}; "
@@ -223,7 +223,7 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     common = _training(results)
     own = []
     for entry in entries:
-        trainings = [run.record["spec"].get("training") or {} for run in results.finished if run.method == entry.name]
+        trainings = [_training_of(run.record) for run in results.finished if run.method == entry.name]
         for key in settings.own_training if settings else OWN_TRAINING:
             values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)}, key=str)
             if values:
