@@ -143,7 +143,7 @@ def _installed_networks() -> tuple[list[Offer], dict[str, str]]:
             module = _loaded(entry.load, where)
             if not inspect.ismodule(module) or not hasattr(module, "ARCHITECTURES"):
                 raise UserError(f"{where} is no module with ARCHITECTURES; uninstall it.")
-            networks += offered(module, where, module_code(module.__name__))
+            networks += offered(module, where, partial(module_code, module.__name__))
         except UserError as error:
             broken[entry.name] = str(error)
     return networks, broken
@@ -183,7 +183,7 @@ def _loaded(load: Callable[[], Any], where: str) -> Any:
 
 
 def _contents(module: ModuleType, where: str) -> Plugin:
-    networks = offered(module, where, module_code(module.__name__))
+    networks = offered(module, where, partial(module_code, module.__name__))
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     own = [c for c in classes if issubclass(c, Method)]
     if networks and not own:

@@ -77,32 +77,38 @@ def expand(settings: BenchmarkSettings, found: Methods, selection: Selection = S
     methods = chosen("methods", tuple(variants), selection.methods)
     inner_folds: tuple[int | None, ...] = settings.inner_folds or (None,)
     labels = chosen("labels", settings.labels, selection.labels)
-    untuned = settings.untuned()
+    entries = {name: _entry(settings, found, name, variants[name]) for name in methods}  # the same in a thousand runs
     runs = []
     for seed in chosen("seeds", settings.seeds, selection.seeds):
         for fold, inner in product(chosen("folds", settings.folds, selection.folds), inner_folds):
             for amount in labels:
                 for name in methods:
                     variant = variants[name]
-                    if variant.implementation not in found:
-                        raise UserError(f"benchmark {settings.name}: {found.problem(variant.implementation)}")
                     method = found[variant.implementation]
                     if (method.uses_all_labels or not method.uses_labels) and amount != labels[0]:
                         continue  # one run serves all amounts of labels
-                    where = f"settings of method {name}"
-                    config = validate(method.Config, variant.config, where, beside=BenchmarkSettings)
                     cell = {"fold": fold, "inner": inner, "seed": seed}
                     runs.append(RunSpec(
-                        benchmark=settings.name, dataset=settings.dataset, method=name,
-                        implementation=variant.implementation, config=config.model_dump(mode="json"),
-                        labels=NONE if not method.uses_labels else 1.0 if method.uses_all_labels else amount, **cell,
-                        network=settings.network, weights=settings.weights,
-                        training=settings.training_of(name, variant),
+                        **entries[name], **cell,
+                        labels=NONE if not method.uses_labels else 1.0 if method.uses_all_labels else amount,
                         start=_start(settings, found, variant.start, cell) if variant.start else None,
-                        protocol=settings.protocol,
-                        tuned=settings.tuned.commit if settings.tuned and name not in untuned else None,
                     ))  # fmt: skip
     return runs
+
+
+def _entry(settings: BenchmarkSettings, found: Methods, name: str, variant: Variant) -> dict[str, Any]:
+    """What all runs of an entry have in common."""
+    if variant.implementation not in found:
+        raise UserError(f"benchmark {settings.name}: {found.problem(variant.implementation)}")
+    method = found[variant.implementation]
+    config = validate(method.Config, variant.config, f"settings of method {name}", beside=BenchmarkSettings)
+    tuned = settings.tuned.commit if settings.tuned and name not in settings.untuned() else None
+    return {
+        "benchmark": settings.name, "dataset": settings.dataset, "method": name,
+        "implementation": variant.implementation, "config": config.model_dump(mode="json"),
+        "network": settings.network, "weights": settings.weights, "training": settings.training_of(name, variant),
+        "protocol": settings.protocol, "tuned": tuned,
+    }  # fmt: skip
 
 
 def _start(settings: BenchmarkSettings, found: Methods, name: str, cell: dict[str, Any]) -> StartSpec:

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +54,8 @@ class Networks(dict[str, Architecture]):
         return tuple(text for offer in offers for text in offer.code)
 
 
-def offered(module: Any, where: str, code: tuple[str, ...] = ()) -> list[Offer]:
-    """What a module offers: nothing, or one dictionary ARCHITECTURES."""
+def offered(module: Any, where: str, code: Callable[[], tuple[str, ...]] = tuple) -> list[Offer]:
+    """What a module offers: nothing, or one dictionary ARCHITECTURES; `code` finds out what it consists of."""
     architectures = getattr(module, "ARCHITECTURES", None)
     if architectures is None:
         return []
@@ -63,7 +63,7 @@ def offered(module: Any, where: str, code: tuple[str, ...] = ()) -> list[Offer]:
         isinstance(name, str) and isinstance(value, Architecture) for name, value in architectures.items()
     ):
         raise UserError(f"{where}: ARCHITECTURES is no dictionary of names and Architecture(…); correct it.")
-    return [Offer(architectures, where, code)]
+    return [Offer(architectures, where, code())]
 
 
 def _of_engine() -> Iterator[Offer]:
