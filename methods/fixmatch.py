@@ -23,9 +23,11 @@ class FixMatch(Method):
     threshold of 0.95 and a decay of 0.999.
 
     CTAugment (`augmentation: cta`) is probed on labelled images alone, in evaluation mode of the teacher, where
-    SSL4MIS updates its rates by the training loss. Every item draws its own policies. One geometric draw moves
-    an image and its label, and translations are fractions of the size; no batch is rejected for its foreground. The
-    suite's geometry comes before CTAugment's. Both losses are ½ (cross-entropy + Dice), in SSL4MIS without the ½.
+    SSL4MIS updates its rates by the training loss. The teacher's averaged statistics lag for some 200 steps, in which
+    the rates learn little. Where a batch is halved for want of memory, each half probes. Every item draws its own
+    policies. One geometric draw moves an image and its label, and translations are fractions of the size; no batch is
+    rejected for its foreground. The suite's geometry comes before CTAugment's. Both losses are ½ (cross-entropy +
+    Dice), in SSL4MIS without the ½.
     """
 
     title = "FixMatch"

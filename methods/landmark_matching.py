@@ -25,9 +25,11 @@ class LandmarkMatching(Method):
     image lies where its own averaged vectors resemble those most. With more than one labelled image the first that is
     drawn is the only one that is used. There is no public code of this part, and the paper states neither size nor
     width of the window: here sigma is a 32nd of the image's longer side, and the window reaches two sigma either way.
-    The same vectors with even weights in that window (`even`) and without a window (`pixels`) are read out, too.
-    Images are discriminated as in Local Discrimination, but are not turned or flipped, since a landmark may have a
-    partner on the other side. Beside it stands template matching by normalized correlation, the bound from below.
+    The same vectors with even weights in that window (`even`) and without a window (`pixels`) are read out, too. Of an
+    image a weak and a strong view are discriminated, which are neither turned nor flipped, since a landmark may have a
+    partner on the other side, nor rolled, as Local Discrimination does so that zeros beyond the border tell no place:
+    of films that are all taken alike, part of what a vector knows may be where it lies. Beside it stands template
+    matching by normalized correlation, the bound from below.
     """
 
     title = "Landmark Matching"

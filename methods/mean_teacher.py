@@ -14,7 +14,8 @@ class MeanTeacher(Method):
     """The student learns from labels and stays consistent with a teacher that sees noisier images.
 
     The teacher predicts, as in the paper; the student is reported beside it. For the first thirtieth of the
-    training there is no consistency, as in SSL4MIS in 2D; the ramp is below 1 % of its height then.
+    training there is no consistency, as in SSL4MIS in 2D, here in 3D, too; the ramp is below 1 % of its height then,
+    unless it is shortened.
 
     The weight, its ramp and the decay are those of SSL4MIS, for 30,000 steps. The authors' for classification
     (CuriousAI/mean-teacher) are a weight of 100, full after the first 40,000 of 150,000 steps, and a decay of 0.99

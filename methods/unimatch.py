@@ -19,7 +19,7 @@ class UniMatch(Method):
     published code predicts another batch for this in evaluation mode. The published loss for medical images is the
     Dice loss on confident pixels, that for natural ones their cross-entropy (`distance`). The sum of the supervised
     loss and of two losses with weights of ½ is divided by the sum of the weights, as in the paper, so the supervised
-    gradient is half of what other methods have; without that, one learning rate would not suit both.
+    gradient is half of what most methods have; without that, one learning rate would not suit both.
 
     Where few labels make a network miss structures, confident background is what it learns from most.
     """

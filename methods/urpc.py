@@ -28,12 +28,13 @@ class UncertaintyRectifiedPyramidConsistency(Method):
     Training perturbs what the coarser heads read, also for labelled images since one pass serves both. The
     network's own head is not perturbed, and predicts.
 
-    The heads stand on any backbone with a coarser decoder level. In 3D the channel dropout therefore comes before
-    the heads; in the reference code it sits inside the decoder, also at the finest level, which here has only the
-    backbone's own dropout. The reference code resizes coarse 2D logits to the nearest neighbour (`upsampling`),
-    which makes the mean blocky; draws the noise and the threshold of the attention dropout once for the whole
-    batch; and takes the logarithm of a softmax, which may underflow. Here every item has its own draw, and
-    all is computed from log-softmax. Weight and ramp are those of SSL4MIS, whose author is the paper's.
+    The heads stand on any backbone with a coarser decoder level. In 3D the channel dropout therefore comes before the
+    heads; in the reference code it sits inside the decoder, also at the finest level, which here has only the
+    backbone's own dropout. The reference code resizes coarse 2D logits to the nearest neighbour (`upsampling`), which
+    makes the mean blocky; draws the noise and the threshold of the attention dropout once for the whole batch; and
+    takes the logarithm of a softmax, which may underflow. Here every item has its own draw, and all is computed from
+    log-softmax. The labels' loss is the mean over scales, as there, of which the network's own head has only its
+    share. Weight and ramp are those of SSL4MIS, whose author is the paper's.
     """
 
     title = "URPC"
