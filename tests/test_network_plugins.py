@@ -51,6 +51,14 @@ def write(folder, width=4, name="flat_networks"):
     (folder / f"{name}.py").write_text(PLUGIN.replace("WIDTH", str(width)))
 
 
+@pytest.mark.parametrize("dims", ["(2)", "()", "(4,)"])
+def test_dims_that_are_no_dims_cost_only_their_file(tmp_path, dims):
+    (tmp_path / "odd.py").write_text(PLUGIN.replace("WIDTH", "4").replace("(2,)", dims))
+    message = find_methods(tmp_path).broken["odd"]
+    assert "dims of 'flat' are" in message
+    assert "write (2,), (3,) or (2, 3)" in message
+
+
 def test_a_file_of_networks_is_no_broken_method_and_its_networks_can_be_built(tmp_path):
     write(tmp_path)
     found = find_methods(tmp_path)

@@ -53,6 +53,19 @@ def test_a_broken_file_costs_only_itself_and_says_why(tmp_path, source, reason):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("content", [b"name = '\xe9'", b"def broken(:"], ids=["latin-1", "syntax"])
+def test_a_helper_that_cannot_be_read_costs_only_the_methods_that_may_need_it(tmp_path, monkeypatch, content):
+    """It is imported within a function, so that nothing fails before the code is read for its hash."""
+    (tmp_path / "unreadable_helper.py").write_bytes(content)
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "mine.py").write_text(WORKING + "\n    def lazy(self):\n        import unreadable_helper\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = find_methods(plugins)
+    assert "supervised" in found
+    assert "unreadable_helper.py: cannot be read as Python" in found.broken["mine"]
+
+
 def test_a_name_that_two_files_claim_is_nobodys(tmp_path):
     (tmp_path / "cps.py").write_text(WORKING)
     found = find_methods(tmp_path)

@@ -1,5 +1,14 @@
 """The one error a user ever sees: what is wrong, where, and what to do."""
 
+import errno
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, and run the command again",
+    errno.EDQUOT: "free some of your quota, and run the command again",
+    errno.EROFS: "choose another --out",
+    errno.EACCES: "change its permissions, or choose another path",
+}
+
 
 class UserError(Exception):
     """Bad input. The command line prints the message as it is and exits with code 2."""
@@ -11,3 +20,8 @@ class UserErrors(UserError):
     def __init__(self, messages: list[str]) -> None:
         super().__init__("\n".join(messages))
         self.messages = messages
+
+
+def told(error: OSError, otherwise: str) -> str:
+    """What the system refused, and the remedy; `otherwise` is that of all that is not known here."""
+    return f"{error.filename or 'a file'}: {error.strerror}; {REMEDIES.get(error.errno or 0, otherwise)}"

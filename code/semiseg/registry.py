@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -76,8 +76,23 @@ def find_methods(directory: Path | None = None) -> Methods:
 
     Networks that are found on the way can be built by name from then on.
     """
+    return _found(_candidates(directory))
+
+
+def find_with(file: Path, directory: Path | None = None) -> Methods:
+    """The same with one more file; others that lie beside it, which may do anything when imported, are left alone."""
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; give the path of a plug-in's file.")
+    known = list(_candidates(directory))
+    if not any(Path(candidate.where).resolve() == file.resolve() for candidate in known):
+        known.append(Candidate(file.stem, str(file), partial(_of_file, file)))
+    return _found(known)
+
+
+def _found(every: Iterable[Candidate]) -> Methods:
+    """What candidates turn out to be."""
     candidates: dict[str, list[Candidate]] = {}
-    for candidate in _candidates(directory):
+    for candidate in every:
         candidates.setdefault(candidate.name, []).append(candidate)
     found = Methods()
     networks, broken = _installed_networks()
@@ -87,6 +102,8 @@ def find_methods(directory: Path | None = None) -> Methods:
                 places = " and ".join(c.where for c in own)
                 raise UserError(f"two methods are called {name!r}: {places}; rename one of the files.")
             plugin = own[0].load()
+            if plugin.method is not None:
+                method_code(plugin.method)  # before its files change: what is remembered is what was imported
         except UserError as error:
             found.broken[name] = str(error)
             continue
@@ -96,7 +113,6 @@ def find_methods(directory: Path | None = None) -> Methods:
                 found.starts[name] = plugin.method
             if plugin.method.learns:
                 found[name] = plugin.method
-            method_code(plugin.method)  # before its files change: what is remembered is what was imported
     NETWORKS.admit(networks, broken)
     return found
 
@@ -107,12 +123,10 @@ def get_method(name: str, directory: Path | None = None) -> type[Method]:
     return found.starts.get(name) or found[name]
 
 
-def get_method_of(file: Path) -> type[Method]:
+def get_method_of(file: Path, directory: Path | None = None) -> type[Method]:
     """The method that a file defines, whether or not it belongs to the suite."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; give the path of a method's file.")
-    suite = file.resolve().parent in [Path(folder).resolve() for folder in semiseg.methods.__path__]
-    return get_method(file.stem, None if suite else file.resolve().parent)
+    found = find_with(file, directory)
+    return found.starts.get(file.stem) or found[file.stem]
 
 
 def _candidates(directory: Path | None) -> Iterator[Candidate]:

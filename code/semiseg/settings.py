@@ -28,9 +28,9 @@ from semiseg.validation import validate
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are errors, values never change."""
+    """Base of all settings: unknown keys are errors, values never change, and a number may be a name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class TrainingSettings(Settings):
@@ -260,11 +260,14 @@ class BenchmarkSettings(Settings):
 
     def pretraining(self, name: str) -> Variant:
         """What the benchmark says of a start."""
-        starts = _variants(self.starts, f"benchmark {self.name}, starts", START_TRAINING)
-        variant = starts.get(name, Variant(name, {}, {}))
+        variant = self.pretrainings().get(name, Variant(name, {}, {}))
         if variant.start:
             raise UserError(f"benchmark {self.name}, starts: {name!r} begins at random; take its start out.")
         return variant
+
+    def pretrainings(self) -> dict[str, Variant]:
+        """Every entry of `starts` by name."""
+        return _variants(self.starts, f"benchmark {self.name}, starts", START_TRAINING)
 
     def training_of(self, name: str, variant: Variant) -> TrainingSettings:
         """How an entry is trained."""

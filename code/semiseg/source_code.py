@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from weakref import WeakKeyDictionary
 
+from semiseg.errors import UserError
+
 _loaded: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # the text of modules as this process holds them
 
 
@@ -74,19 +76,22 @@ def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dic
             continue
         if spec is None or not (spec.origin or "").endswith(".py"):
             continue
-        texts[name] = _text(name, Path(spec.origin or ""))
+        try:
+            texts[name] = _text(name, Path(spec.origin or ""))
+            waiting += _imports(texts[name], spec.parent or "")
+        except (SyntaxError, UnicodeDecodeError) as error:
+            raise UserError(f"{spec.origin}: cannot be read as Python ({error}); correct it.") from error
         if spec.submodule_search_locations is not None:
             packages.add(name)
-        waiting += _imports(texts[name], spec.parent or "")
     return texts
 
 
 def _text(name: str, file: Path) -> str:
     """The text of a module: as it was when first asked for, if it is loaded, since that is what runs."""
     module = sys.modules.get(name)
-    if module is None:
-        return file.read_text(encoding="utf-8")
-    return _loaded.setdefault(module, file.read_text(encoding="utf-8"))
+    with tokenize.open(file) as opened:
+        text = opened.read()
+    return text if module is None else _loaded.setdefault(module, text)
 
 
 @functools.cache  # thirty methods share what they build on

@@ -42,6 +42,14 @@ def only(monkeypatch):
 STATED, BUILT = "check_paper_and_settings_are_stated", "check_declared_number_of_networks_is_built"
 
 
+def test_files_beside_a_method_are_not_carried_out(call, only, tmp_path):
+    write_scaffold("mine", tmp_path)
+    (tmp_path / "train_everything.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    only(STATED)
+    assert call("mine.py")[0] == 0
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("arguments", [["mine.py"], ["mine", "--methods-dir", "."], ["ict"]])
 def test_a_method_is_checked_wherever_it_comes_from(call, only, tmp_path, arguments):
     write_scaffold("mine", tmp_path)

@@ -1,5 +1,6 @@
 """The command line: exit codes, one line for bad input, and nothing lost or done twice."""
 
+import errno
 import hashlib
 import inspect
 import json
@@ -23,11 +24,13 @@ from PIL import Image
 from commands import call, carried_out, in_this_process
 from semiseg.benchmarks.state import Standing, give_up
 from semiseg.console import cli, running
+from semiseg.console.single import single_training
 from semiseg.contract import tiny_dataset
 from semiseg.embedded import find_benchmark
 from semiseg.executors import local
 from semiseg.settings import RunSpec, load_benchmark
 from semiseg.training import prediction
+from semiseg.training.identity import Identity
 from semiseg.training.lease import claim
 
 BENCHMARK = {
@@ -191,6 +194,39 @@ def test_what_a_refused_part_of_a_benchmark_says_to_give_adds_it(root, refused, 
         assert "2 of 2 runs" in capfd.readouterr().err or option == "--labels"  # the upper bound is of all labels
 
 
+def test_all_methods_are_what_the_file_lists(root, capfd):
+    assert call("run", "quick.yaml", "--methods", "all", "--out", "elsewhere", "--dry-run") == 0
+    assert "2 of 2 runs" in capfd.readouterr().err
+
+
+def test_all_is_no_name_of_one_method(refused):
+    assert "semiseg train all: trains one method" in refused("train", "all", "--data", "tiny")
+    assert "'all' means all methods" in refused("new-method", "all")
+
+
+def test_a_start_that_no_entry_begins_with_is_checked_all_the_same(root, refused):
+    edited(root, starts=[{"local_discrimination": {"nonsense": 3}}])
+    assert "settings of start local_discrimination: unknown key 'nonsense'" in refused("run", "quick.yaml")
+
+
+def test_what_is_generated_reads_no_files(refused):
+    assert "phantom_endoscopy: is generated" in refused("prepare", "phantom_endoscopy", "--source", "data")
+
+
+def test_a_seed_below_0_can_be_asked_for(root, capfd):
+    edited(root, seeds=[-1])
+    assert call("run", "quick.yaml", "--seeds=-1", "--out", "elsewhere", "--dry-run") == 0
+    assert "2 of 2 runs" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_line(refused, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(running, "find_methods", full)
+    assert "No space left on device; free some space, and run the command again." in refused("run", "quick.yaml")
+
+
 @pytest.mark.parametrize(
     "arguments", [["--set", "training.steps=["], ["--out", "quick.yaml"], ["--out", "data/tiny.h5"]]
 )
@@ -350,6 +386,49 @@ def test_a_dry_run_changes_no_result(root, option, capfd):
     assert snapshot(root / "results") == before
     assert carried_out == []
     assert capfd.readouterr().out.count("runs/") == (2 if option == "--rerun-stale" else 0)
+
+
+def test_a_dry_run_prepares_no_data_and_freezes_no_split(root, capfd):
+    edited(root, dataset="phantom_endoscopy")
+    for path in (root / "data" / "splits").iterdir():
+        path.unlink()
+    assert call("run", "quick.yaml", "--out", "elsewhere", "--dry-run") == 0
+    out, err = capfd.readouterr()
+    assert "data/phantom_endoscopy.h5 would be prepared first" in out
+    assert "2 of 2 runs" in err
+    edited(root)
+    assert call("run", "quick.yaml", "--out", "elsewhere", "--dry-run") == 0
+    assert not any((root / "data" / "splits").iterdir())
+    assert not (root / "data" / "phantom_endoscopy.h5").exists()
+
+
+def test_stale_runs_that_somebody_else_took_up_are_left_to_him(root):
+    (folder,) = (root / "results/quick/runs").glob("supervised/*/*/*")
+    spec = RunSpec.model_validate(json.loads((folder / "run.json").read_text())["spec"])
+    before = (folder / "run.json").read_bytes()
+    with claim(folder):
+        give_up([Standing(spec, folder, Identity({}), "stale", "made with other settings")])
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_method_that_lost_a_setting_meanwhile_does_not_cost_the_tables(root, capfd, monkeypatch):
+    """Edited while its runs train: what they were asked for cannot be asked for any more."""
+    (root / "plugins").mkdir()
+    assert call("new-method", "mine", "--dir", "plugins") == 0
+    edited(root, methods=[{"mine": {"consistency": 0.5}}, "supervised"])
+    done = running._until_done
+
+    def edit(*arguments):
+        done(*arguments)
+        file = root / "plugins" / "mine.py"
+        file.write_text(file.read_text().replace("consistency: float", "other: float"))
+
+    monkeypatch.setattr(running, "_until_done", edit)
+    call("run", "quick.yaml", "--methods-dir", "plugins", "--device", "cpu", "--out", "elsewhere")
+    assert (root / "elsewhere/tables/main.md").exists()
+    assert "Edited meanwhile: settings of method mine: unknown key 'consistency'" in " ".join(
+        capfd.readouterr().out.split()
+    )
 
 
 def test_a_run_that_is_to_be_repeated_says_why_until_it_is(root, capfd):
@@ -529,6 +608,15 @@ def test_one_method_is_trained_like_a_benchmark_and_needs_no_other_option(root):
     assert (record["spec"]["network"], training["steps"], training["size"]) == ("unet_small", 2, [16, 16])
     assert (training["learning_rate"], training["momentum"]) == (0.02, 0.5)
     assert (config["ema_decay"], config["consistency"]) == (0.5, 0.2)
+
+
+def test_a_single_training_is_as_long_as_the_entry_of_a_protocol(root):
+    """Entries of a protocol have steps and batches of their own, which others may not have."""
+    like = load_benchmark(find_benchmark(Path("la_4")), {})
+    settings = single_training(like, "ua_mt", "tiny", "25%", 0, 0, {"training.poly_power": 0.5})
+    training = settings.training_of("ua_mt", settings.variants()["ua_mt"])
+    assert (training.steps, training.poly_power) == (like.variants()["ua_mt"].training["steps"], 0.5)
+    assert training.steps != like.training.steps
 
 
 def test_a_single_training_has_the_start_that_its_benchmark_sets_up_and_a_folder_for_each(root, monkeypatch):

@@ -339,5 +339,20 @@ def test_jobs_outlive_the_command_and_the_next_one_watches_instead_of_submitting
 
 @pytest.mark.slow
 def test_what_sbatch_refuses_is_said_in_one_line(queue, places):
-    with pytest.raises(UserError, match=r"^--executor slurm: sbatch: error: .*[Ii]nvalid partition .*$"):
+    with pytest.raises(UserError, match=r"^--executor slurm: .*[Ii]nvalid partition .*does it take these .*$"):
         list(executor(partition="nowhere").carry_out([run_of()], places))
+
+
+def test_too_many_jobs_at_once_are_told_from_a_wrong_option(places, monkeypatch):
+    class Full:
+        def map_array(self, *arguments):
+            raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed")
+
+    monkeypatch.setattr(slurm.Slurm, "_sbatch", lambda self, folder: Full())
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+    with pytest.raises(UserError, match=r"^.*slurm: QOSMaxSubmitJobPerUserLimit; Batch .*runs_per_job=4 and hours=.*$"):
+        list(slurm.Slurm(runs_per_job=2)._submit([run_of(fold=fold) for fold in range(5)], places))
+
+
+def test_a_number_can_be_the_name_of_an_account():
+    assert slurm.Slurm(account=12345, memory=16000).account == "12345"

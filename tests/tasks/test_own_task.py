@@ -95,7 +95,7 @@ def installed():
     """The task comes with a package."""
 
     class Entry:
-        name = "diagnosis"
+        name, value = "diagnosis", "tests:Diagnosis"
 
         def load(self):
             return Diagnosis

@@ -81,7 +81,7 @@ def grading(monkeypatch):
     """The task is installed."""
 
     class Entry:
-        name = "grading"
+        name, value = "grading", "tests:Task"
 
         def load(self):
             return Grading
@@ -149,3 +149,39 @@ def test_all_methods_of_a_benchmark_are_those_of_segmentation():
     assert "supervised" in names
     assert {found[name].learns for name in names} == {"segmentation"}
     assert any(method.learns == "localization" for method in found.values())
+
+
+class Broken:
+    """A package that was installed half."""
+
+    name, value = "half", "half:Task"
+
+    def load(self):
+        raise ModuleNotFoundError("No module named 'half'")
+
+
+class Claimed:
+    """A package whose task takes the name of another."""
+
+    name, value = "segmentation", "mine:Task"
+
+    def load(self):
+        return TaskKind
+
+
+@pytest.mark.parametrize(("entry", "message"), [
+    (Broken(), r"^the installed plugin half \(half:Task\): the task cannot be loaded \(ModuleNotFoundError: No mod.*$"),
+    (Claimed(), r"^the installed plugin segmentation \(mine:Task\) has the name of another task; uninstall it.*$"),
+])  # fmt: skip
+def test_a_broken_task_costs_only_itself_and_none_takes_the_name_of_another(monkeypatch, entry, message):
+    localization = task_kind("localization")
+    caches = tasks.task_kind, tasks._finders, tasks.all_metrics
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "entry_points", lambda group: [entry])
+        for cached in caches:
+            cached.cache_clear()
+        with pytest.raises(UserError, match=message):
+            task_kind(entry.name)
+        assert {metric.name for metric in localization.metrics} <= set(all_metrics()), "those of the other tasks"
+    for cached in caches:
+        cached.cache_clear()

@@ -53,6 +53,8 @@ def resolve(settings: BenchmarkSettings, found: Methods, extra: tuple[str, ...] 
             raise UserError(f"benchmark {settings.name}: {found.problem(implementation)}")
         if name in found and name != implementation:
             raise UserError(f"benchmark {settings.name}: {name!r} is another method than {implementation}; rename it.")
+    for name in settings.pretrainings():
+        _start_config(settings, found, name)  # what no entry begins with is checked like all others
     return settings.model_copy(update={"methods": tuple(variants[name].entry(name) for name in names)})
 
 
@@ -114,13 +116,20 @@ def _entry(settings: BenchmarkSettings, found: Methods, name: str, variant: Vari
 def _start(settings: BenchmarkSettings, found: Methods, name: str, cell: dict[str, Any]) -> StartSpec:
     """The pre-training of a name for runs of this fold and seed."""
     variant = settings.pretraining(name)
-    start = found.start(variant.implementation)
     return StartSpec(
         benchmark=settings.name, dataset=settings.dataset, method=name, implementation=variant.implementation,
-        config=validate(start.Config, variant.config, f"settings of start {name}").model_dump(mode="json"),
+        config=_start_config(settings, found, name),
         labels=NONE, network=settings.network, weights=settings.weights,
         training=settings.training_of(name, variant), protocol=settings.protocol, **cell,
     )  # fmt: skip
+
+
+def _start_config(settings: BenchmarkSettings, found: Methods, name: str) -> dict[str, Any]:
+    """The settings of a start, valid ones."""
+    variant = settings.pretraining(name)
+    config = validate(found.start(variant.implementation).Config, variant.config, f"settings of start {name}")
+    content: dict[str, Any] = config.model_dump(mode="json")
+    return content
 
 
 def write_benchmark(settings: BenchmarkSettings, results: Path) -> None:

@@ -12,7 +12,9 @@ from semiseg.training.assembly import build_method, other_data, partition_for
 from semiseg.training.places import Places
 
 
-def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int = 1) -> tuple[Dataset, Splits]:
+def check(
+    specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int = 1, write: bool = True
+) -> tuple[Dataset, Splits]:
     """Refuse what could not be trained, before splits are frozen or anything is written; returns the data."""
     dataset = places.dataset(specs[0].dataset)
     starts = {s.start.method: s.start for s in specs if s.start}
@@ -23,7 +25,7 @@ def check(specs: Sequence[RunSpec], found: Methods, places: Places, repeats: int
                 other_data(stream.data, dataset)
     for labels in dict.fromkeys(spec.labels for spec in specs):
         _check_noun(labels, dataset)
-    splits = places.splits_of(dataset, specs[0].protocol, repeats)
+    splits = places.splits_of(dataset, specs[0].protocol, repeats, write)
     for spec in specs:
         kind = found[spec.implementation]
         partition = partition_for(kind, splits, spec, dataset)

@@ -1,6 +1,7 @@
 """How far each run of a benchmark has come, and whether what is there was made as it would be made today."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from semiseg.training.checkpoint import NAME as CHECKPOINT
 from semiseg.training.checksums import damage
 from semiseg.training.files import write_json
 from semiseg.training.identity import Identity, made
-from semiseg.training.lease import Holder, holder
+from semiseg.training.lease import Held, Holder, claim, holder
 from semiseg.training.places import Places
 from semiseg.training.run import earlier_record
 
@@ -149,12 +150,18 @@ def _kept_as(record: dict[str, Any], identity: Identity) -> bool:
 def keep(standings: Iterable[Standing]) -> None:
     """Let stale runs count as finished, as what they would be made as now; tables mark them."""
     for run in standings:
-        kept = {"because": run.reason, "as": run.identity.record()}
-        write_json(run.folder / "run.json", earlier_record(run.folder) | {"kept": kept})
+        _amend(run, {"kept": {"because": run.reason, "as": run.identity.record()}})
 
 
 def give_up(standings: Iterable[Standing]) -> None:
     """Let stale runs count as left, so that whoever carries them out may replace them."""
     for run in standings:
-        changes = {"status": "left", "reason": f"to be repeated, since it was {run.reason}"}
-        write_json(run.folder / "run.json", earlier_record(run.folder) | changes)
+        _amend(run, {"status": "left", "reason": f"to be repeated, since it was {run.reason}"})
+
+
+def _amend(run: Standing, changes: dict[str, Any]) -> None:
+    """Change the record of a stale run, unless somebody else has taken it up since."""
+    with suppress(Held), claim(run.folder):
+        record = earlier_record(run.folder)
+        if record.get("status") == "finished":
+            write_json(run.folder / "run.json", record | changes)

@@ -11,7 +11,7 @@ from semiseg.contract import PluginContract, contract_of
 from semiseg.errors import UserError
 from semiseg.network_contract import NetworkContract
 from semiseg.networks import NETWORKS, require_network
-from semiseg.registry import find_methods, get_method, get_method_of
+from semiseg.registry import find_methods, find_with, get_method, get_method_of
 from semiseg.tasks import DEFAULT, task_kind
 from semiseg.training.failures import told_in_line
 
@@ -20,7 +20,7 @@ def check_method(which: str, methods_dir: Path | None = None) -> int:
     """Print how a method, given by its name or its file, does in 2D and in 3D; returns the number of failures."""
     torch.set_num_threads(1)  # images are tiny: with more, threads wait for each other most of the time
     is_file = Path(which).suffix == ".py"
-    method = get_method_of(Path(which)) if is_file else get_method(which, methods_dir)
+    method = get_method_of(Path(which), methods_dir) if is_file else get_method(which, methods_dir)
     name = Path(which).stem if is_file else which
     failures = 0
     dims_of_task = task_kind(method.learns or DEFAULT).dims
@@ -42,10 +42,8 @@ def check_network(which: str, methods_dir: Path | None = None) -> int:
         find_methods(methods_dir)
         names = [which]
     else:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; give the path of a file of networks.")
         engine = path.resolve().parent == Path(networks.__file__).resolve().parent
-        found = find_methods(None if engine else path.parent)
+        found = find_methods(methods_dir) if engine else find_with(path, methods_dir)
         names = [name for name, offer in NETWORKS.offers.items() if Path(offer.where).resolve() == path.resolve()]
         if not names:
             raise UserError(found.broken.get(path.stem, f"{path}: offers no networks; it has no ARCHITECTURES."))

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from semiseg.console.options import read_list, read_pairs, read_selection, stale_policy
+from semiseg.console.options import read_list, read_methods, read_pairs, read_selection, stale_policy
 from semiseg.console.terminal import console
-from semiseg.errors import UserError, UserErrors
+from semiseg.errors import UserError, UserErrors, told
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -240,7 +240,7 @@ def tune(
         settings,
         Places(results, data_dir, splits or data_dir / "splits", methods_dir),
         trials,
-        tuple(read_list(methods)),
+        read_methods(methods),
         carrier,
         stale_policy(rerun_stale, keep=False),
         out / "tuned.yaml" if out else benchmark.parent / "tuned" / f"{settings.name}.yaml",
@@ -446,7 +446,7 @@ def main() -> None:
         print(f"semiseg: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if not (error.filename and error.strerror):
+        if not error.strerror:
             raise
-        print(f"semiseg: {error.filename}: {error.strerror}; check the path and its permissions.", file=sys.stderr)
+        print(f"semiseg: {told(error, 'check the path and its permissions')}.", file=sys.stderr)
         sys.exit(2)

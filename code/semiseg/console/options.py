@@ -14,6 +14,14 @@ def read_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def read_methods(text: str) -> tuple[str, ...]:
+    """The methods that are asked for; `all` is what a command does without the option."""
+    from semiseg.benchmarks.expansion import ALL
+
+    named = tuple(read_list(text))
+    return () if ALL in named else named
+
+
 def read_selection(methods: str, labels: str, folds: str, seeds: str) -> "Selection":
     """The part of a benchmark that options ask for."""
     from semiseg.benchmarks.expansion import Selection
@@ -26,7 +34,7 @@ def read_selection(methods: str, labels: str, folds: str, seeds: str) -> "Select
             raise UserError(f"{option} {text}: {error}.") from error
 
     return Selection(
-        tuple(read_list(methods)),
+        read_methods(methods),
         read("--labels", read_labels, labels),
         read("--folds", _whole, folds),
         read("--seeds", _whole, seeds),
@@ -34,9 +42,10 @@ def read_selection(methods: str, labels: str, folds: str, seeds: str) -> "Select
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"{text!r} is no whole number; write 0,1,2")
-    return int(text)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no whole number; write 0,1,2") from error
 
 
 def stale_policy(rerun: bool, keep: bool) -> Literal["refuse", "rerun", "keep"]:

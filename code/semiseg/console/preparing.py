@@ -56,15 +56,20 @@ def next_command(name: str, path: Path) -> str:
     return shlex.join(["semiseg", "run", name, *renamed, *elsewhere])
 
 
-def ensure_dataset(name: str, out: Path, why: str = "") -> None:
+def ensure_dataset(name: str, out: Path, why: str = "", make: bool = True) -> bool:
     """Prepare a data set that needs no files, so that a benchmark on it just runs; of others say how to make them.
 
     Args:
         why: what it is for, which is said first.
+        make: otherwise one that could be prepared is said to be, and false is returned.
     """
     if (out / f"{name}.h5").exists():
-        return  # looking for the recipe would import every reader of medical formats
+        return True  # looking for the recipe would import every reader of medical formats
     known = recipes()
     if name not in known or known[name].layout:
         raise UserError(f"{why}{missing(name, out)}")
+    if not make:
+        console.print(f"{why}{out / name}.h5 would be prepared first.", highlight=False, soft_wrap=True)
+        return False
     prepare_dataset(name, None, out)
+    return True

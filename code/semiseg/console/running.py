@@ -22,7 +22,7 @@ from semiseg.data.store import Dataset
 from semiseg.errors import UserError
 from semiseg.executors import Executor
 from semiseg.networks import require_network
-from semiseg.registry import find_methods
+from semiseg.registry import Methods, find_methods
 from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
@@ -44,7 +44,7 @@ def carry_out(
 ) -> int:
     """Carry out what is left, report what there is, and return the number of runs that are missing."""
     end = finish(settings, places, selection, executor, stale, failed)
-    if executor.dry_run:
+    if end is None:
         return 0
     if any(run.status == "finished" for run in end.standings) and (
         end.changed or not (places.results / "index.html").exists()
@@ -73,8 +73,8 @@ def finish(
     executor: Executor,
     stale: Stale = "refuse",
     failed: Failed = "too",
-) -> End:
-    """Carry out what is left."""
+) -> End | None:
+    """Carry out what is left; of a dry run, print it, make nothing, and return nothing."""
     if places.results.exists() and not places.results.is_dir():
         raise UserError(f"--out {places.results}: is a file; name a folder.")
     with console.status("Looking for methods"):
@@ -88,11 +88,11 @@ def finish(
     settings = settings.model_copy(update={"training": training})
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     require_network(settings.network, len(training.size))
-    ensure_dataset(settings.dataset, places.data)
-    for name, method in drawn_from(runs, found).items():
-        ensure_dataset(name, places.data, f"{method} draws from {name}, too: ")
+    needed = {settings.dataset: ""}
+    needed |= {name: f"{method} draws from {name}, too: " for name, method in drawn_from(runs, found).items()}
+    there = [ensure_dataset(name, places.data, why, make=not executor.dry_run) for name, why in needed.items()]
     with console.status("Looking at data and earlier runs"):
-        data = check(runs, found, places, settings.repeats)
+        data = check(runs, found, places, settings.repeats, write=not executor.dry_run) if all(there) else None
         standings = survey(runs, places, found, data)
     asked = {spec.folder for spec in runs}
     others = [spec for spec in all_runs if spec.folder not in asked]
@@ -110,13 +110,13 @@ def finish(
     by_folder = {run.spec.folder: run for run in standings}
     specs = [run.spec for run in standings if run.status in wanted and run.spec.folder not in hopeless]
     left = longest_first(specs, seconds, found)
-    if executor.dry_run:
+    if executor.dry_run or data is None:
         for spec in left:
             print(spec.folder)
         print(f"{len(left)} of {len(runs)} runs", file=sys.stderr)
         for _ in executor.carry_out(left, places.absolute()):
             pass
-        return End(settings, data, standings, changed=False)
+        return None
     write_benchmark(settings, places.results)
     if left:
         with Watch(console, places.results, standings, left, found) as watch:
@@ -125,13 +125,22 @@ def finish(
             except KeyboardInterrupt:
                 print("semiseg: interrupted; the same command goes on from the last checkpoints.", file=sys.stderr)
                 raise typer.Exit(130) from None
-    now = survey(runs, places, find_methods(places.methods_dir), data)
+    now = _as_of_now(runs, places, found, data)
     for run in now:
         if run.status == "stale" and run.identity.code != by_folder[run.spec.folder].identity.code:
             console.print(
                 f"{run.spec.folder}: its method was edited meanwhile; run the command again.", highlight=False
             )
     return End(settings, data, now, changed=bool(left) or changed)
+
+
+def _as_of_now(runs: Sequence[RunSpec], places: Places, found: Methods, data: tuple[Dataset, Splits]) -> list[Standing]:
+    """How runs stand by the methods as they are by now; if one takes no such settings any more, as they were."""
+    try:
+        return survey(runs, places, find_methods(places.methods_dir), data)
+    except UserError as error:
+        console.print(f"Edited meanwhile: {error}", highlight=False, markup=False, soft_wrap=True)
+        return survey(runs, places, found, data)
 
 
 def _until_done(left: Sequence[Standing], executor: Executor, places: Places, watch: Watch) -> None:

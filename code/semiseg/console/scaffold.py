@@ -4,6 +4,7 @@ import keyword
 import re
 from pathlib import Path
 
+from semiseg.benchmarks.expansion import ALL
 from semiseg.errors import UserError
 from semiseg.registry import find_methods
 
@@ -105,6 +106,8 @@ def write_scaffold(name: str, directory: Path) -> tuple[Path, Path]:
     taken = find_methods()
     if name in taken or name in taken.broken:
         raise UserError(f"there is a method called {name!r} already; choose another name.")
+    if name == ALL:
+        raise UserError(f"{name!r} means all methods in a benchmark file; choose another name.")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; make it, or choose another --dir.")
     inside = (directory / "__init__.py").exists()  # of the suite itself, where every method is found by name

@@ -5,9 +5,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from semiseg.benchmarks.expansion import ALL
 from semiseg.data.splits import FOLDS
 from semiseg.errors import UserError
-from semiseg.settings import BenchmarkSettings, load_benchmark, override
+from semiseg.settings import OWN_TRAINING, BenchmarkSettings, load_benchmark, override
 from semiseg.validation import validate
 
 
@@ -19,6 +20,8 @@ def single_training(
     Args:
         overrides: training.KEY, network, weights, and settings of the method.
     """
+    if method == ALL:
+        raise UserError(f"semiseg train {ALL}: trains one method; name one, or run a benchmark of several.")
     content = like.model_dump(include={"network", "weights", "training", "tuned", "starts"}) | {
         "name": "train",
         "dataset": data,
@@ -27,6 +30,9 @@ def single_training(
         "folds": [fold],
         "seeds": [seed],
     }
+    variant = like.variants([method])[method]
+    own = {key: value for key, value in variant.training.items() if key in OWN_TRAINING}
+    content["training"] |= {key: value for key, value in variant.training.items() if key not in own}  # of a protocol
     config: dict[str, Any] = {}
     for key, value in overrides.items():
         if key.startswith("training.") or key in ("network", "weights"):
@@ -35,8 +41,7 @@ def single_training(
             raise UserError(f"--set {key}: use training.KEY, network, weights, or a setting of the method.")
         else:
             config[key] = value
-    variant = like.variants([method])[method]
-    entry = variant._replace(config=variant.config | config).entry(method)
+    entry = variant._replace(config=variant.config | config, training=own).entry(method)
     return validate(BenchmarkSettings, {**content, "methods": [entry]}, "semiseg train", set(overrides))
 
 

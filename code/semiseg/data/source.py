@@ -24,6 +24,8 @@ def open_recipe(kind: type[Recipe], source: Path | None, raw: Path, progress: Pr
         progress: called with what is being done, and with how much of it is done and is to be done.
     """
     if not kind.layout:
+        if source is not None:
+            raise UserError(f"{kind.name}: is generated, and reads no files; leave --source out.")
         return kind(source)
     if source is None:
         folder = raw / kind.name

@@ -170,11 +170,14 @@ def _deal(order: Sequence[str], members: dict[str, list[str]]) -> list[list[str]
     return tests
 
 
-def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
+def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1, write: bool = True) -> Splits:
     """Read the frozen splits of a data set; as many repeats as are asked for and not there are frozen now, in `path`.
 
     What is frozen stays as it is, and the rest follows from the seed: should two commands append at the same time and
     the one with fewer repeats come last, whoever misses one appends the very same again.
+
+    Args:
+        write: whether to freeze, and not just to tell what would be.
     """
     frozen = load_frozen(path, dataset)
     if frozen and frozen.repeats >= repeats:
@@ -182,6 +185,8 @@ def load_or_freeze(path: Path, dataset: Dataset, repeats: int = 1) -> Splits:
     splits = make_splits(dataset, frozen.seed if frozen else 0, repeats)
     if frozen:
         splits = replace(frozen, folds=frozen.folds + splits.folds[len(frozen.folds) :])
+    if not write:
+        return splits
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     partial.write_text(json.dumps(splits.content(), indent=1) + "\n", encoding="utf-8")

@@ -63,6 +63,9 @@ def offered(module: Any, where: str, code: Callable[[], tuple[str, ...]] = tuple
         isinstance(name, str) and isinstance(value, Architecture) for name, value in architectures.items()
     ):
         raise UserError(f"{where}: ARCHITECTURES is no dictionary of names and Architecture(…); correct it.")
+    for name, value in architectures.items():
+        if not isinstance(value.dims, tuple) or not value.dims or not {2, 3}.issuperset(value.dims):
+            raise UserError(f"{where}: dims of {name!r} are {value.dims!r}; write (2,), (3,) or (2, 3).")
     return [Offer(architectures, where, code())]
 
 

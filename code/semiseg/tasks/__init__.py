@@ -11,6 +11,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -193,8 +194,12 @@ def secret_fields(task: str) -> frozenset[str]:
 
 @cache
 def all_metrics() -> dict[str, Metric]:
-    """The metrics of all tasks by name, which is the same for equal ones."""
-    return {metric.name: metric for name in _finders() for metric in task_kind(name).metrics}
+    """The metrics of all tasks by name, which is the same for equal ones; a broken plug-in costs only its own."""
+    metrics: dict[str, Metric] = {}
+    for name in _finders():
+        with suppress(UserError):
+            metrics |= {metric.name: metric for metric in task_kind(name).metrics}
+    return metrics
 
 
 @cache
@@ -204,12 +209,21 @@ def _finders() -> dict[str, Callable[[], TaskKind]]:
     for module in pkgutil.iter_modules(__path__):
         found[module.name] = partial(_of_file, module.name)
     for entry in entry_points(group="semiseg.tasks"):
-        found[entry.name] = partial(_of_package, entry)
+        found[entry.name] = partial(_of_package, entry, entry.name in found)
     return found
 
 
-def _of_package(entry: EntryPoint) -> TaskKind:
-    kind: TaskKind = entry.load()()
+def _of_package(entry: EntryPoint, claimed: bool) -> TaskKind:
+    where = f"the installed plugin {entry.name} ({entry.value})"
+    if claimed:
+        raise UserError(f"{where} has the name of another task; uninstall it, or rename its entry point.")
+    try:
+        kind = entry.load()()
+    except Exception as error:  # whatever it does, a plug-in must cost only itself
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{where}: the task cannot be loaded ({reason}); correct it or uninstall it.") from error
+    if not isinstance(kind, TaskKind):
+        raise UserError(f"{where} is no subclass of TaskKind; uninstall it.")
     return kind
 
 

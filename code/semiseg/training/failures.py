@@ -6,16 +6,10 @@ from pathlib import Path
 
 import torch
 
-from semiseg.errors import UserError
+from semiseg.errors import UserError, told
 from semiseg.training.curve import Diverged
 
 MEMORY = "out of memory; use fewer --jobs, a smaller batch or smaller images"
-REMEDIES = {
-    errno.ENOSPC: "free some space, and run the command again",
-    errno.EDQUOT: "free some of your quota, and run the command again",
-    errno.EROFS: "choose another --out",
-    errno.EACCES: "change its permissions, or choose another --out",
-}
 
 
 def reason(error: Exception) -> str:
@@ -25,8 +19,7 @@ def reason(error: Exception) -> str:
     if out_of_memory(error):
         return MEMORY
     if isinstance(error, OSError) and error.strerror:
-        remedy = REMEDIES.get(error.errno or 0, "mend that, and run the command again")
-        return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
+        return told(error, "mend that, and run the command again")
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

@@ -26,13 +26,13 @@ class Places:
         """A prepared data set by name."""
         return Dataset(self.data / f"{name}.h5")
 
-    def frozen_splits(self, dataset: Dataset, repeats: int = 1) -> Splits:
+    def frozen_splits(self, dataset: Dataset, repeats: int = 1, write: bool = True) -> Splits:
         """The frozen splits of a data set, with at least so many repeats; the first use freezes them."""
-        return load_or_freeze(self.splits_file(dataset.info.name), dataset, repeats)
+        return load_or_freeze(self.splits_file(dataset.info.name), dataset, repeats, write)
 
-    def splits_of(self, dataset: Dataset, protocol: Protocol | None, repeats: int = 1) -> Splits:
+    def splits_of(self, dataset: Dataset, protocol: Protocol | None, repeats: int = 1, write: bool = True) -> Splits:
         """The official split that a protocol names, or else the frozen ones."""
-        return official_splits(dataset, protocol) if protocol else self.frozen_splits(dataset, repeats)
+        return official_splits(dataset, protocol) if protocol else self.frozen_splits(dataset, repeats, write)
 
     def known_splits(self, dataset: Dataset, protocol: Protocol | None = None) -> Splits | None:
         """The same, without freezing any; what is frozen of a data set may be nothing."""
