@@ -24,10 +24,12 @@ import torch
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
 from customary import CustomaryLoop
+from semiseg.benchmarks.expansion import ALL, resolve
 from semiseg.data.discovery import recipe
 from semiseg.data.splits import Partition, make_splits
 from semiseg.data.store import Dataset, write_dataset
@@ -243,11 +245,12 @@ def main(
     threads: int = 1,
     data_dir: Path = Path("data"),
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    augmentation: Annotated[str, typer.Option(help="Of all images: customary or strong.")] = "customary",
 ) -> None:
     """Time the optimizer step of every method."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # as runs do; the customary loop, which does not, has the benefit here, too
-    overrides: dict[str, Any] = {"network": network} if network else {}
+    overrides: dict[str, Any] = {"training.augmentation": augmentation} | ({"network": network} if network else {})
     if size:
         overrides["training.size"] = size.split(",")
     if batch:
@@ -260,7 +263,9 @@ def main(
             settings = load_benchmark(BENCHMARKS[dims], overrides)
             dataset = load_dataset(settings.dataset, data_dir, Path(folder))
             bench = Bench(settings, dataset, torch.device(device), rounds, workers, Path(folder))
-            rows = [bench.measure(name) for name in (methods.split(",") if methods else find_methods())]
+            every = resolve(settings.model_copy(update={"methods": (ALL,)}), find_methods()).variants()
+            names = methods.split(",") if methods else list(every)
+            rows = [bench.measure(name) for name in track(names, "Timing", console=Console(stderr=True))]
         except UserError as error:
             raise SystemExit(str(error)) from error
     training = settings.training
