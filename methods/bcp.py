@@ -32,7 +32,7 @@ class BidirectionalCopyPaste(Method):
     labels all unlabelled images in one pass. The suite's geometry and learning rate take the place of the code's.
 
     The losses of both mixtures are added, as in the code: of an untrained network the gradient is 2.5 times that of
-    Supervised's loss, so a learning rate of others is too high for it.
+    Supervised's loss, so the learning rate of other methods is too high here.
 
     The student is reported, as in the code, and the teacher stands beside it. Take 12 + 12 images, as published, for
     small structures of several classes: from 4 labelled images, the two mixtures of a step seldom show them all.

@@ -27,9 +27,9 @@ class LandmarkMatching(Method):
     width of the window: here sigma is a 32nd of the image's longer side, and the window reaches two sigma either way.
     The same vectors with even weights in that window (`even`) and without a window (`pixels`) are read out, too. Of an
     image a weak and a strong view are discriminated, which are neither turned nor flipped, since a landmark may have a
-    partner on the other side, nor rolled, as Local Discrimination does so that zeros beyond the border tell no place:
-    of films that are all taken alike, part of what a vector knows may be where it lies. Beside it stands template
-    matching by normalized correlation, the bound from below.
+    partner on the other side. Nor are they rolled, although Local Discrimination rolls its views so that zeros beyond
+    the border do not give the place away: of films that are all taken alike, part of what a vector knows may be its
+    place. Beside it stands template matching by normalized correlation, the bound from below.
     """
 
     title = "Landmark Matching"

@@ -36,7 +36,7 @@ class Mona(Method):
     the student's running statistics like all others. Mixed images are deformed in every step, there in half of them.
     Features end at the second finest map, and what is remembered of an image is its mean in 8 × 8 cells: in full they
     take gigabytes. In 3D windows are halves instead of quarters of an axis, and deformations stay in plane. Labels
-    count by cross-entropy + Dice, as in the code: twice what most methods have, whose learning rate is too high for it.
+    count by cross-entropy + Dice, as in the code: twice what most methods have, so their learning rate is too high.
     """
 
     title = "MONA"

@@ -66,6 +66,21 @@ def test_a_helper_that_cannot_be_read_costs_only_the_methods_that_may_need_it(tm
     assert "unreadable_helper.py: cannot be read as Python" in found.broken["mine"]
 
 
+def test_a_helper_package_that_breaks_when_it_is_looked_into_costs_only_the_methods_that_may_need_it(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "breaking_package").mkdir()
+    (tmp_path / "breaking_package" / "__init__.py").write_text("1 / 0\n")
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    lazy = "\n    def lazy(self):\n        from breaking_package.part import anything\n"
+    (plugins / "mine.py").write_text(WORKING + lazy)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = find_methods(plugins)
+    assert "supervised" in found
+    assert "breaking_package.part cannot be imported (ZeroDivisionError" in found.broken["mine"]
+
+
 def test_a_name_that_two_files_claim_is_nobodys(tmp_path):
     (tmp_path / "cps.py").write_text(WORKING)
     found = find_methods(tmp_path)

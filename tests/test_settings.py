@@ -189,7 +189,7 @@ def test_settings_survive_a_round_trip_through_yaml(written):
 
 def test_all_problems_of_a_file_are_named_at_once():
     with pytest.raises(UserError) as error:
-        validate(BenchmarkSettings, {"dataset": [5], "methods": ["a"], "labels": [2], "folds": [9]}, "here")
+        validate(BenchmarkSettings, {"dataset": 5, "methods": ["a"], "labels": [2], "folds": [9]}, "here")
     assert all(word in str(error.value) for word in ("here", "name", "dataset", "labels", "folds"))
 
 
@@ -198,7 +198,8 @@ def test_all_problems_of_a_file_are_named_at_once():
     [
         ("methods: supervised", "methods: Input should be a list: [a, b]."),
         ("methods: []", "methods: List should have at least 1 item, not 0."),
-        ("methods: [[3]]", "methods.0: Input should be a valid string; methods.0: Input should be a valid dictionary."),
+        ("methods: [3]", "methods.0: Input should be a valid string, and a number is one in quotes; "
+                         "methods.0: Input should be a valid dictionary."),
         ("labels: [2]", "labels.0: a fraction of labels lies above 0 and at most at 1 (100%), not 2; of a count say "
                         "what is counted: 3 patients, 10 cases."),
         ("folds: [-1]", "folds.0: Input should be greater than or equal to 0."),

@@ -9,13 +9,14 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import semiseg.methods
 from semiseg.errors import UserError
 from semiseg.method import Method, Paper
 from semiseg.names import did_you_mean
 from semiseg.networks.catalog import NETWORKS, Offer, offered
+from semiseg.plugins import loaded
 from semiseg.settings import RunSpec, StartSpec
 from semiseg.source_code import method_code, module_code
 from semiseg.start import Start
@@ -82,7 +83,7 @@ def find_methods(directory: Path | None = None) -> Methods:
 def find_with(file: Path, directory: Path | None = None) -> Methods:
     """The same with one more file; others that lie beside it, which may do anything when imported, are left alone."""
     if not file.is_file():
-        raise UserError(f"{file}: no such file; give the path of a plug-in's file.")
+        raise UserError(f"{file}: no such file; give the path of a plugin's file.")
     known = list(_candidates(directory))
     if not any(Path(candidate.where).resolve() == file.resolve() for candidate in known):
         known.append(Candidate(file.stem, str(file), partial(_of_file, file)))
@@ -154,7 +155,7 @@ def _installed_networks() -> tuple[list[Offer], dict[str, str]]:
     for entry in entry_points(group="semiseg.networks"):
         where = f"the installed plugin {entry.name} ({entry.value})"
         try:
-            module = _loaded(entry.load, where)
+            module = loaded(entry.load, where)
             if not inspect.ismodule(module) or not hasattr(module, "ARCHITECTURES"):
                 raise UserError(f"{where} is no module with ARCHITECTURES; uninstall it.")
             networks += offered(module, where, partial(module_code, module.__name__))
@@ -164,11 +165,11 @@ def _installed_networks() -> tuple[list[Offer], dict[str, str]]:
 
 
 def _of_suite(name: str, where: str) -> Plugin:
-    return _contents(_loaded(lambda: importlib.import_module(f"semiseg.methods.{name}"), where), where)
+    return _contents(loaded(lambda: importlib.import_module(f"semiseg.methods.{name}"), where), where)
 
 
 def _of_package(entry: EntryPoint, where: str) -> Plugin:
-    method = _loaded(entry.load, where)
+    method = loaded(entry.load, where)
     if not (inspect.isclass(method) and issubclass(method, Method)):
         raise UserError(f"{where} is no subclass of Method; uninstall it.")
     return Plugin(_complete(method, where), [])
@@ -185,15 +186,7 @@ def _of_file(path: Path) -> Plugin:
         spec.loader.exec_module(module)
         return module
 
-    return _contents(_loaded(load, str(path)), str(path))
-
-
-def _loaded(load: Callable[[], Any], where: str) -> Any:
-    try:
-        return load()
-    except (Exception, SystemExit) as error:  # a plugin that ends the program must not end it
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{where}: the plugin cannot be imported ({reason}); correct it or move it away.") from error
+    return _contents(loaded(load, str(path)), str(path))
 
 
 def _contents(module: ModuleType, where: str) -> Plugin:

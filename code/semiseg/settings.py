@@ -28,9 +28,9 @@ from semiseg.validation import validate
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are errors, values never change, and a number may be a name."""
+    """Base of all settings: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TrainingSettings(Settings):

@@ -74,6 +74,9 @@ def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dic
             spec = find_spec(name)
         except (ImportError, ValueError):
             continue
+        except (Exception, SystemExit) as error:  # to look into a package, Python carries it out
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"{name} cannot be imported ({reason}); correct it.") from error
         if spec is None or not (spec.origin or "").endswith(".py"):
             continue
         try:

@@ -35,7 +35,9 @@ def validate(
                 meant = next(filter(None, groups), "") or did_you_mean(last, known, key.removesuffix(last))
                 problem = f"unknown key {key!r} ({meant}known: {', '.join(known)})"
             else:
-                problem = f"{key}: {_in_yaml(detail['msg'])}".removeprefix(": ")
+                number = detail["type"] == "string_type" and isinstance(detail["input"], int | float)
+                quoted = ", and a number is one in quotes" if number else ""
+                problem = f"{key}: {_in_yaml(detail['msg'])}{quoted}".removeprefix(": ")
             said = any(f"{key}.".startswith(f"{override}.") for override in overrides)
             inside = any(override.startswith(f"{key}.") for override in overrides)  # one of those that do not fit
             at = "--set" if said else f"{where}, or --set" if inside else where

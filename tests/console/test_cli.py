@@ -22,16 +22,18 @@ import yaml
 from PIL import Image
 
 from commands import call, carried_out, in_this_process
-from semiseg.benchmarks.state import Standing, give_up
+from semiseg.benchmarks.state import Standing, give_up, survey
 from semiseg.console import cli, running
 from semiseg.console.single import single_training
 from semiseg.contract import tiny_dataset
 from semiseg.embedded import find_benchmark
 from semiseg.executors import local
+from semiseg.registry import find_methods
 from semiseg.settings import RunSpec, load_benchmark
 from semiseg.training import prediction
 from semiseg.training.identity import Identity
 from semiseg.training.lease import claim
+from semiseg.training.places import Places
 
 BENCHMARK = {
     "name": "quick",
@@ -197,6 +199,12 @@ def test_what_a_refused_part_of_a_benchmark_says_to_give_adds_it(root, refused, 
 def test_all_methods_are_what_the_file_lists(root, capfd):
     assert call("run", "quick.yaml", "--methods", "all", "--out", "elsewhere", "--dry-run") == 0
     assert "2 of 2 runs" in capfd.readouterr().err
+
+
+def test_all_and_others_are_refused_rather_than_forgotten(refused):
+    assert "--methods all,mine: all is everything that the file lists" in refused(
+        "run", "quick.yaml", "--methods", "all,mine"
+    )
 
 
 def test_all_is_no_name_of_one_method(refused):
@@ -406,9 +414,15 @@ def test_stale_runs_that_somebody_else_took_up_are_left_to_him(root):
     (folder,) = (root / "results/quick/runs").glob("supervised/*/*/*")
     spec = RunSpec.model_validate(json.loads((folder / "run.json").read_text())["spec"])
     before = (folder / "run.json").read_bytes()
+    held = Standing(spec, folder, Identity({}), "stale", "made with other settings")
     with claim(folder):
-        give_up([Standing(spec, folder, Identity({}), "stale", "made with other settings")])
+        give_up([held])
+    found = find_methods()
+    (made_anew,) = survey([spec], Places(root / "results/quick", root / "data", root / "data/splits"), found, None)
+    give_up([made_anew])
     assert (folder / "run.json").read_bytes() == before
+    give_up([held])
+    assert json.loads((folder / "run.json").read_text())["status"] == "left"
 
 
 def test_a_method_that_lost_a_setting_meanwhile_does_not_cost_the_tables(root, capfd, monkeypatch):
@@ -434,7 +448,7 @@ def test_a_method_that_lost_a_setting_meanwhile_does_not_cost_the_tables(root, c
 def test_a_run_that_is_to_be_repeated_says_why_until_it_is(root, capfd):
     record = next((root / "results/quick/runs").glob("supervised/*/*/*/run.json"))
     stale = Standing(
-        RunSpec.model_validate(json.loads(record.read_text())["spec"]), record.parent, None, "stale", "old"
+        RunSpec.model_validate(json.loads(record.read_text())["spec"]), record.parent, Identity({}), "stale", "old"
     )
     give_up([stale])
     assert call("status", "results/quick") == 0

@@ -343,16 +343,27 @@ def test_what_sbatch_refuses_is_said_in_one_line(queue, places):
         list(executor(partition="nowhere").carry_out([run_of()], places))
 
 
-def test_too_many_jobs_at_once_are_told_from_a_wrong_option(places, monkeypatch):
+POLICY = (
+    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+
+
+@pytest.mark.parametrize(("limit", "remedy"), [
+    ("QOSMaxSubmitJobPerUserLimit", "3 jobs are too many at once; try --executor-set runs_per_job=4 and hours=8"),
+    ("QOSMaxWallDurationPerJobLimit", "does it take these --executor-set options?"),
+])  # fmt: skip
+def test_too_many_jobs_at_once_are_told_from_a_wrong_option(places, monkeypatch, limit, remedy):
     class Full:
         def map_array(self, *arguments):
-            raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed")
+            raise RuntimeError(f"sbatch: error: {limit}\nsbatch: error: {POLICY}")
 
     monkeypatch.setattr(slurm.Slurm, "_sbatch", lambda self, folder: Full())
     monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
-    with pytest.raises(UserError, match=r"^.*slurm: QOSMaxSubmitJobPerUserLimit; Batch .*runs_per_job=4 and hours=.*$"):
-        list(slurm.Slurm(runs_per_job=2)._submit([run_of(fold=fold) for fold in range(5)], places))
+    with pytest.raises(UserError) as error:
+        slurm.Slurm(runs_per_job=2)._submit([run_of(fold=fold) for fold in range(5)], places)
+    assert str(error.value).startswith(f"--executor slurm: {limit}; {POLICY}; {remedy}")
 
 
-def test_a_number_can_be_the_name_of_an_account():
-    assert slurm.Slurm(account=12345, memory=16000).account == "12345"
+def test_how_a_number_is_the_name_of_an_account_is_said():
+    with pytest.raises(UserError, match="account: Input should be a valid string, and a number is one in quotes"):
+        make_executor("slurm", {"account": 12345})

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from semiseg import tasks
+from semiseg.console.terminal import show_left_out
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
 from semiseg.metrics import Metric
@@ -161,7 +162,7 @@ class Broken:
 
 
 class Claimed:
-    """A package whose task takes the name of another."""
+    """A package whose task has the name of another."""
 
     name, value = "segmentation", "mine:Task"
 
@@ -169,19 +170,42 @@ class Claimed:
         return TaskKind
 
 
-@pytest.mark.parametrize(("entry", "message"), [
-    (Broken(), r"^the installed plugin half \(half:Task\): the task cannot be loaded \(ModuleNotFoundError: No mod.*$"),
-    (Claimed(), r"^the installed plugin segmentation \(mine:Task\) has the name of another task; uninstall it.*$"),
-])  # fmt: skip
-def test_a_broken_task_costs_only_itself_and_none_takes_the_name_of_another(monkeypatch, entry, message):
-    localization = task_kind("localization")
-    caches = tasks.task_kind, tasks._finders, tasks.all_metrics
-    with monkeypatch.context() as patch:
-        patch.setattr(tasks, "entry_points", lambda group: [entry])
+class Quitting(Broken):
+    """A package that ends the program."""
+
+    def load(self):
+        raise SystemExit(3)
+
+
+@pytest.fixture
+def offering(monkeypatch):
+    """Have a package offer a task."""
+    caches = tasks.task_kind, tasks._finders, tasks.all_metrics, tasks.secret_fields
+
+    def offer(entry):
+        monkeypatch.setattr(tasks, "entry_points", lambda group: [entry])
         for cached in caches:
             cached.cache_clear()
-        with pytest.raises(UserError, match=message):
-            task_kind(entry.name)
-        assert {metric.name for metric in localization.metrics} <= set(all_metrics()), "those of the other tasks"
+
+    yield offer
     for cached in caches:
         cached.cache_clear()
+
+
+@pytest.mark.parametrize("entry", [Broken(), Quitting()], ids=["missing", "quitting"])
+def test_a_broken_task_costs_only_itself(offering, entry):
+    before = set(all_metrics())
+    offering(entry)
+    with pytest.raises(
+        UserError, match=r"^the installed plugin half \(half:Task\): the plugin cannot be imported \(.*$"
+    ):
+        task_kind("half")
+    assert set(all_metrics()) == before
+
+
+def test_no_package_takes_the_place_of_a_task_of_the_suite(offering, capfd):
+    before = type(task_kind("segmentation"))
+    offering(Claimed())
+    assert type(task_kind("segmentation")) is before
+    show_left_out(find_methods())
+    assert "the installed plugin segmentation (mine:Task) has the name of a task of the suite" in capfd.readouterr().err

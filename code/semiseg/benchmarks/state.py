@@ -163,5 +163,5 @@ def _amend(run: Standing, changes: dict[str, Any]) -> None:
     """Change the record of a stale run, unless somebody else has taken it up since."""
     with suppress(Held), claim(run.folder):
         record = earlier_record(run.folder)
-        if record.get("status") == "finished":
+        if record.get("status") == "finished" and run.identity.differences(record.get("identity", {})):
             write_json(run.folder / "run.json", record | changes)

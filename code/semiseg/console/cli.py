@@ -11,7 +11,7 @@ import typer
 
 from semiseg.console.options import read_list, read_methods, read_pairs, read_selection, stale_policy
 from semiseg.console.terminal import console
-from semiseg.errors import UserError, UserErrors, told
+from semiseg.errors import REMEDIES, UserError, UserErrors, told
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -399,7 +399,7 @@ def check_method(
 ) -> None:
     """Check a method against the plugin contract.
 
-    In 2D and 3D, one line for each check, in a minute or two.
+    In 2D and 3D, one line for each check, in a minute or two. Networks of other files are found with --methods-dir.
     """
     from semiseg.console.checking import check_method as check
 
@@ -446,7 +446,7 @@ def main() -> None:
         print(f"semiseg: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if not error.strerror:
+        if not (error.strerror and (error.filename or error.errno in REMEDIES)):
             raise
         print(f"semiseg: {told(error, 'check the path and its permissions')}.", file=sys.stderr)
         sys.exit(2)

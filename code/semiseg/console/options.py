@@ -19,6 +19,8 @@ def read_methods(text: str) -> tuple[str, ...]:
     from semiseg.benchmarks.expansion import ALL
 
     named = tuple(read_list(text))
+    if ALL in named and len(named) > 1:
+        raise UserError(f"--methods {text}: {ALL} is everything that the file lists; name some methods, or none.")
     return () if ALL in named else named
 
 

@@ -89,7 +89,8 @@ def finish(
     runs, all_runs = expand(settings, found, selection), expand(settings, found)
     require_network(settings.network, len(training.size))
     needed = {settings.dataset: ""}
-    needed |= {name: f"{method} draws from {name}, too: " for name, method in drawn_from(runs, found).items()}
+    for name, method in drawn_from(runs, found).items():
+        needed.setdefault(name, f"{method} draws from {name}, too: ")
     there = [ensure_dataset(name, places.data, why, make=not executor.dry_run) for name, why in needed.items()]
     with console.status("Looking at data and earlier runs"):
         data = check(runs, found, places, settings.repeats, write=not executor.dry_run) if all(there) else None

@@ -31,8 +31,9 @@ def single_training(
         "seeds": [seed],
     }
     variant = like.variants([method])[method]
-    own = {key: value for key, value in variant.training.items() if key in OWN_TRAINING}
-    content["training"] |= {key: value for key, value in variant.training.items() if key not in own}  # of a protocol
+    allowed = OWN_TRAINING if like.protocol else like.own_training  # only the entries of a protocol may set more
+    own = {key: value for key, value in variant.training.items() if key in allowed}
+    content["training"] |= {key: value for key, value in variant.training.items() if key not in own}
     config: dict[str, Any] = {}
     for key, value in overrides.items():
         if key.startswith("training.") or key in ("network", "weights"):

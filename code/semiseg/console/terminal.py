@@ -46,8 +46,9 @@ def duration(seconds: float) -> str:
 def show_left_out(found: "Methods") -> None:
     """Say which plugins are done without, and why, apart from what a command prints."""
     from semiseg.networks import NETWORKS  # imports torch, too slow for --help
+    from semiseg.tasks import left_out_tasks
 
-    for reason in (*found.broken.values(), *NETWORKS.broken.values()):
+    for reason in (*found.broken.values(), *NETWORKS.broken.values(), *left_out_tasks()):
         print(f"semiseg: left out: {reason}", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from semiseg.settings import RunSpec
 from semiseg.training.places import Places
 from semiseg.training.run import record_failure
 
-TOO_MANY = ("SubmitJob", "job submit limit", "Invalid job array specification")  # of jobs, in sbatch's words
+TOO_MANY = ("MaxSubmitJob", "Invalid job array specification")  # of jobs, in sbatch's words
 LOOKS = 4  # as often in a row must a job be gone: network file systems show its last notes up to a minute late
 
 
@@ -112,7 +112,7 @@ class Slurm(Executor):
         except RuntimeError as error:
             problem = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).strip().splitlines())
             remedy = "does it take these --executor-set options?"
-            if any(limit in problem for limit in TOO_MANY):
+            if len(lists) > 1 and any(limit in problem for limit in TOO_MANY):
                 remedy = (
                     f"{len(lists)} jobs are too many at once; try --executor-set runs_per_job={2 * self.runs_per_job} "
                     f"and hours={2 * self.hours:g}, or ask for fewer runs."

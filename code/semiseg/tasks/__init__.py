@@ -23,6 +23,7 @@ import numpy as np
 from semiseg.data.store import Case, Dataset
 from semiseg.errors import UserError
 from semiseg.metrics import Metric
+from semiseg.plugins import loaded
 
 if TYPE_CHECKING:
     import torch
@@ -209,22 +210,26 @@ def _finders() -> dict[str, Callable[[], TaskKind]]:
     for module in pkgutil.iter_modules(__path__):
         found[module.name] = partial(_of_file, module.name)
     for entry in entry_points(group="semiseg.tasks"):
-        found[entry.name] = partial(_of_package, entry, entry.name in found)
+        found.setdefault(entry.name, partial(_of_package, entry))
     return found
 
 
-def _of_package(entry: EntryPoint, claimed: bool) -> TaskKind:
-    where = f"the installed plugin {entry.name} ({entry.value})"
-    if claimed:
-        raise UserError(f"{where} has the name of another task; uninstall it, or rename its entry point.")
-    try:
-        kind = entry.load()()
-    except Exception as error:  # whatever it does, a plug-in must cost only itself
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{where}: the task cannot be loaded ({reason}); correct it or uninstall it.") from error
-    if not isinstance(kind, TaskKind):
-        raise UserError(f"{where} is no subclass of TaskKind; uninstall it.")
+def left_out_tasks() -> list[str]:
+    """Why tasks of packages are done without; the engine's own keep their names."""
+    own = {module.name for module in pkgutil.iter_modules(__path__)}
+    claimed = [entry for entry in entry_points(group="semiseg.tasks") if entry.name in own]
+    return [f"{_place(entry)} has the name of a task of the suite; rename its entry point." for entry in claimed]
+
+
+def _of_package(entry: EntryPoint) -> TaskKind:
+    kind = loaded(lambda: entry.load()(), _place(entry))
+    if not isinstance(kind, TaskKind) or not hasattr(kind, "metrics"):
+        raise UserError(f"{_place(entry)} is no subclass of TaskKind with metrics; uninstall it.")
     return kind
+
+
+def _place(entry: EntryPoint) -> str:
+    return f"the installed plugin {entry.name} ({entry.value})"
 
 
 def _of_file(name: str) -> TaskKind:
