@@ -144,3 +144,23 @@ def test_the_real_results_are_those_of_the_stored_runs(name):
                 bound = 100 * float(found["Supervised", labels]["dice"])
                 cells[-1] += f", {dice - bound:+.1f} (p {float(p[title, labels]):.3f})"
         assert f"| {title} | {' | '.join(cells)} |" in PAGES["results/README.md"]
+
+
+@pytest.mark.parametrize("name", ["acdc_100", "acdc_100_strong"])
+def test_what_is_compared_on_the_front_page_are_the_stored_runs(name):
+    """Dice with its deviation, the difference to Supervised with its interval, and on the page of results the odds."""
+    found = {row["title"]: row for row in table(name, "summary.csv") if row["runs"] == "5"}
+    against = {row["Method"]: row for row in table(name, "tables/differences.csv")}
+    front, all_results = (PAGES[page].replace("**", "").splitlines() for page in ("README.md", "results/README.md"))
+    for title, row in found.items():
+        cells = f"| {100 * float(row['dice']):.1f} ± {100 * float(row['dice_sd']):.1f} |"
+        odds = ""
+        if own := against.get(title):
+            low, high = (float(own[f"95 % interval {end}"]) for end in ("low", "high"))
+            cells += f" {float(own['Difference']):+.1f} ({low:+.1f} to {high:+.1f}) |"
+            odds = f" {' / '.join(f'{float(own[of]):.2f}' for of in ('Worse', 'Equivalent', 'Better'))} |"
+        if (
+            title != "Strong supervised"
+        ):  # augments strongly anywhere, so the front page compares it with others that do
+            assert any(line.startswith(f"| {title}") and cells in line for line in front), (title, cells)
+        assert any(line.startswith(f"| {title}") and cells + odds in line for line in all_results), (title, cells, odds)
