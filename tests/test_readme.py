@@ -159,8 +159,6 @@ def test_what_is_compared_on_the_front_page_are_the_stored_runs(name):
             low, high = (float(own[f"95 % interval {end}"]) for end in ("low", "high"))
             cells += f" {float(own['Difference']):+.1f} ({low:+.1f} to {high:+.1f}) |"
             odds = f" {' / '.join(f'{float(own[of]):.2f}' for of in ('Worse', 'Equivalent', 'Better'))} |"
-        if (
-            title != "Strong supervised"
-        ):  # augments strongly anywhere, so the front page compares it with others that do
+        if title != "Strong supervised":  # the front page compares it with what augments strongly, too
             assert any(line.startswith(f"| {title}") and cells in line for line in front), (title, cells)
         assert any(line.startswith(f"| {title}") and cells + odds in line for line in all_results), (title, cells, odds)
