@@ -78,7 +78,7 @@ def test_a_helper_package_that_breaks_when_it_is_looked_into_costs_only_the_meth
     monkeypatch.syspath_prepend(tmp_path)
     found = find_methods(plugins)
     assert "supervised" in found
-    assert "breaking_package.part cannot be imported (ZeroDivisionError" in found.broken["mine"]
+    assert "breaking_package.part: the plugin cannot be imported (ZeroDivisionError" in found.broken["mine"]
 
 
 def test_a_name_that_two_files_claim_is_nobodys(tmp_path):

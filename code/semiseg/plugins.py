@@ -1,9 +1,15 @@
 """Loading what others have written."""
 
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from semiseg.errors import UserError
+
+
+def installed(entry: EntryPoint) -> str:
+    """Where a plug-in of a package comes from, in words."""
+    return f"the installed plugin {entry.name} ({entry.value})"
 
 
 def loaded(load: Callable[[], Any], where: str) -> Any:

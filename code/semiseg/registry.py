@@ -16,7 +16,7 @@ from semiseg.errors import UserError
 from semiseg.method import Method, Paper
 from semiseg.names import did_you_mean
 from semiseg.networks.catalog import NETWORKS, Offer, offered
-from semiseg.plugins import loaded
+from semiseg.plugins import installed, loaded
 from semiseg.settings import RunSpec, StartSpec
 from semiseg.source_code import method_code, module_code
 from semiseg.start import Start
@@ -136,7 +136,7 @@ def _candidates(directory: Path | None) -> Iterator[Candidate]:
             where = str(Path(semiseg.methods.__path__[0], f"{module.name}.py"))
             yield Candidate(module.name, where, partial(_of_suite, module.name, where))
     for entry in entry_points(group="semiseg.methods"):
-        where = f"the installed plugin {entry.name} ({entry.value})"
+        where = installed(entry)
         yield Candidate(entry.name, where, partial(_of_package, entry, where))
     if directory is None:
         return
@@ -153,7 +153,7 @@ def _installed_networks() -> tuple[list[Offer], dict[str, str]]:
     networks: list[Offer] = []
     broken: dict[str, str] = {}
     for entry in entry_points(group="semiseg.networks"):
-        where = f"the installed plugin {entry.name} ({entry.value})"
+        where = installed(entry)
         try:
             module = loaded(entry.load, where)
             if not inspect.ismodule(module) or not hasattr(module, "ARCHITECTURES"):

@@ -8,12 +8,14 @@ import sysconfig
 import tokenize
 from collections import deque
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType
 from weakref import WeakKeyDictionary
 
 from semiseg.errors import UserError
+from semiseg.plugins import loaded
 
 _loaded: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # the text of modules as this process holds them
 
@@ -70,13 +72,7 @@ def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dic
         parent = name.rpartition(".")[0]
         if name in texts or not wanted(name) or (parent in texts and parent not in packages):
             continue  # what is imported from a module is no module
-        try:
-            spec = find_spec(name)
-        except (ImportError, ValueError):
-            continue
-        except (Exception, SystemExit) as error:  # to look into a package, Python carries it out
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError(f"{name} cannot be imported ({reason}); correct it.") from error
+        spec = loaded(functools.partial(_spec, name), name)  # to look into a package, Python carries it out
         if spec is None or not (spec.origin or "").endswith(".py"):
             continue
         try:
@@ -87,6 +83,13 @@ def follow_imports(modules: Iterable[str], wanted: Callable[[str], bool]) -> dic
         if spec.submodule_search_locations is not None:
             packages.add(name)
     return texts
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return find_spec(name)
+    except (ImportError, ValueError):
+        return None
 
 
 def _text(name: str, file: Path) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from semiseg.data.store import Case, Dataset
 from semiseg.errors import UserError
 from semiseg.metrics import Metric
-from semiseg.plugins import loaded
+from semiseg.plugins import installed, loaded
 
 if TYPE_CHECKING:
     import torch
@@ -218,18 +218,14 @@ def left_out_tasks() -> list[str]:
     """Why tasks of packages are done without; the engine's own keep their names."""
     own = {module.name for module in pkgutil.iter_modules(__path__)}
     claimed = [entry for entry in entry_points(group="semiseg.tasks") if entry.name in own]
-    return [f"{_place(entry)} has the name of a task of the suite; rename its entry point." for entry in claimed]
+    return [f"{installed(entry)} has the name of a task of the suite; rename its entry point." for entry in claimed]
 
 
 def _of_package(entry: EntryPoint) -> TaskKind:
-    kind = loaded(lambda: entry.load()(), _place(entry))
+    kind = loaded(lambda: entry.load()(), installed(entry))
     if not isinstance(kind, TaskKind) or not hasattr(kind, "metrics"):
-        raise UserError(f"{_place(entry)} is no subclass of TaskKind with metrics; uninstall it.")
+        raise UserError(f"{installed(entry)} is no subclass of TaskKind with metrics; uninstall it.")
     return kind
-
-
-def _place(entry: EntryPoint) -> str:
-    return f"the installed plugin {entry.name} ({entry.value})"
 
 
 def _of_file(name: str) -> TaskKind:
