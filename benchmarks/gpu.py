@@ -1,11 +1,12 @@
 """Tells what a GPU makes of the steps, in one go: times, kernels, waits of the host, variants, and a grid of a paper.
 
-For each method it takes as many steps as a block of `speed.py` in every variant, in turns: as they are (`own`), in
-plain memory layout, with an optimizer that is not fused, with the convolutions that cuDNN finds fastest when it tries
-all, with compiled networks, and with compiled networks in CUDA graphs; what trying and compiling costs is paid before,
-and `after` says how many steps pay it back. Below the table stand the hours of a grid of three label fractions and
-five folds. `throughput.py --device cuda` counts the steps of several runs on one GPU. docs/speed.md has seconds of
-whole runs on a GPU; what this script measures stands nowhere yet. On a CPU everything runs, too, for a test.
+For each method it takes as many steps as a block of `speed.py` in every variant, in turns: as they are (`own`,
+replayed if they can be), with every kernel launched anew, and so, too, in plain memory layout, with an optimizer that
+is not fused, with the convolutions that cuDNN finds fastest when it tries all, with compiled networks, and with
+compiled networks in CUDA graphs; what trying and compiling costs is paid before, and `after` says how many steps pay
+it back. Below the table stand the hours of a grid of three label fractions and five folds. `throughput.py --device
+cuda` counts the steps of several runs on one GPU. docs/speed.md has seconds of whole runs on a GPU; what this script
+measured stands there, too. On a CPU everything runs, for a test.
 
     python benchmarks/gpu.py --size 256,256 --batch 12
 """
@@ -41,6 +42,12 @@ def plain_layout(trainer: Trainer) -> None:
     trainer.enter([*trainer.plan.stages][-1])
 
 
+def launched(trainer: Trainer) -> None:
+    """No step is recorded: every kernel is launched anew."""
+    trainer.replay = None
+    trainer.enter([*trainer.plan.stages][-1])
+
+
 def unfused(trainer: Trainer) -> None:
     """The benchmark's SGD as PyTorch carries it out without being asked."""
     for optimizer in trainer.optimization.own:
@@ -59,6 +66,7 @@ def compiled(trainer: Trainer, mode: str | None = None) -> None:
 
 VARIANTS: dict[str, Callable[[Trainer], None]] = {
     "own": lambda trainer: None,
+    "launched": lambda trainer: None,
     "plain layout": plain_layout,
     "unfused": unfused,
     "tried": lambda trainer: None,
@@ -72,16 +80,18 @@ def measure(bench: Bench, method: str, variants: list[str], trace: Path | None) 
     blocks, costs = {}, {}
     for variant in variants:
         trainer, _ = bench.trainer(method, f"{method}, {variant}")
+        if variant != "own":
+            launched(trainer)
         VARIANTS[variant](trainer)
         blocks[variant] = take_block(trainer, tries=variant == "tried")
         began = time.perf_counter()
-        for _ in range(3):  # compiles, and records graphs
+        for _ in range(3):  # compiles, and records
             blocks[variant]()
         bench.wait()
         costs[variant] = time.perf_counter() - began
     seconds = bench.in_turns(blocks)
     steps = {name: 1000 * statistics.median(values) / BLOCK for name, values in seconds.items()}
-    own = blocks[variants[0]]
+    own = blocks["launched" if "launched" in blocks else variants[0]]
     with host_waits(bench.device) as places:
         own()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (bench.device.type == "cuda")

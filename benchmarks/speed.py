@@ -149,8 +149,10 @@ class Bench:
                 trainer.step(Progress(next(steps), TOTAL, stage))
 
         block()
+        replay, trainer.replay = trainer.replay, None  # of a replayed step the host sees nothing
         with recorded_passes(trainer.method) as passes:
             block()
+        trainer.replay = replay
         works = {"step": block, "bare": lambda: repeat(passes, trainer)}
         if name == CUSTOMARY and trainer.method.task.dims == 2:
             loop = CustomaryLoop(trainer, self.dataset, partition, self.workers, self.folder)

@@ -122,7 +122,7 @@ class Batch:
         self,
         views: Mapping[str, Tensor | tuple[Made, Made]],  # of all images, or what makes labelled and unlabelled ones
         labels: Tensor,
-        cases: Sequence[str] = (),
+        cases: Sequence[str] | Callable[[], Sequence[str]] = (),
         geometries: dict[str, Geometry] | None = None,
         read: Callable[[str, str], Any] = lambda case, field: None,
         draw: Callable[[str], "Batch"] | None = None,
@@ -130,7 +130,12 @@ class Batch:
         self._views, self._geometries = dict(views), geometries or {}
         self._read, self._draw = read, draw
         self.labels = labels  # as the task has them: class indices (L, *space), positions (L, points, 2), …
-        self.cases = tuple(cases)  # whose images they are, labelled ones first
+        self._cases = cases
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Whose images they are, labelled ones first."""
+        return tuple(self._cases() if callable(self._cases) else self._cases)
 
     def images(self, view: str = "plain") -> Tensor:
         """All images, (L + U, channels, *space), labelled ones first."""
@@ -187,7 +192,10 @@ class Batch:
         views = {name: cut_view(shown) for name, shown in self._views.items()}
         moved = {name: Geometry(cut(own.matrix)) for name, own in self._geometries.items()}
         first = len(self.labels)
-        cases = (*self.cases[:first][number::parts], *self.cases[first:][number::parts])
+
+        def cases() -> tuple[str, ...]:
+            return (*self.cases[:first][number::parts], *self.cases[first:][number::parts])
+
         whole = self._draw
         draw = None if whole is None else lambda stream: whole(stream).part(number, parts)
         return Batch(views, self.labels[number::parts], cases, moved, self._read, draw)

@@ -15,7 +15,7 @@ from semiseg.settings import TrainingSettings
 class Optimization:
     """All optimizers of a stage, with their schedule and what a checkpoint needs of them."""
 
-    def __init__(self, method: Method, settings: TrainingSettings) -> None:
+    def __init__(self, method: Method, settings: TrainingSettings, repeatable: bool = False) -> None:
         special = {p for update in method.updates for p in update.module.parameters()}
         rest = [p for p in method.parameters() if p.requires_grad and p not in special]
         self.adversaries = [update.module for update in method.updates if update.adversarial]
@@ -23,6 +23,7 @@ class Optimization:
         self.adversarial: list[Optimizer] = []
         if rest:  # a method may have optimizers of its own for everything
             self.own.append(_sgd(rest, settings))
+        self.repeatable = repeatable and bool(rest) and not method.updates  # rates are where a recording finds them
         for update in method.updates:
             optimizers = self.adversarial if update.adversarial else self.own
             if learning := [p for p in update.module.parameters() if update.adversarial or p.requires_grad]:
@@ -32,6 +33,9 @@ class Optimization:
                 f"{type(method).__name__}: nothing can learn; what `build` sets, or a stage `trains`, needs gradients."
             )
         self.rates = [group["lr"] for optimizer in self.own for group in optimizer.param_groups]
+        if self.repeatable:
+            for group in self.own[0].param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=rest[0].device)
         self.power, self.decay_every = settings.poly_power, settings.decay_every
 
     @property
@@ -51,7 +55,10 @@ class Optimization:
         if self.decay_every:
             share = 0.1 ** (progress.step // self.decay_every)
         for group, rate in zip(groups, self.rates, strict=True):
-            group["lr"] = rate * share
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * share)
+            else:
+                group["lr"] = rate * share
 
     def step(self, parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
         """Descend along the gradient of the sum of the losses; returns them, without gradient.

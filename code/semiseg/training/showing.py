@@ -11,10 +11,10 @@ from torch import Generator, Tensor
 
 from semiseg.errors import UserError
 from semiseg.method import Batch, Geometry, Made, Method, Stream
-from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.strong_augmentation import augment_strongly
 from semiseg.tasks import secret_fields
+from semiseg.training.draws import Draws, Unrepeatable
 from semiseg.training.sampling import TrainingSet
 from semiseg.views import MOVED, Imaging, Motion, likely_imaging, move, view, warp
 
@@ -34,7 +34,7 @@ class Showing:
     streams: dict[str, tuple[Stream, TrainingSet]] = field(default_factory=dict)  # of the method, with their images
 
     def __post_init__(self) -> None:
-        self.generator = Generator(self.device)
+        self.draws = Draws(self.seed, self.device)
 
     @property
     def imaging(self) -> Imaging:
@@ -49,7 +49,11 @@ class Showing:
 
     def batch(self, step: int) -> Batch:
         """The images of a step in the views that the method declared; what streams give is drawn when asked for."""
-        return self._show(self.data, self.method.views, step, "", draw=partial(self._drawn, step))
+        return self.show(*self.data.batch(step), step)
+
+    def show(self, raw: Tensor, labels: Tensor, step: int) -> Batch:
+        """The same of images as they are stored, which are the step's."""
+        return self._show(self.data, raw, labels, self.method.views, step, "", draw=partial(self._drawn, step))
 
     def _drawn(self, step: int, name: str) -> Batch:
         """What a stream gives at a step."""
@@ -57,11 +61,14 @@ class Showing:
             known = ", ".join(self.streams) or "none"
             raise UserError(f"{type(self.method).__name__} asks for the stream {name!r}; its `streams` has {known}.")
         stream, data = self.streams[name]
-        return self._show(data, stream.views, step, f"stream {name}, ", stream.still)
+        self._refuse_recording(f"images of the stream {name}")
+        return self._show(data, *data.batch(step), stream.views, step, f"stream {name}, ", stream.still)
 
     def _show(
         self,
         data: TrainingSet,
+        raw: Tensor,
+        labels: Tensor,
         views: Sequence[str],
         step: int,
         whose: str,
@@ -73,7 +80,6 @@ class Showing:
         Labelled and unlabelled images have random numbers of their own, so that the labelled ones look the same
         whether unlabelled ones come with them or not.
         """
-        raw, labels = data.batch(step)
         count = len(labels)
         images = raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
         labeled, moved, motion = self.looks(f"{whose}labeled", views, step, images[:count], still)
@@ -81,7 +87,17 @@ class Showing:
         labels = labels if motion is None else data.kind.moved(labels, motion)
         shown = {name: (labeled[name], unlabeled[name]) for name in views}
         geometries = {name: Geometry(torch.cat([moved[name], others[name]])) for name in moved}
-        return Batch(shown, labels, [data.cases[i] for i in data.items(step)], geometries, partial(_field, data), draw)
+        return Batch(shown, labels, partial(self._cases, data, step), geometries, partial(_field, data), draw)
+
+    def _cases(self, data: TrainingSet, step: int) -> list[str]:
+        """Whose images a step has."""
+        self._refuse_recording("names of cases")
+        return [data.cases[i] for i in data.items(step)]
+
+    def _refuse_recording(self, what: str) -> None:
+        """What the host looks up is another thing at every step."""
+        if self.draws.recording:
+            raise Unrepeatable(f"it asks for {what}")
 
     def looks(
         self, part: str, names: Sequence[str], step: int, images: Tensor, still: bool = False
@@ -94,29 +110,24 @@ class Showing:
         """
         motion: Motion | None = None
         if len(images) and not still:
-            self.generator.manual_seed(derive_seed(self.seed, part, "geometry", step))
             with _apart(self.device):
-                images, motion = self.augment(images, self.generator, self.settings.turns)
-        seeds = {name: derive_seed(self.seed, part, name, step) for name in names}
-        matrices = {n: self._motion(images, seeds[n]).matrix for n in names if n.startswith(MOVED)}
-        return {n: cache(partial(self._look, images, n, seeds[n])) for n in names}, matrices, motion
+                generator = self.draws.of(step, part, "geometry")
+                images, motion = self.augment(images, generator, self.settings.turns)
+        moved = [name for name in names if name.startswith(MOVED)]
+        matrices = {name: move(images, self.draws.of(step, part, name, "matrix")).matrix for name in moved}
+        return {name: cache(partial(self._look, images, step, part, name)) for name in names}, matrices, motion
 
-    def _motion(self, images: Tensor, seed: int) -> Geometry:
-        """How a view lies that has a geometry of its own: what is drawn of its seed first."""
-        return move(images, self.generator.manual_seed(seed))
-
-    def _look(self, images: Tensor, name: str, seed: int) -> Tensor:
+    def _look(self, images: Tensor, step: int, part: str, name: str) -> Tensor:
         """Images in a view."""
         if not len(images):
             return images
         with _apart(self.device):
             # In plain layout: convolutions follow their weights anyway, and drawing noise like a channels-last tensor
             # takes a CPU six times as long (2.5 against 0.4 ms for 4 × 3 × 64 × 64, one thread).
-            if name.startswith(MOVED):
-                images = self._motion(images, seed).images(images)
-            else:
-                self.generator.manual_seed(seed)
-            return view(images, name, self.generator, self.imaging)
+            generator = self.draws.of(step, part, name)
+            if name.startswith(MOVED):  # the geometry is drawn first, as it was for its matrix
+                images = move(images, generator).images(images)
+            return view(images, name, generator, self.imaging)
 
 
 @contextmanager

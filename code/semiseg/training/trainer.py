@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization, require_losses
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
+from semiseg.training.replay import CudaGraph, Recorder, Replay
 from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
 from semiseg.training.showing import Showing
@@ -60,10 +62,14 @@ class Trainer:
     selection: Selection | None = None  # rules that choose among the weights, and change nothing
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
+    recorder: Recorder | None = None  # of steps; CUDA's on a GPU
 
     def __post_init__(self) -> None:
         self.showing = Showing(self.method, self.data, self.settings, self.seed, self.device, self.streams)
         self.batch = self.showing.batch
+        if self.device.type == "cuda" and self.recorder is None:
+            self.recorder = partial(CudaGraph, pool=[])
+        self.replay = Replay(self._learn, self.showing, self.recorder) if self.recorder else None
 
     def fit(self) -> None:
         """Train to the end; `seconds`, without `selection_seconds`, and `images_per_second` say how fast it went."""
@@ -124,7 +130,9 @@ class Trainer:
             parameter.requires_grad_(False)
         for parameter in chosen:
             parameter.requires_grad_(True)
-        self.optimization = Optimization(self.method, self.settings)
+        self.optimization = Optimization(self.method, self.settings, repeatable=self.replay is not None)
+        if self.replay:
+            self.replay.begin(self.optimization)
 
     @property
     def learned(self) -> set[nn.Parameter]:
@@ -155,10 +163,13 @@ class Trainer:
     def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
         """One optimiser step, and one of the adversaries if there are any."""
         number = progress.before + progress.step
-        batch = self.batch(number)
         self.optimization.schedule(progress)
-        torch.manual_seed(derive_seed(self.seed, "step", number))
-        losses = self.optimization.step(self._losses(batch, progress), self.micro_batches)
+        self.showing.draws.begin(number)
+        if self.replay:
+            losses, batch = self.replay.step(number, progress)
+        else:
+            batch = self.batch(number)
+            losses = self._learn(batch, progress)
         self.curve.keep(losses)
         for average, since in self.averages.items():
             if number >= since:
@@ -203,6 +214,10 @@ class Trainer:
         with self._autocast():
             for average in dict.fromkeys(n for n in networks if isinstance(n, MovingAverage)):
                 average.take_statistics(self.batch(step).images(name) for step in steps)
+
+    def _learn(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """One step of the optimizers; the losses, without gradient."""
+        return self.optimization.step(self._losses(batch, progress), self.micro_batches)
 
     def losses(self, step: int, progress: Progress) -> dict[str, Tensor]:
         """What a step's batch would be learned from, with its graph."""

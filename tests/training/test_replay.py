@@ -1,0 +1,216 @@
+"""Steps that a GPU replays end with the weights that they would end with if each was launched anew."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from semiseg.contract import MethodContract
+from semiseg.data.splits import make_splits
+from semiseg.method import Progress
+from semiseg.registry import find_methods, get_method
+from semiseg.training.assembly import build_trainer, partition_for
+from semiseg.training.draws import Unrepeatable
+from semiseg.training.replay import Replay
+from semiseg.training.trainer import Stopped, Trainer
+from semiseg.training.watched import ROOM, Watched
+
+STEPS = 18
+
+
+class OnPaper(TorchDispatchMode):
+    """Stands for a CUDA graph: the same operations on the same memory, and nothing that the host decided anew."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        optimizer = trainer.optimization.state_dict().values()
+        self.kept = [*trainer.method.parameters(), *trainer.method.buffers(), *optimizer]
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise Unrepeatable(WAITS)
+        kept = tree_map_only(Tensor, torch.ops.aten.alias, (args, kwargs or {}))  # some calls change shapes in place
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, *kept, [torch.ops.aten.alias(place) for place in tensors(result)]))
+        return result
+
+    def record(self, work: Callable[[], None]) -> None:
+        before = [tensor.detach().clone() for tensor in self.kept]
+        try:
+            with self:
+                work()
+        finally:
+            with torch.no_grad():
+                for tensor, old in zip(self.kept, before, strict=True):
+                    tensor.copy_(old)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        with torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, results in self.calls:
+                for place, value in zip(results, tensors(func(*args, **kwargs)), strict=True):
+                    if value.data_ptr() != place.data_ptr():
+                        place.copy_(value)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """What an operation returned."""
+    return [r for r in (result if isinstance(result, tuple | list) else [result]) if isinstance(r, Tensor)]
+
+
+def trained(
+    contract: MethodContract, name: str, on_paper: bool, stop: Callable[[Trainer], bool] = lambda trainer: False
+) -> Trainer:
+    trainer = contract.trainer(name, contract.spec(STEPS))
+    trainer.stop = lambda: stop(trainer)
+    if on_paper:
+        trainer.replay = Replay(trainer._learn, trainer.showing, lambda generators: OnPaper(trainer))
+    trainer.fit()
+    return trainer
+
+
+WAITS = "the host waits for a number"
+HAS_OPTIMIZERS, READS = "it has optimizers of its own", "the host reads a number that is another one at every step"
+NEVER = {  # what is not recorded, and why
+    "abd": HAS_OPTIMIZERS,
+    "cross_teaching": HAS_OPTIMIZERS,
+    "deep_adversarial": HAS_OPTIMIZERS,
+    "shape_guided": HAS_OPTIMIZERS,
+    "abd_bcp": WAITS,  # where a box lies, which the host draws
+    "bcp": WAITS,
+    "ad_mt": READS,
+    "ict": READS,
+    "mean_teacher": READS,
+    "ua_mt": READS,
+}
+
+
+def assert_alike(one: Trainer, other: Trainer) -> None:
+    wanted, found = one.method.state_dict(), other.method.state_dict()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+    (*_, last), (*_, again) = one.curve.rows, other.curve.rows
+    assert {k: v for k, v in last.items() if k != "images_per_second"} == pytest.approx(
+        {k: v for k, v in again.items() if k != "images_per_second"}, rel=1e-2, abs=1e-4, nan_ok=True
+    )
+
+
+ALL = [(name, 2) for name, m in find_methods().items() if m.learns in ("", "segmentation")]
+
+
+@pytest.mark.parametrize(("name", "dims"), [*ALL, ("supervised", 3), ("unimatch", 3)])
+def test_replayed_steps_end_with_the_same_weights(name, dims, tmp_path):
+    contract = MethodContract(name, find_methods()[name], dims, tmp_path)
+    one, other = trained(contract, "launched", False), trained(contract, "replayed", True)
+    assert other.replay.refused == NEVER.get(name, "")
+    assert bool(other.replay.replayed) is (name not in NEVER)
+    assert_alike(one, other)
+
+
+class Counting(get_method("supervised")):
+    """Keeps a number that no recording can know, in a plain attribute."""
+
+    def build(self):
+        super().build()
+        self.steps = 0
+
+    def losses(self, batch, progress):
+        self.steps += 1
+        return {name: self.steps * loss for name, loss in super().losses(batch, progress).items()}
+
+
+class Tossing(get_method("supervised")):
+    """Has the host draw what to do."""
+
+    def losses(self, batch, progress):
+        return {name: random.choice([1, 2]) * loss for name, loss in super().losses(batch, progress).items()}
+
+
+class Rebinding(get_method("supervised")):
+    """Puts a new tensor in the place of the one it keeps."""
+
+    def build(self):
+        super().build()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def losses(self, batch, progress):
+        self.seen = self.seen + 1
+        return {name: loss + 0 * self.seen for name, loss in super().losses(batch, progress).items()}
+
+
+def test_what_a_recording_cannot_know_is_found_before_it_does_harm(tmp_path):
+    contract = MethodContract("counting", Counting, 2, tmp_path)
+    one, other = trained(contract, "launched", False), trained(contract, "replayed", True)
+    assert other.replay.refused == "it does something else when it is replayed"
+    assert other.replay.replayed == 0
+    assert one.method.steps == STEPS
+    found = other.method.state_dict()
+    # A recording runs the method's code, too, and so counts one step more.
+    assert other.method.steps == STEPS + 1
+    assert all(torch.isfinite(value).all() for value in found.values())
+
+
+def test_a_number_of_the_progress_is_a_tensor_to_tensors_and_a_condition_to_the_host():
+    room, now = torch.full((ROOM,), 2.0), Progress(30, 100)
+    watched = Watched(now, room)
+    weight = 0.5 * watched.ramp_up(0.4) * (1 - watched.fraction)
+    values = torch.tensor([1.0, 3.0])
+    assert [*(weight * values)] == [*(values * weight)] == [2, 6]
+    assert (values < weight).tolist() == [True, False]
+    room[:] = 0.5
+    assert values.quantile(watched.fraction / 100) == 2.0
+    assert watched.slots[0](Progress(40, 100)) == pytest.approx(0.5 * Progress(40, 100).ramp_up(0.4) * 0.6)
+    assert watched.fraction >= 0.3
+    assert watched.step == 30
+    assert not watched.every(40)
+    holds = [[ask(Progress(n, 100)) == answer for ask, answer in watched.asks] for n in (30, 31, 39)]
+    assert holds == [[True, True, True], [True, False, True], [True, False, False]]
+    for read in (float, int, math.exp):
+        with pytest.raises(Unrepeatable):
+            read(watched.fraction)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Tossing, "the host draws a random number"),
+        (Rebinding, "it puts new tensors in the place of those that it keeps"),
+    ],
+)
+def test_a_step_that_the_host_decides_is_not_recorded(kind, why, tmp_path):
+    trainer = trained(MethodContract("own", kind, 2, tmp_path), "replayed", True)
+    assert (trainer.replay.refused, trainer.replay.replayed) == (why, 0)
+
+
+def test_a_resumed_training_is_replayed_to_the_same_end(tmp_path):
+    contract = MethodContract("fixmatch", get_method("fixmatch"), 2, tmp_path)
+    whole = trained(contract, "whole", True)
+    with pytest.raises(Stopped):
+        trained(contract, "parts", True, stop=lambda trainer: trainer.replay.taken == 8)
+    assert_alike(whole, trained(contract, "parts", True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", [name for name, _ in ALL])
+def test_a_gpu_replays_steps_to_the_same_weights(name, tmp_path):
+    contract = MethodContract(name, get_method(name), 2, tmp_path)
+    trainers = []
+    for replayed in (False, True):
+        spec, folder = contract.spec(STEPS), tmp_path / str(replayed)
+        folder.mkdir()
+        partition = partition_for(contract.method, make_splits(contract.dataset), spec, contract.dataset)
+        trainer = build_trainer(contract.method, spec, contract.dataset, partition, torch.device("cuda"), folder)
+        if not replayed:
+            trainer.replay = None
+        trainer.fit()
+        trainers.append(trainer)
+    replay = trainers[1].replay
+    assert bool(replay.replayed) is (name not in NEVER), replay.refused
+    assert_alike(*trainers)
