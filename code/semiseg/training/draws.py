@@ -31,7 +31,9 @@ class Draws:
 
     def of(self, step: int, part: str, name: str, use: str = "") -> Generator:
         """The numbers of a part of a batch for a view at a step, from the first on; the same for every use."""
-        generator = self._known.setdefault((part, name, use), Generator(self.device))
+        if (part, name, use) not in self._known:
+            self._known[part, name, use] = Generator(self.device)
+        generator = self._known[part, name, use]
         return generator if self.recording else generator.manual_seed(derive_seed(self.seed, part, name, step))
 
     def begin(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,18 +42,32 @@ class CudaGraph:
 
     def __init__(self, generators: Iterable[Generator], pool: list[Any]) -> None:
         self.graph, self.pool = torch.cuda.CUDAGraph(), pool
-        for generator in generators:
+        self.generators = [*generators]
+        for generator in self.generators:
             self.graph.register_generator_state(generator)
 
     def record(self, work: Callable[[], None]) -> None:
         """Take down what the work launches."""
+        if not self.pool:
+            self.pool.append(torch.cuda.graph_pool_handle())
         drawn = torch.get_rng_state()  # of the host, as no recording of a device can repeat
-        with torch.cuda.graph(self.graph, pool=self.pool[0] if self.pool else None):
-            work()
+        try:
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph, pool=self.pool[0]):
+                work()
+        except Exception:
+            self._clear_up()
+            raise
         if not torch.equal(drawn, torch.get_rng_state()):
             raise Unrepeatable(HOST_DRAWS)
-        if not self.pool:
-            self.pool.append(self.graph.pool())
+
+    def _clear_up(self) -> None:
+        """A recording that broke off leaves PyTorch's generators, and its memory, as if it went on (pytorch#171263)."""
+        device = torch.cuda.current_device()
+        for generator in (*self.generators, torch.cuda.default_generators[device]):
+            generator.graphsafe_set_state(generator.clone_state())
+        with suppress(RuntimeError):  # the memory may be given back already
+            torch._C._cuda_endAllocateToPool(device, self.pool[0])
+        self.pool.clear()
 
     def replay(self) -> None:
         """Launch all of it."""
