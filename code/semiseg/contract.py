@@ -121,7 +121,7 @@ class PluginContract:
             trainer.enter(stage)
             missed |= {names[p] for p in trainer.optimization.parameters}
             for percent in (0, 50, 100):
-                losses, _ = trainer.step(Progress(percent, 100, stage))
+                losses = trainer.step(Progress(percent, 100, stage))
                 bad = [k for k, loss in losses.items() if not (loss.ndim == 0 and loss.isfinite())]
                 assert not bad, f"no finite scalar at {percent} % of the {stage}: {', '.join(bad)}"
                 reached |= {n for p, n in names.items() if p.grad is not None and p.grad.any()}

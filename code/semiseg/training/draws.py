@@ -43,8 +43,8 @@ class Draws:
             generator.manual_seed(derive_seed(self.seed, part, name, step))
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """What is drawn meanwhile is taken down, to be drawn at other steps."""
+    def unseeded(self) -> Iterator[None]:
+        """What is drawn meanwhile is recorded, to be drawn at other steps."""
         self.recording = True
         try:
             yield

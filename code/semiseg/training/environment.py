@@ -83,7 +83,7 @@ def forget_peak_memory(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> float | None:
     """Peak memory in MB: of the device, or of this process if it trains on the CPU; None where unknown."""
     if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+        return round(torch.cuda.max_memory_reserved(device) / 2**20, 1)  # recordings hold on to what they do not use
     if not STATUS.exists():
         return None
     kilobytes = re.search(r"VmHWM:\s*(\d+)", STATUS.read_text())

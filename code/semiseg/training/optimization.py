@@ -37,6 +37,7 @@ class Optimization:
             for group in self.own[0].param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=rest[0].device)
         self.power, self.decay_every = settings.poly_power, settings.decay_every
+        self.share = 1.0  # of the rates, at the step
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -46,19 +47,19 @@ class Optimization:
     @property
     def learning_rate(self) -> float:
         """The current rate of the benchmark's SGD, or of the method's first optimizer where nothing is left to SGD."""
-        return float(self.own[0].param_groups[0]["lr"])
+        return float(self.rates[0] * self.share)
 
     def schedule(self, progress: Progress) -> None:
         """Let all learning rates decay but those of adversaries."""
         groups = [group for optimizer in self.own for group in optimizer.param_groups]
-        share = (1 - progress.fraction) ** self.power
+        self.share = (1 - progress.fraction) ** self.power
         if self.decay_every:
-            share = 0.1 ** (progress.step // self.decay_every)
+            self.share = 0.1 ** (progress.step // self.decay_every)
         for group, rate in zip(groups, self.rates, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * share)
+                group["lr"].fill_(rate * self.share)
             else:
-                group["lr"] = rate * share
+                group["lr"] = rate * self.share
 
     def step(self, parts: Iterable[dict[str, Tensor]], number: int = 1) -> dict[str, Tensor]:
         """Descend along the gradient of the sum of the losses; returns them, without gradient.

@@ -6,23 +6,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from semiseg.method import Batch, Progress
 from semiseg.training.draws import Unrepeatable
+from semiseg.training.host_state import HostState
 from semiseg.training.optimization import Optimization
 from semiseg.training.showing import Showing
-from semiseg.training.watched import ROOM, Watched
+from semiseg.training.watched import ROOM, Number, Watched
 
-HOST_DRAWS = "the host draws a random number"
 WARM_UP = 3  # steps that are carried out before one is recorded; libraries set themselves up in them
 MOST = 16  # recordings that are kept, the latest ones
+CHECKS = 3  # in a row that a recording has to pass; as many failures, or recordings that break off, are the end of it
+CHECK_EVERY = 500  # replayed steps, from then on
 ROUNDING = 0.05  # of what a step changes, which bfloat16 may do in another order
-CHECKS = 3  # how often a recording may differ from what it stands for before it is given up
+HOST_DRAWS = "the host draws a random number"
 
-Learn = Callable[[Batch, Progress], dict[str, Tensor]]
-Shown = tuple[Tensor, Tensor]  # images as they are stored, and their labels
+Losses = dict[str, Tensor]
 
 
 class Recording(Protocol):
@@ -44,22 +46,28 @@ class CudaGraph:
     The first that succeeds is kept to the end, as shared memory that nobody uses cannot be used again.
     """
 
-    def __init__(self, generators: Iterable[Generator], pool: list[Any]) -> None:
-        self.graph, self.pool = torch.cuda.CUDAGraph(), pool
-        self.generators = [*generators]
+    def __init__(self, generators: Iterable[Generator], device: torch.device, pool: list[Any]) -> None:
+        self.device, self.pool, self.generators = device, pool, [*generators]
+        with torch.cuda.device(device):
+            self.graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             self.graph.register_generator_state(generator)
 
     def record(self, work: Callable[[], None]) -> None:
         """Take down what the work launches."""
+        free, _ = torch.cuda.mem_get_info(self.device)
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        if not self.pool and free < 2 * torch.cuda.max_memory_allocated(self.device):
+            raise Unrepeatable("the GPU has no room for a recording beside the steps that are launched")
         memory = self.pool[0] if self.pool else torch.cuda.graph_pool_handle()
         drawn = torch.get_rng_state()  # of the host, as no recording of a device can repeat
-        try:
-            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph, pool=memory):
-                work()
-        except Exception:
-            self._clear_up(memory)
-            raise
+        with torch.cuda.device(self.device):
+            try:
+                with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self.graph, pool=memory):
+                    work()
+            except Exception:
+                self._clear_up(memory)
+                raise
         self.pool[:] = self.pool or [memory, self.graph]
         if not torch.equal(drawn, torch.get_rng_state()):
             raise Unrepeatable(HOST_DRAWS)
@@ -71,10 +79,12 @@ class CudaGraph:
             generator.graphsafe_set_state(generator.clone_state())
         with suppress(RuntimeError):  # the memory may be given back already
             torch._C._cuda_endAllocateToPool(device, memory)
+            torch._C._cuda_releasePool(device, memory)
 
     def replay(self) -> None:
         """Launch all of it."""
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
 
 
 @dataclass
@@ -82,66 +92,63 @@ class Recorded:
     """A step that can be replayed, and what must be the same for that."""
 
     recording: Recording
-    batch: Batch
-    given: Shown  # where it looks for them
-    names: list[str]  # of the losses
-    losses: Tensor
-    noted: dict[str, Tensor | float]
+    given: tuple[Tensor, Tensor]  # where it looks for images as they are stored, and for their labels
+    names: list[str]  # of the losses, and then of what is noted
+    numbers: Tensor  # those
+    losses: int  # how many of them are losses
+    told: dict[str, float]  # noted numbers of the host
     watched: Watched
-    state: list[Any]  # what the method keeps on the host
-    checked: bool = False  # to do what a step that comes later does
-    failed: int = 0  # how often it did not
+    state: list[Any]  # of the host
+    passed: int = 0  # checks in a row
+    failed: int = 0
+    replayed: int = 0  # steps since the last check
 
-    def fits(self, progress: Progress, state: list[Any], shown: Shown) -> bool:
+    def fits(self, progress: Progress, state: list[Any], shown: tuple[Tensor, Tensor]) -> bool:
         """Whether a step would do the same."""
         shapes = [tensor.shape for tensor in self.given] == [tensor.shape for tensor in shown]
         return shapes and state == self.state and all(ask(progress) == answer for ask, answer in self.watched.asks)
 
 
 class Replay:
-    """Takes the steps of a training: the first ones as they come, the others by recordings, as far as these hold.
+    """Takes the steps of a training: the first ones launched, the others by recordings, as far as these hold.
 
-    What a recording cannot know is not recorded: values that the host reads or draws, fields of cases, images of a
-    stream, and optimizers other than the benchmark's. What else a method may keep from it, such as a counter in a plain
-    attribute, shows when a step is taken both ways, which every recording has to pass. All else is taken as it comes.
+    A recording holds for steps that begin with the same on the host. What it cannot know is not recorded: values that
+    the host reads, draws or keeps from step to step, fields of cases, images of a stream, and optimizers other than the
+    benchmark's. Each has to do what the step does when it is launched, three times in a row and every now and then.
     """
 
-    def __init__(self, learn: Learn, showing: Showing, recorder: Recorder) -> None:
+    def __init__(self, learn: Callable[[Batch, Progress], Losses], showing: Showing, recorder: Recorder) -> None:
         self.learn, self.showing, self.recorder = learn, showing, recorder
         self.method, self.replayed = showing.method, 0  # steps
-        self.keepers = [m for m in self.method.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
+        self.host = HostState(self.method)
 
     def begin(self, optimization: Optimization) -> None:
         """A stage is next; recordings of another one are of no use."""
-        self.optimization, self.taken, self.recorded = optimization, 0, 0  # steps of the stage
+        self.optimization = optimization
+        self.taken = self.recorded = self.broken = 0  # steps of the stage, recordings, and those that broke off
         self.refused = "" if optimization.repeatable else "it has optimizers of its own"  # why nothing is recorded
         self.kept: list[Recorded] = []
 
-    def step(self, number: int, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
-        """The losses of a step, counted through all stages, and its images."""
+    def step(self, number: int, progress: Progress, launch: Callable[[], Losses]) -> Losses:
+        """The losses of a step, counted through all stages; `launch` takes it as it comes."""
         self.taken += 1
-        shown = self.showing.data.batch(number)
         if self.refused or self.taken <= WARM_UP:
-            return self._as_it_comes(number, progress, shown)
-        state = [_told(keeper.get_extra_state()) for keeper in self.keepers]
+            return launch()
+        state, shown = self.host.now(), self.showing.data.batch(number)
         known = next((known for known in self.kept if known.fits(progress, state, shown)), None)
         if known is None:
             self._record(number, progress, shown, state)
-            return self._as_it_comes(number, progress, shown)
-        if not known.checked:
-            return self._check(known, number, progress, shown)
+            return launch()
+        if known.passed < CHECKS or known.replayed >= CHECK_EVERY:
+            return self._check(known, number, progress, shown, launch)
         self.replayed += 1
-        return self._replay(known, number, progress, shown), known.batch
-
-    def _as_it_comes(self, number: int, progress: Progress, shown: Shown) -> tuple[dict[str, Tensor], Batch]:
-        self.showing.draws.begin(number)
-        batch = self.showing.show(*shown, number)
-        return self.learn(batch, progress), batch
+        known.replayed += 1
+        return self._replay(known, number, progress, shown)
 
     def _refuse(self, why: str) -> None:
         self.refused, self.kept = why, []
 
-    def _record(self, number: int, progress: Progress, shown: Shown, state: list[Any]) -> None:
+    def _record(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> None:
         """Make a recording for steps like this one, or find that there can be none."""
         if self.recorded > MOST + self.taken // 8:
             return self._refuse("hardly two of its steps are alike")
@@ -149,56 +156,55 @@ class Replay:
         self.kept = self.kept[-MOST + 1 :]
         try:
             self.kept.append(self._recorded(number, progress, shown, state))
-        except (Unrepeatable, RuntimeError) as error:
-            self._refuse(str(error) or type(error).__name__)
+        except Unrepeatable as error:
+            self._refuse(str(error))
+        except Exception as error:  # what is wrong with the step itself shows when it is launched
+            self.broken += 1
+            if self.broken == CHECKS:
+                self._refuse(str(error) or type(error).__name__)
 
-    def _recorded(self, number: int, progress: Progress, shown: Shown, state: list[Any]) -> Recorded:
+    def _recorded(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> Recorded:
         given = shown[0].clone(), shown[1].clone()
         watched = Watched(progress, torch.zeros(ROOM, device=shown[0].device))
-        made: list[tuple[Batch, dict[str, Tensor], Tensor]] = []
+        recording, drawn = self.recorder(self.showing.draws.generators), (random.getstate(), _numpy_state())
+        made: list[tuple[list[str], Tensor, int, dict[str, float]]] = []
 
         def work() -> None:
-            batch = self.showing.show(*given, number)
-            losses = self.learn(batch, watched)
-            made.append((batch, losses, torch.stack([*losses.values()])))
+            losses = self.learn(self.showing.show(*given, number), watched)
+            noted = {name: v.tensor if isinstance(v, Number) else v for name, v in self.method.noted.items()}
+            told = {name: v for name, v in noted.items() if not isinstance(v, Tensor)}
+            pairs = [*losses.items(), *((name, v) for name, v in noted.items() if isinstance(v, Tensor))]
+            numbers = torch.stack([v.detach().float() for _, v in pairs])
+            made.append(([name for name, _ in pairs], numbers, len(losses), told))
 
-        recording, places = self.recorder(self.showing.draws.generators), self._places
-        noted, self.method.noted, drawn = self.method.noted, {}, random.getstate()
-        try:
-            with self.showing.draws.recorded():
-                recording.record(work)
-            new = self.method.noted
-        finally:
-            self.method.noted = noted
-        if places != self._places:
-            raise Unrepeatable("it puts new tensors in the place of those that it keeps")
-        if drawn != random.getstate():
+        with self.host.kept("noted"), self.showing.draws.unseeded():
+            self.method.noted = {}
+            recording.record(work)
+        if drawn != (random.getstate(), _numpy_state()):
             raise Unrepeatable(HOST_DRAWS)
-        batch, losses, together = made[0]
-        return Recorded(recording, batch, given, [*losses], together, new, watched, state)
+        names, numbers, count, told = made[0]
+        return Recorded(recording, given, names, numbers, count, told, watched, state)
 
-    @property
-    def _groups(self) -> list[list[Tensor]]:
-        """All that a step may change; weights and their momenta as a whole, as rounding alone moves some of them."""
-        momenta = [*self.optimization.state_dict().values()]
-        return [[*self.method.parameters()], *([momenta] if momenta else []), *([b] for b in self.method.buffers())]
-
-    @property
-    def _places(self) -> list[int]:
-        return [tensor.data_ptr() for group in self._groups for tensor in group]
-
-    def _replay(self, known: Recorded, number: int, progress: Progress, shown: Shown) -> dict[str, Tensor]:
+    def _replay(self, known: Recorded, number: int, progress: Progress, shown: tuple[Tensor, Tensor]) -> Losses:
         for place, tensor in zip(known.given, shown, strict=True):
             place.copy_(tensor)
         for place, ask in zip(known.watched.room, known.watched.slots, strict=False):
             place.fill_(ask(progress))
         self.showing.draws.begin(number)
         known.recording.replay()
-        self.method.noted |= known.noted
-        return dict(zip(known.names, known.losses.clone().unbind(), strict=True))
+        numbers = [*zip(known.names, known.numbers.clone().unbind(), strict=True)]  # others write to their place
+        self.method.noted |= {**known.told, **dict(numbers[known.losses :])}
+        return dict(numbers[: known.losses])
 
     @torch.no_grad()
-    def _check(self, known: Recorded, number: int, progress: Progress, shown: Shown) -> tuple[dict[str, Tensor], Batch]:
+    def _check(
+        self,
+        known: Recorded,
+        number: int,
+        progress: Progress,
+        shown: tuple[Tensor, Tensor],
+        launch: Callable[[], Losses],
+    ) -> Losses:
         """Take a step both ways; what counts is the step as it comes."""
         groups = self._groups
         before = [[tensor.clone() for tensor in group] for group in groups]
@@ -208,16 +214,22 @@ class Replay:
             for tensor, value in zip(group, old, strict=True):
                 tensor.copy_(value)
         with torch.enable_grad():
-            losses, batch = self._as_it_comes(number, progress, shown)
-        known.checked = (
+            losses = launch()
+        alike = (
             said.keys() == losses.keys()
             and all(_close([said[name]], [loss], [torch.zeros_like(loss)]) for name, loss in losses.items())
             and all(map(_close, after, groups, before))
         )
-        known.failed += not known.checked
+        known.passed, known.failed, known.replayed = (known.passed + 1 if alike else 0), known.failed + (not alike), 0
         if known.failed == CHECKS:
             self._refuse("it does something else when it is replayed")
-        return losses, batch
+        return losses
+
+    @property
+    def _groups(self) -> list[list[Tensor]]:
+        """All that a step may change; weights and their momenta as a whole, as rounding alone moves some of them."""
+        momenta = [*self.optimization.state_dict().values()]
+        return [[*self.method.parameters()], *([momenta] if momenta else []), *([b] for b in self.method.buffers())]
 
 
 def _close(replayed: list[Tensor], wanted: list[Tensor], before: list[Tensor]) -> bool:
@@ -229,8 +241,6 @@ def _close(replayed: list[Tensor], wanted: list[Tensor], before: list[Tensor]) -
     return bool(off.norm() <= ROUNDING * moved.norm() + 1e-6 * off.numel() ** 0.5)
 
 
-def _told(state: Any) -> Any:
-    """What a module keeps on the host, comparable; what it keeps on a device is there for a recording, too."""
-    if not isinstance(state, Tensor):
-        return state
-    return state.tolist() if state.device.type == "cpu" else ()
+def _numpy_state() -> bytes:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return repr((kind, rest)).encode() + np.asarray(keys).tobytes()

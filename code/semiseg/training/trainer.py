@@ -21,7 +21,7 @@ from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization, require_losses
 from semiseg.training.plan import Plan
 from semiseg.training.precision import autocast, place
-from semiseg.training.replay import CudaGraph, Recorder, Replay
+from semiseg.training.replay import CudaGraph, Replay
 from semiseg.training.sampling import TrainingSet
 from semiseg.training.selection import Selection
 from semiseg.training.showing import Showing
@@ -62,14 +62,12 @@ class Trainer:
     selection: Selection | None = None  # rules that choose among the weights, and change nothing
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
-    recorder: Recorder | None = None  # of steps; CUDA's on a GPU
 
     def __post_init__(self) -> None:
         self.showing = Showing(self.method, self.data, self.settings, self.seed, self.device, self.streams)
         self.batch = self.showing.batch
-        if self.device.type == "cuda" and self.recorder is None:
-            self.recorder = partial(CudaGraph, pool=[])
-        self.replay = Replay(self._learn, self.showing, self.recorder) if self.recorder else None
+        graphs = partial(CudaGraph, device=self.device, pool=[])
+        self.replay = Replay(self._learn, self.showing, graphs) if self.device.type == "cuda" else None
 
     def fit(self) -> None:
         """Train to the end; `seconds`, without `selection_seconds`, and `images_per_second` say how fast it went."""
@@ -95,7 +93,7 @@ class Trainer:
                 progress = self.plan.progress(step)
                 if progress.step == 0:
                     self._begin(progress)
-                losses, batch = self.step(progress)
+                losses = self.step(progress)
                 number = step + 1  # counted through all stages
                 if number % settings.log_every == 0 or number == total:
                     values = self._fetch(losses, step)  # besides a checkpoint, all that waits for the device
@@ -106,7 +104,7 @@ class Trainer:
                     self.curve.add(writer, number, {"learning_rate": rate, "images_per_second": speed, **values})
                 self.report(number, total, loss)
                 if number % max(1, total // 4) == 0:
-                    self._show(writer, step, batch)
+                    self._show(writer, step)
                 every = self.selection.every if self.selection else 0
                 if every and progress.stage == last_stage and (number % every == 0 or number == total):
                     took = self._consider(number)
@@ -160,16 +158,18 @@ class Trainer:
                 average.restart()
         self.enter(stage.name)
 
-    def step(self, progress: Progress) -> tuple[dict[str, Tensor], Batch]:
-        """One optimiser step, and one of the adversaries if there are any."""
+    def step(self, progress: Progress) -> dict[str, Tensor]:
+        """One optimiser step, and one of the adversaries if there are any; the losses, without gradient."""
         number = progress.before + progress.step
+        shown: list[Batch] = []
+
+        def launch() -> dict[str, Tensor]:
+            self.showing.draws.begin(number)
+            shown.append(self.batch(number))
+            return self._learn(shown[0], progress)
+
         self.optimization.schedule(progress)
-        self.showing.draws.begin(number)
-        if self.replay:
-            losses, batch = self.replay.step(number, progress)
-        else:
-            batch = self.batch(number)
-            losses = self._learn(batch, progress)
+        losses = self.replay.step(number, progress, launch) if self.replay else launch()
         self.curve.keep(losses)
         for average, since in self.averages.items():
             if number >= since:
@@ -177,13 +177,13 @@ class Trainer:
         if self.optimization.adversaries:
             with self.optimization.adversaries_turn():
                 with self._autocast():
-                    adversarial = self.method.adversary_losses(batch, progress)
+                    adversarial = self.method.adversary_losses(shown[0], progress)
                 if adversarial:
                     self.optimization.adversarial_step(adversarial)
             for name, loss in adversarial.items():
                 self.method.note(name, loss)
         self.method.after_step(progress)
-        return losses, batch
+        return losses
 
     def _consider(self, step: int) -> float:
         """Let the rules look at the reported network as it would be if the training ended here; returns the seconds.
@@ -243,12 +243,12 @@ class Trainer:
         values["loss"] = sum(values[k] for k in losses)
         return values
 
-    def _show(self, writer: "SummaryWriter", step: int, batch: Batch) -> None:
+    def _show(self, writer: "SummaryWriter", step: int) -> None:
         """A few training images with what the reported predictor makes of them, one above the other."""
         reported = next(iter(self.method.predictors().values()), None)
         if reported is None:
             return
-        images = batch.images(self.method.views[0])[-4:]
+        images = self.batch(step).images(self.method.views[0])[-4:]
         with self._autocast():
             picture = task_kind(self.method.learns or self.data.task).picture(reported, images)
         if picture is None:

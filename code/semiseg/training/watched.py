@@ -29,10 +29,10 @@ class Number:
         """Where it stands on the device."""
         return self.watched.slot(self.ask)
 
-    def __float__(self) -> float:
+    def _read(self, *_: Any) -> Any:
         raise Unrepeatable("the host reads a number that is another one at every step")
 
-    __int__ = __index__ = __float__
+    __float__ = __int__ = __index__ = __round__ = __divmod__ = __hash__ = __repr__ = __str__ = __format__ = _read
 
     def __bool__(self) -> bool:
         return bool(self.watched.asked(lambda progress: bool(self.ask(progress))))
@@ -40,8 +40,8 @@ class Number:
     def __neg__(self) -> "Number":
         return Number(lambda progress: -self.ask(progress), self.watched)
 
-    def __hash__(self) -> int:
-        return id(self)
+    def __abs__(self) -> "Number":
+        return Number(lambda progress: abs(self.ask(progress)), self.watched)
 
     @classmethod
     def __torch_function__(
