@@ -18,7 +18,7 @@ from semiseg.names import did_you_mean
 from semiseg.networks.catalog import NETWORKS, Offer, offered
 from semiseg.plugins import installed, loaded
 from semiseg.settings import RunSpec, StartSpec
-from semiseg.source_code import method_code, module_code
+from semiseg.source_code import module_code, plugin_code
 from semiseg.start import Start
 
 
@@ -104,7 +104,7 @@ def _found(every: Iterable[Candidate]) -> Methods:
                 raise UserError(f"two methods are called {name!r}: {places}; rename one of the files.")
             plugin = own[0].load()
             if plugin.method is not None:
-                method_code(plugin.method)  # before its files change: what is remembered is what was imported
+                plugin_code(plugin.method)  # before its files change: what is remembered is what was imported
         except UserError as error:
             found.broken[name] = str(error)
             continue

@@ -21,9 +21,9 @@ _loaded: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # the text of
 
 
 @functools.cache
-def method_code(method: type) -> tuple[str, ...]:
-    """The text of a method's module and of what it imports beside the engine."""
-    return module_code(method.__module__)
+def plugin_code(plugin: type) -> tuple[str, ...]:
+    """The text of the module of a method or task and of what it imports beside the engine."""
+    return module_code(plugin.__module__)
 
 
 def module_code(module: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from semiseg.metrics import Metric
 from semiseg.registry import find_methods
 from semiseg.report import report
 from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.source_code import plugin_code
 from semiseg.tasks import CaseByCase, task_kind
 from semiseg.training.assembly import partition_for
 from semiseg.training.identity import code_hash, identify
@@ -158,7 +159,8 @@ def test_the_code_of_a_task_of_one_s_own_is_part_of_what_a_run_is(tmp_path, monk
     assert code_hash(method) == code_hash(method, task="segmentation"), "the engine's tasks are the engine's"
     before = identify(spec, method, data, cases).code
     assert before == code_hash(method, task="diagnosis") != code_hash(method)
-    monkeypatch.setattr("semiseg.training.identity.module_code", lambda module: (f"edited = {module!r}",))
+    edited = {type(task_kind("diagnosis")): ("edited = True",)}
+    monkeypatch.setattr("semiseg.training.identity.plugin_code", lambda kind: edited.get(kind) or plugin_code(kind))
     assert identify(spec, method, data, cases).code != before
 
 

@@ -14,7 +14,7 @@ from semiseg.data.store import Dataset
 from semiseg.method import Method
 from semiseg.networks import NETWORKS, weights_file
 from semiseg.settings import WATCHING, RunSpec, TrainingSettings
-from semiseg.source_code import method_code, module_code, without_comments
+from semiseg.source_code import plugin_code, without_comments
 from semiseg.tasks import task_kind
 from semiseg.training.checksums import file_hash
 from semiseg.validation import validate
@@ -133,8 +133,8 @@ def code_hash(method: type[Method], networks: Iterable[object] = (), task: str |
     Comments do not count. Of `networks`, what names none of a plug-in counts for nothing; so any settings that may name
     one can be given. A task of the engine counts for nothing, as the rest of it.
     """
-    own = method_code(method)
-    beside = {*NETWORKS.code(networks), *(module_code(type(task_kind(task)).__module__) if task else ())}
+    own = plugin_code(method)
+    beside = {*NETWORKS.code(networks), *(plugin_code(type(task_kind(task))) if task else ())}
     return _hash(sorted(map(without_comments, [*own, *sorted(beside - {*own})])))
 
 
