@@ -91,12 +91,12 @@ def measure(bench: Bench, method: str, variants: list[str], trace: Path | None) 
         costs[variant] = time.perf_counter() - began
     seconds = bench.in_turns(blocks)
     steps = {name: 1000 * statistics.median(values) / BLOCK for name, values in seconds.items()}
-    own = blocks["launched" if "launched" in blocks else variants[0]]
+    launched_block = blocks["launched" if "launched" in blocks else variants[0]]
     with host_waits(bench.device) as places:
-        own()
+        launched_block()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (bench.device.type == "cuda")
     with profile(activities=activities) as profiled:
-        own()
+        launched_block()
         bench.wait()
     kernels = sum(event.device_type.name == "CUDA" for event in profiled.events())
     print(f"\n{method}: {kernels / BLOCK:.0f} kernels and {sum(places.values()) / BLOCK:.1f} waits a step")

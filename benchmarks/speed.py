@@ -141,6 +141,7 @@ class Bench:
     def measure(self, name: str) -> dict[str, Any]:
         """One row of the table."""
         trainer, partition = self.trainer(name)
+        trainer.replay = None  # steps are launched as the passes are that they are compared with; see gpu.py
         stage = [*trainer.plan.stages][-1]  # of several, what a method is known by
         steps = itertools.count(TOTAL // 2 - 1)  # begins with a step at which all that is periodic happens
 
@@ -149,10 +150,8 @@ class Bench:
                 trainer.step(Progress(next(steps), TOTAL, stage))
 
         block()
-        replay, trainer.replay = trainer.replay, None  # of a replayed step the host sees nothing
         with recorded_passes(trainer.method) as passes:
             block()
-        trainer.replay = replay
         works = {"step": block, "bare": lambda: repeat(passes, trainer)}
         if name == CUSTOMARY and trainer.method.task.dims == 2:
             loop = CustomaryLoop(trainer, self.dataset, partition, self.workers, self.folder)

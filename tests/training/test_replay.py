@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from semiseg.contract import MethodContract
 from semiseg.data.splits import make_splits
-from semiseg.method import Progress
+from semiseg.method import Progress, frozen_copy
 from semiseg.registry import find_methods, get_method
 from semiseg.training.assembly import build_trainer, partition_for
 from semiseg.training.draws import Unrepeatable
@@ -43,7 +43,7 @@ class OnPaper(TorchDispatchMode):
         return result
 
     def record(self, work: Callable[[], None]) -> None:
-        before = [tensor.detach().clone() for tensor in self.kept]
+        before, drawn = [tensor.detach().clone() for tensor in self.kept], torch.get_rng_state()
         try:
             with self:
                 work()
@@ -55,6 +55,7 @@ class OnPaper(TorchDispatchMode):
                             place.fill_(torch.nan)
                 for tensor, old in zip(self.kept, before, strict=True):
                     tensor.copy_(old)
+            torch.set_rng_state(drawn)
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -121,41 +122,128 @@ def test_replayed_steps_end_with_the_same_weights(name, dims, tmp_path):
     one, other = (trained(contract, str(on_paper), on_paper, steps=steps) for on_paper in (False, True))
     assert other.replay.refused == NEVER.get(name, "")
     assert bool(other.replay.replayed) is (name not in NEVER)
+    if len(one.plan.starts) == 1 and name not in NEVER:
+        assert other.replay.replayed >= STEPS // 2
     assert_alike(one, other)
 
 
-class Counting(get_method("supervised")):
-    """Counts its steps in a plain attribute, and learns a little more with each."""
+class Own(get_method("supervised")):
+    """Keeps something of its own."""
 
     def build(self):
         super().build()
-        self.steps = 0
-
-    def losses(self, batch, progress):
-        self.steps += 1
-        return {name: (1 + self.steps / 1000) * loss for name, loss in super().losses(batch, progress).items()}
-
-
-class Following(get_method("supervised")):
-    """Keeps a mean of its weights by itself, as a new tensor after every step."""
-
-    def build(self):
-        super().build()
+        self.steps, self.told, self.history, self.pair, self.cache = 0, {"steps": 0}, [], (), {}
         self.register_buffer("mean", torch.zeros(()))
+        self.old, self.drop = frozen_copy(self.model), nn.Dropout(0.1)
 
     def losses(self, batch, progress):
-        return {name: loss + 0.1 * self.mean for name, loss in super().losses(batch, progress).items()}
+        return {name: self.factor(progress) * loss for name, loss in super().losses(batch, progress).items()}
+
+    def factor(self, progress):
+        return 1
+
+
+class Counting(Own):
+    def factor(self, progress):
+        self.steps += 1
+        return 1 + self.steps / 1000
+
+
+class Telling(Own):
+    def factor(self, progress):
+        self.told["steps"] += 1
+        self.history.append(progress.total)
+        return 1 + self.told["steps"] / 1000
+
+
+class Saving(Own):
+    def factor(self, progress):
+        self.told["steps"] += 1
+        return 1 + self.told["steps"] / 1000
+
+    def get_extra_state(self):
+        return torch.tensor(self.told["steps"])
+
+    def set_extra_state(self, state):
+        self.told["steps"] = int(state)
+
+
+class Milestones(Own):
+    def factor(self, progress):
+        return 3 if progress.step in {9, 12} else 1
+
+
+class Following(Own):
+    def factor(self, progress):
+        return 1 + self.mean
 
     def after_step(self, progress):
         self.mean = 0.9 * self.mean + 0.1 * next(self.parameters()).detach().mean()
 
 
-class Milestones(get_method("supervised")):
-    """Looks its step up in a set."""
+class Annealing(Own):
+    def factor(self, progress):
+        return 1 + self.drop(torch.ones(8)).mean()
 
-    def losses(self, batch, progress):
-        factor = 3 if progress.step in {9, 12} else 1
-        return {name: factor * loss for name, loss in super().losses(batch, progress).items()}
+    def after_step(self, progress):
+        self.drop.p = 0.1 + progress.step / 1000
+
+
+class Copying(Own):
+    def factor(self, progress):
+        return 1 + next(self.old.parameters()).detach().mean()
+
+    def after_step(self, progress):
+        self.old = frozen_copy(self.model)
+
+
+@pytest.mark.parametrize("kind", [Counting, Telling, Saving, Milestones, Following, Annealing, Copying])
+def test_what_a_recording_cannot_know_does_no_harm(kind, tmp_path):
+    contract = MethodContract("own", kind, 2, tmp_path)
+    one, other = trained(contract, "launched", False), trained(contract, "replayed", True)
+    assert other.replay.refused
+    assert other.replay.replayed == 0
+    assert_alike(one, other)
+    for name in ("steps", "told", "history"):
+        assert getattr(one.method, name) == getattr(other.method, name)
+
+
+class Pairing(Own):
+    """Keeps tensors in a tuple, new ones after every step."""
+
+    def after_step(self, progress):
+        self.pair = (torch.zeros(2), torch.zeros(3))
+
+
+class Freezing(Own):
+    def after_step(self, progress):
+        if progress.step == 11:
+            next(self.parameters()).requires_grad_(False)
+            self.model.eval()
+
+
+class Remembering(Own):
+    def factor(self, progress):
+        if progress.fraction < 0.4:
+            return 1
+        if "factor" not in self.cache:
+            self.cache["factor"] = torch.full((), 2.0)
+        return self.cache["factor"]
+
+
+class Looking(Own):
+    def after_step(self, progress):
+        self.mean += next(p.grad for p in self.parameters() if p.grad is not None).norm()
+
+
+@pytest.mark.parametrize("kind", [Pairing, Freezing, Remembering, Looking])
+def test_what_a_method_does_besides_its_losses_is_done_in_replayed_steps_too(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("semiseg.training.replay.CHECK_EVERY", 3)
+    contract = MethodContract("own", kind, 2, tmp_path)
+    one, other = trained(contract, "launched", False), trained(contract, "replayed", True)
+    assert not other.replay.refused
+    assert other.replay.replayed >= 6
+    assert_alike(one, other)
 
 
 class Hidden(get_method("supervised")):
@@ -186,16 +274,6 @@ class Rebinding(get_method("supervised")):
     def losses(self, batch, progress):
         self.seen = self.seen + 1
         return {name: loss + 0 * self.seen for name, loss in super().losses(batch, progress).items()}
-
-
-@pytest.mark.parametrize("kind", [Counting, Milestones, Following])
-def test_what_a_recording_cannot_know_does_no_harm(kind, tmp_path):
-    contract = MethodContract("own", kind, 2, tmp_path)
-    one, other = trained(contract, "launched", False), trained(contract, "replayed", True)
-    assert other.replay.refused
-    assert other.replay.replayed == 0
-    assert_alike(one, other)
-    assert vars(one.method).get("steps") == vars(other.method).get("steps")
 
 
 def test_what_a_method_hides_shows_when_a_step_is_taken_both_ways(tmp_path):
@@ -249,7 +327,7 @@ def test_a_resumed_training_is_replayed_to_the_same_end(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", [name for name, _ in ALL])
-def test_a_gpu_replays_steps_to_the_same_weights(name, tmp_path):
+def test_a_gpu_replays_steps_to_the_same_losses(name, tmp_path):
     contract = MethodContract(name, get_method(name), 2, tmp_path)
     trainers = []
     for replayed in (False, True):
@@ -266,4 +344,4 @@ def test_a_gpu_replays_steps_to_the_same_weights(name, tmp_path):
     torch.rand(3, device="cuda")  # which a recording that broke off could have spoilt
     # Two trainings that launch every kernel differ, too: the order of sums is not fixed.
     first, again = ([row["loss"] for row in trainer.curve.rows] for trainer in trainers)
-    assert first[:10] == pytest.approx(again[:10], rel=0.03)
+    assert first == pytest.approx(again, rel=0.1)

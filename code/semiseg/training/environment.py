@@ -74,6 +74,7 @@ def keep_freed_memory() -> bool:
 def forget_peak_memory(device: torch.device) -> None:
     """Begin to measure peak memory anew."""
     if device.type == "cuda":
+        release_memory(device)  # of earlier runs
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR_REFS.exists():
         with contextlib.suppress(OSError):

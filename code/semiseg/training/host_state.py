@@ -1,62 +1,120 @@
-"""What a method keeps on the host, which a recording of its steps neither sees nor changes."""
+"""What a method keeps on the host, which a recording of its steps neither sees nor may change."""
 
+import copy
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from semiseg.training.draws import Unrepeatable
 
-PLAIN = bool, int, float, str, tuple, frozenset, type(None)
-OWN = "_parameters", "_buffers"  # where modules keep tensors
+PLAIN = bool, int, float, complex, str, bytes, type(None)
+EVERY_MODULE = {*vars(nn.Module())} - {"training"}  # where PyTorch keeps tensors, parts and hooks
+SAID = "noted"  # where a method says what is to be logged, and keeps nothing
+APART = EVERY_MODULE | {SAID}
+OTHER = object()  # what is no number or word, nor made of them
 
 
 class HostState:
-    """Attributes of a method and its parts, what they save beside their weights, and where their tensors lie."""
+    """Attributes of a method and its parts, what they save beside their weights, and where their tensors lie.
+
+    Numbers and words count, alone and in lists, tuples, sets and dictionaries; what other objects hold is not known.
+    """
 
     def __init__(self, method: nn.Module) -> None:
-        self.tensors = [vars(module)[kind] for module in method.modules() for kind in OWN]
-        # Layers of PyTorch's own keep nothing else that changes.
-        self.parts = [vars(m) for m in method.modules() if not type(m).__module__.startswith("torch.nn.")]
-        self.keepers = [m for m in method.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
+        modules = [*method.modules()]
+        layers = [vars(m) for m in modules if type(m).__module__.startswith("torch.nn.")]
+        self.layers = [(layer, itemgetter(*_numbers(layer))) for layer in layers]
+        self.own = [vars(m) for m in modules if not type(m).__module__.startswith("torch.nn.")]
+        self.parts = [vars(module)["_modules"] for module in modules]
+        self.tensors = [vars(module)[kind] for module in modules for kind in ("_parameters", "_buffers")]
+        self.parameters = [*method.parameters()]
+        self.keepers = [m for m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
 
     def now(self) -> list[Any]:
-        """All of it that can be compared; steps that are to do the same begin with the same."""
-        values = [value for part in self.parts for value in part.values()]
-        plain = [value for value in values if isinstance(value, PLAIN)]
-        lists = [(*value,) for value in values if isinstance(value, list) and all(isinstance(v, PLAIN) for v in value)]
-        saved = [_leaf(leaf) for keeper in self.keepers for leaf in tree_leaves(keeper.get_extra_state())]
-        return [*plain, *lists, *saved, *self._places()]
-
-    def _places(self) -> list[int]:
-        return [t.data_ptr() for kept in self.tensors for t in kept.values() if t is not None]
+        """All of it, comparable; steps that are to do the same begin with the same."""
+        return [
+            *(take(layer) for layer, take in self.layers),
+            *(_frozen(value) for own in self.own for name, value in own.items() if name not in APART),
+            *(id(part) for parts in self.parts for part in parts.values()),
+            *(t.data_ptr() for tensors in self.tensors for t in tensors.values() if t is not None),
+            *(parameter.requires_grad for parameter in self.parameters),
+            *(_saved(keeper) for keeper in self.keepers),
+        ]
 
     @contextmanager
-    def kept(self, *but: str) -> Iterator[None]:
-        """Whatever happens to attributes meanwhile is undone, and refused unless it happens to some of these names."""
-        before, known = [(part, dict(part)) for part in (*self.parts, *self.tensors)], self.now()
+    def untouched(self) -> Iterator[None]:
+        """Whatever happens to it meanwhile is undone and refused, but for what is to be logged, which is undone."""
+        before = self.now()
+        kept = [(where, dict(where)) for where in (*self.own, *self.tensors, *self.parts)]
+        values = [value for own in self.own for value in own.values()]
+        filled = [(value, copy.copy(value)) for value in values if isinstance(value, list | dict | set | deque)]
+        saved = [copy.deepcopy(keeper.get_extra_state()) for keeper in self.keepers]
+        grads = [parameter.grad for parameter in self.parameters]
         try:
             yield
-            moved = {key for part, old in before for key in {*part, *old} if _differ(part.get(key), old.get(key))}
-            if wrong := sorted(moved - {*but}):
-                raise Unrepeatable(f"it changes {', '.join(wrong)}, which no recording repeats")
+            moved = {key for where, old in kept for key in {*where, *old} if _differ(where.get(key), old.get(key))}
+            changed = ", ".join(sorted(moved - {SAID}))
+            alike = self.now() == before and all(_members(value) == _members(old) for value, old in filled)
         finally:
-            for part, old in before:
-                if any(part.get(key) is not old.get(key) for key in {*part, *old}):
-                    part.clear()
-                    part.update(old)
-        if self.now() != known:
-            raise Unrepeatable("it changes what it saves beside its weights")
+            for value, old in (*filled, *kept):
+                _refill(value, old)
+            for keeper, state in zip(self.keepers, saved, strict=True):
+                keeper.set_extra_state(state)
+            for parameter, grad in zip(self.parameters, grads, strict=True):
+                parameter.grad = grad
+        if changed or not alike:
+            raise Unrepeatable(f"it changes {changed or 'what it keeps'}, which no recording repeats")
 
 
-def _differ(new: Any, old: Any) -> bool:
-    return new is not old and not (isinstance(new, PLAIN) and type(new) is type(old) and new == old)
+def _numbers(layer: dict[str, Any]) -> list[str]:
+    """Attributes of PyTorch's own layers that may change, such as how many channels a dropout takes."""
+    return ["training", *(name for name, value in layer.items() if isinstance(value, float))]
 
 
-def _leaf(value: Any) -> Any:
-    """What a module saves, comparable; what lies on a device is there for a recording, too."""
-    if not isinstance(value, Tensor):
+def _frozen(value: Any) -> Any:
+    """A copy to compare with later, if it is made of numbers and words."""
+    if isinstance(value, PLAIN):
         return value
-    return (tuple(value.shape), value.flatten().tolist()) if value.device.type == "cpu" else ()
+    if isinstance(value, dict):
+        value = [part for pair in value.items() for part in pair]
+    elif isinstance(value, set | frozenset):
+        return frozenset(value)
+    elif not isinstance(value, list | tuple | deque):
+        return OTHER
+    return tuple(map(_frozen, value))
+
+
+def _differ(value: Any, old: Any) -> bool:
+    """Whether another object stands in an attribute, unless it is as good as the old one."""
+    return value is not old and (_frozen(value) != _frozen(old) or _holds(_frozen(value)))
+
+
+def _holds(frozen: Any) -> bool:
+    """Whether there is anything but numbers and words in it."""
+    return frozen is OTHER or (isinstance(frozen, tuple) and any(map(_holds, frozen)))
+
+
+def _members(value: Any) -> Any:
+    """The very objects that a list, a dictionary or a set holds."""
+    if isinstance(value, set):
+        return frozenset(value)
+    return [*map(id, value), *(map(id, value.values()) if isinstance(value, dict) else ())]
+
+
+def _refill(value: Any, old: Any) -> None:
+    if _members(value) == _members(old):
+        return
+    value.clear()
+    value.extend(old) if isinstance(value, list | deque) else value.update(old)
+
+
+def _saved(keeper: nn.Module) -> Any:
+    """What a module saves beside its weights; what of it lies on a device is there for a recording, too."""
+    state = keeper.get_extra_state()
+    if not isinstance(state, Tensor):
+        return _frozen(state)
+    return (*state.shape, *state.flatten().tolist()) if state.device.type == "cpu" else ()

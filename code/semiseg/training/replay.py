@@ -1,8 +1,9 @@
 """Steps of a GPU recorded once and replayed: one launch instead of hundreds, which is what small images wait for."""
 
+import pickle
 import random
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ from semiseg.training.watched import ROOM, Number, Watched
 
 WARM_UP = 3  # steps that are carried out before one is recorded; libraries set themselves up in them
 MOST = 16  # recordings that are kept, the latest ones
-CHECKS = 3  # in a row that a recording has to pass; as many failures, or recordings that break off, are the end of it
+CHECKS = 3  # in a row that a recording has to pass; as many failures since, or recordings that break off, are the end
 CHECK_EVERY = 500  # replayed steps, from then on
+SPARSE = 100  # steps that a recording beyond the first ones should be good for
 ROUNDING = 0.05  # of what a step changes, which bfloat16 may do in another order
 HOST_DRAWS = "the host draws a random number"
 
@@ -70,6 +72,7 @@ class CudaGraph:
                 raise
         self.pool[:] = self.pool or [memory, self.graph]
         if not torch.equal(drawn, torch.get_rng_state()):
+            torch.set_rng_state(drawn)
             raise Unrepeatable(HOST_DRAWS)
 
     def _clear_up(self, memory: Any) -> None:
@@ -95,13 +98,14 @@ class Recorded:
     given: tuple[Tensor, Tensor]  # where it looks for images as they are stored, and for their labels
     names: list[str]  # of the losses, and then of what is noted
     numbers: Tensor  # those
-    losses: int  # how many of them are losses
+    loss_count: int  # of the numbers
     told: dict[str, float]  # noted numbers of the host
+    grads: list[Tensor | None]  # where it leaves gradients
     watched: Watched
     state: list[Any]  # of the host
     passed: int = 0  # checks in a row
-    failed: int = 0
-    replayed: int = 0  # steps since the last check
+    failed: int = 0  # since it passed them
+    since: int = 0  # replayed steps after the last check
 
     def fits(self, progress: Progress, state: list[Any], shown: tuple[Tensor, Tensor]) -> bool:
         """Whether a step would do the same."""
@@ -120,11 +124,11 @@ class Replay:
     def __init__(self, learn: Callable[[Batch, Progress], Losses], showing: Showing, recorder: Recorder) -> None:
         self.learn, self.showing, self.recorder = learn, showing, recorder
         self.method, self.replayed = showing.method, 0  # steps
-        self.host = HostState(self.method)
 
     def begin(self, optimization: Optimization) -> None:
         """A stage is next; recordings of another one are of no use."""
-        self.optimization = optimization
+        self.optimization, self.host = optimization, HostState(self.method)
+        self.latest: Recorded | None = None  # by whose gradients parameters were moved last
         self.taken = self.recorded = self.broken = 0  # steps of the stage, recordings, and those that broke off
         self.refused = "" if optimization.repeatable else "it has optimizers of its own"  # why nothing is recorded
         self.kept: list[Recorded] = []
@@ -132,17 +136,23 @@ class Replay:
     def step(self, number: int, progress: Progress, launch: Callable[[], Losses]) -> Losses:
         """The losses of a step, counted through all stages; `launch` takes it as it comes."""
         self.taken += 1
+        latest, self.latest = self.latest, None
         if self.refused or self.taken <= WARM_UP:
             return launch()
         state, shown = self.host.now(), self.showing.data.batch(number)
         known = next((known for known in self.kept if known.fits(progress, state, shown)), None)
         if known is None:
+            losses = launch()  # first, for what is set up by the way
             self._record(number, progress, shown, state)
-            return launch()
-        if known.passed < CHECKS or known.replayed >= CHECK_EVERY:
+            return losses
+        if known.passed < CHECKS or known.since >= CHECK_EVERY:
             return self._check(known, number, progress, shown, launch)
         self.replayed += 1
-        known.replayed += 1
+        known.since += 1
+        if latest is not known:
+            for parameter, grad in zip(self.host.parameters, known.grads, strict=True):
+                parameter.grad = grad
+        self.latest = known
         return self._replay(known, number, progress, shown)
 
     def _refuse(self, why: str) -> None:
@@ -150,7 +160,7 @@ class Replay:
 
     def _record(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> None:
         """Make a recording for steps like this one, or find that there can be none."""
-        if self.recorded > MOST + self.taken // 8:
+        if self.recorded >= MOST + self.taken // SPARSE:
             return self._refuse("hardly two of its steps are alike")
         self.recorded += 1
         self.kept = self.kept[-MOST + 1 :]
@@ -160,14 +170,15 @@ class Replay:
             self._refuse(str(error))
         except Exception as error:  # what is wrong with the step itself shows when it is launched
             self.broken += 1
+            self.kept = []  # they draw from generators that are no longer seeded
             if self.broken == CHECKS:
                 self._refuse(str(error) or type(error).__name__)
 
     def _recorded(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> Recorded:
         given = shown[0].clone(), shown[1].clone()
         watched = Watched(progress, torch.zeros(ROOM, device=shown[0].device))
-        recording, drawn = self.recorder(self.showing.draws.generators), (random.getstate(), _numpy_state())
-        made: list[tuple[list[str], Tensor, int, dict[str, float]]] = []
+        recording = self.recorder(self.showing.draws.generators)
+        made: list[tuple[list[str], Tensor, int, dict[str, float], list[Tensor | None]]] = []
 
         def work() -> None:
             losses = self.learn(self.showing.show(*given, number), watched)
@@ -175,15 +186,13 @@ class Replay:
             told = {name: v for name, v in noted.items() if not isinstance(v, Tensor)}
             pairs = [*losses.items(), *((name, v) for name, v in noted.items() if isinstance(v, Tensor))]
             numbers = torch.stack([v.detach().float() for _, v in pairs])
-            made.append(([name for name, _ in pairs], numbers, len(losses), told))
+            grads = [parameter.grad for parameter in self.host.parameters]
+            made.append(([name for name, _ in pairs], numbers, len(losses), told, grads))
 
-        with self.host.kept("noted"), self.showing.draws.unseeded():
+        with self.host.untouched(), _host_draws_nothing(), self.showing.draws.unseeded():
             self.method.noted = {}
             recording.record(work)
-        if drawn != (random.getstate(), _numpy_state()):
-            raise Unrepeatable(HOST_DRAWS)
-        names, numbers, count, told = made[0]
-        return Recorded(recording, given, names, numbers, count, told, watched, state)
+        return Recorded(recording, given, *made[0], watched, state)
 
     def _replay(self, known: Recorded, number: int, progress: Progress, shown: tuple[Tensor, Tensor]) -> Losses:
         for place, tensor in zip(known.given, shown, strict=True):
@@ -193,8 +202,8 @@ class Replay:
         self.showing.draws.begin(number)
         known.recording.replay()
         numbers = [*zip(known.names, known.numbers.clone().unbind(), strict=True)]  # others write to their place
-        self.method.noted |= {**known.told, **dict(numbers[known.losses :])}
-        return dict(numbers[: known.losses])
+        self.method.noted |= {**known.told, **dict(numbers[known.loss_count :])}
+        return dict(numbers[: known.loss_count])
 
     @torch.no_grad()
     def _check(
@@ -220,7 +229,9 @@ class Replay:
             and all(_close([said[name]], [loss], [torch.zeros_like(loss)]) for name, loss in losses.items())
             and all(map(_close, after, groups, before))
         )
-        known.passed, known.failed, known.replayed = (known.passed + 1 if alike else 0), known.failed + (not alike), 0
+        known.passed = known.passed + 1 if alike else 0
+        known.failed = 0 if known.passed >= CHECKS else known.failed + (not alike)
+        known.since = 0
         if known.failed == CHECKS:
             self._refuse("it does something else when it is replayed")
         return losses
@@ -241,6 +252,15 @@ def _close(replayed: list[Tensor], wanted: list[Tensor], before: list[Tensor]) -
     return bool(off.norm() <= ROUNDING * moved.norm() + 1e-6 * off.numel() ** 0.5)
 
 
-def _numpy_state() -> bytes:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return repr((kind, rest)).encode() + np.asarray(keys).tobytes()
+@contextmanager
+def _host_draws_nothing() -> Iterator[None]:
+    """Draws of Python and NumPy are undone, and refused."""
+    drawn = random.getstate(), pickle.dumps(np.random.get_state())
+    try:
+        yield
+        now = random.getstate(), pickle.dumps(np.random.get_state())
+    finally:
+        random.setstate(drawn[0])
+        np.random.set_state(pickle.loads(drawn[1]))
+    if now != drawn:
+        raise Unrepeatable(HOST_DRAWS)

@@ -197,7 +197,7 @@ class _Attempt:
         start = self._start()
         forget_peak_memory(self.device)
         trainer = self._train(start)
-        method = trainer.method
+        method, replay = trainer.method, trainer.replay
         self.lease.demand()
         is_start = isinstance(self.spec, StartSpec)
         weights = cast(Start, method).handed_on() if is_start else method.state_dict()
@@ -225,7 +225,7 @@ class _Attempt:
             "attempt_seconds": round(time.perf_counter() - self.began, 2),  # of this one, evaluation included
             "attempt_joules": self.meter.joules,  # of all processors, likewise; None where they cannot be read
             "images_per_second": round(trainer.images_per_second, 1),
-            "steps_replayed": trainer.replay.replayed if trainer.replay else 0,  # by recordings, on a GPU
+            "replayed": replay and {"steps": replay.replayed, "refused": replay.refused},  # of this attempt, on a GPU
             "peak_memory_mb": peak_memory(self.device),
             "metrics": metrics,
             "checksums": checksums(self.folder),
