@@ -4,7 +4,8 @@
 discriminators: 1.0 means that nothing is wasted. `over customary` is Mean Teacher's step over the same step as the
 SSL4MIS family takes it: one HDF5 file per slice, SciPy transforms sample by sample in a data loader, float32, and a
 look at the loss after every step. Both are timed in turns with the step itself, so that whatever else the machine does
-weighs on all alike; on one thread of a CPU it is the time that the processor spent on them.
+weighs on all alike; on one thread of a CPU it is the time that the processor spent on them. On a GPU the kernels of a
+step are launched one by one, as those of the passes are; `gpu.py` tells what replaying them gains.
 
     python benchmarks/speed.py --device cpu --methods mean_teacher,ua_mt --size 96,96 --json speed.json
 """
