@@ -197,7 +197,18 @@ class Copying(Own):
         self.old = frozen_copy(self.model)
 
 
-@pytest.mark.parametrize("kind", [Counting, Telling, Saving, Milestones, Following, Annealing, Copying])
+class Toggling(Own):
+    """Sets a flag in its losses that lasts until the step is over, and does something else while it is set."""
+
+    def factor(self, progress):
+        factor, self.steps = 1 + self.steps, 1
+        return factor
+
+    def after_step(self, progress):
+        self.steps = 0
+
+
+@pytest.mark.parametrize("kind", [Counting, Telling, Saving, Milestones, Following, Annealing, Copying, Toggling])
 def test_what_a_recording_cannot_know_does_no_harm(kind, tmp_path):
     contract = MethodContract("own", kind, 2, tmp_path)
     one, other = trained(contract, "launched", False), trained(contract, "replayed", True)

@@ -143,7 +143,7 @@ class Replay:
         known = next((known for known in self.kept if known.fits(progress, state, shown)), None)
         if known is None:
             losses = launch()  # first, for what is set up by the way
-            self._record(number, progress, shown, state)
+            self._record(number, progress, shown)
             return losses
         if known.passed < CHECKS or known.since >= CHECK_EVERY:
             return self._check(known, number, progress, shown, launch)
@@ -158,14 +158,14 @@ class Replay:
     def _refuse(self, why: str) -> None:
         self.refused, self.kept = why, []
 
-    def _record(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> None:
+    def _record(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor]) -> None:
         """Make a recording for steps like this one, or find that there can be none."""
         if self.recorded >= MOST + self.taken // SPARSE:
             return self._refuse("hardly two of its steps are alike")
         self.recorded += 1
         self.kept = self.kept[-MOST + 1 :]
         try:
-            self.kept.append(self._recorded(number, progress, shown, state))
+            self.kept.append(self._recorded(number, progress, shown))
         except Unrepeatable as error:
             self._refuse(str(error))
         except Exception as error:  # what is wrong with the step itself shows when it is launched
@@ -174,8 +174,8 @@ class Replay:
             if self.broken == CHECKS:
                 self._refuse(str(error) or type(error).__name__)
 
-    def _recorded(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor], state: list[Any]) -> Recorded:
-        given = shown[0].clone(), shown[1].clone()
+    def _recorded(self, number: int, progress: Progress, shown: tuple[Tensor, Tensor]) -> Recorded:
+        given, state = (shown[0].clone(), shown[1].clone()), self.host.now()
         watched = Watched(progress, torch.zeros(ROOM, device=shown[0].device))
         recording = self.recorder(self.showing.draws.generators)
         made: list[tuple[list[str], Tensor, int, dict[str, float], list[Tensor | None]]] = []
