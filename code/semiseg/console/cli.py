@@ -1,5 +1,6 @@
 """The command line. Commands import what they need when they run, so that --help answers at once."""
 
+import gc
 import os
 import signal
 import sys
@@ -436,6 +437,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
         signal.signal(signal.SIGINT, _interrupt)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not spin; read when torch loads
+    gc.set_threshold(20_000)  # imports make objects that stay, and need not be gone through again and again
     try:
         app()
     except UserErrors as error:
