@@ -32,7 +32,7 @@ from semiseg.report.provenance import left_out, run_warnings
 from semiseg.report.reading import read_results
 from semiseg.report.scores import main_table, predictor_table
 from semiseg.report.significance import differences
-from semiseg.report.summary import fold_statistics, summary_frame
+from semiseg.report.summary import score_statistics, summary_frame
 from semiseg.report.tables import all_tables
 
 CLASSES = ["background", "wall", "cavity"]
@@ -180,16 +180,33 @@ def test_a_large_class_does_not_outweigh_a_small_one_nor_a_seed_a_fold(tmp_path)
     write_run(tmp_path, "m", 0.05, 0, [0.1, 0.6, 0.3, 0.6], seed=0)
     write_run(tmp_path, "m", 0.05, 0, 0.6, seed=1)
     write_run(tmp_path, "m", 0.05, 1, 0.9, seed=0)
-    scores = fold_statistics(read_results(tmp_path).cases)
+    scores = score_statistics(read_results(tmp_path).cases)
     assert scores.at[("m", 0.05), ("dice", "mean")] == pytest.approx(0.7)
     assert scores.at[("m", 0.05), ("dice", "std")] == pytest.approx(np.std([0.5, 0.9], ddof=1))
+
+
+def test_trainings_of_a_single_fold_deviate_over_their_seeds(tmp_path):
+    write_run(tmp_path, "m", 0.05, 0, 0.5, seed=0)
+    write_run(tmp_path, "m", 0.05, 0, 0.8, seed=1)
+    write_run(tmp_path, "n", 0.05, 0, 0.6, seed=0)
+    write_run(tmp_path, "o", 0.05, 0, 0.6, seed=0)
+    table = main_table(read_results(tmp_path))
+    assert dict(row[:2] for row in printed(table)) == {"M": "65.00 ± 21.21", "N": "60.00†", "O": "60.00†"}
+    assert "1 fold, 2 seeds; mean ± standard deviation over the seeds." in table.notes[0]
+    assert "† 1 of 2 runs at 5 %: N, O." in table.notes
+    frame = summary_frame(read_results(tmp_path)).set_index("method")
+    assert frame.dice_sd["m"] == pytest.approx(np.std([0.5, 0.8], ddof=1))
+    write_run(tmp_path, "n", 0.05, 1, 0.7, seed=0)  # with a second fold it is folds that deviate
+    table = main_table(read_results(tmp_path))
+    assert dict(row[:2] for row in printed(table))["N"] == "65.00 ± 7.07†"
+    assert "2 seeds averaged within each fold; mean ± standard deviation over the folds." in table.notes[0]
 
 
 def test_a_case_without_one_of_the_classes_keeps_the_classes_equal(tmp_path):
     folder = write_run(tmp_path, "m", 0.05, 0, [0.0, 1.0, 0.0, 1.0])
     cases = pd.read_csv(folder / "cases.csv")
     cases.drop(index=0).to_csv(folder / "cases.csv", index=False)
-    assert fold_statistics(read_results(tmp_path).cases).at[("m", 0.05), ("dice", "mean")] == 0.5
+    assert score_statistics(read_results(tmp_path).cases).at[("m", 0.05), ("dice", "mean")] == 0.5
 
 
 def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results):
@@ -294,7 +311,7 @@ def test_bold_goes_to_the_best_complete_semi_supervised_method(results):
     assert "| Ant | **75.00 ± 0.00** | 90.00† | – |" in table  # a missing fold may have been the hard one
     assert "| Zebra | 55.00 ± 7.07 | **55.00 ± 7.07** | – |" in table
     assert "| Full | – | – | 95.00 ± 0.00 |" in table
-    assert "† Ant at 20 %: 1 of 2 folds." in table
+    assert "† 1 of 2 folds at 20 %: Ant." in table
 
 
 def test_a_distance_is_best_when_it_is_smallest(results):
@@ -657,7 +674,7 @@ def test_a_single_class_needs_no_table_of_classes(tmp_path, results):
     write_run(tmp_path / "one", "m", 0.05, 0, 0.5, classes=["background", "tool"])
     tables = all_tables(read_results(tmp_path / "one"))
     assert "classes" not in [table.name for table in tables]
-    assert "±" not in markdown(tables[0]).replace("no ±", "")  # a single fold deviates from nothing
+    assert "±" not in markdown(tables[0]).replace("no ±", "")  # a single training deviates from nothing
 
 
 def test_the_same_results_give_the_same_bytes_on_another_day(results, tmp_path):

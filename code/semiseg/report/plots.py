@@ -20,7 +20,7 @@ from semiseg.report.overlays import overlays
 from semiseg.report.quality_cost import quality_cost
 from semiseg.report.results import Entry, Results
 from semiseg.report.style import RC, Look, looks
-from semiseg.report.summary import fold_statistics, lookup
+from semiseg.report.summary import lookup, repeated, score_statistics
 from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160
@@ -42,12 +42,14 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
     folder.mkdir(parents=True, exist_ok=True)
     amount, score = share_or_number(results), results.primary.title
     bounded = any(entry.role == "upper bound" for entry in results.entries)
+    over = repeated(results.cases)
+    bars = f" over {over}, bars are ± one standard deviation" if over else ""
     plots: list[tuple[Plot, Callable[[Results], Figure | None]]] = [
         (
             Plot(
                 "label_efficiency",
                 "Label efficiency",
-                f"{score} by {amount} of labelled training cases: mean over folds, bars are ± one standard deviation."
+                f"{score} by {amount} of labelled training cases: mean{bars}."
                 f"{' Grey line and band: trained with all labels.' if bounded else ''}",
             ),
             label_efficiency,
@@ -117,7 +119,7 @@ def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
 
 def label_efficiency(results: Results) -> Figure:
     """Dice against the amount of labels; with a single one, Dice per method."""
-    scores = fold_statistics(results.cases)
+    scores = score_statistics(results.cases)
     amounts = results.compared
     if len(amounts) == 1:
         return _one_amount(results, scores, amounts[0])
@@ -215,7 +217,7 @@ def _one_amount(results: Results, scores: pd.DataFrame, labels: Labels) -> Figur
 
 
 def _score(scores: pd.DataFrame, method: str, labels: Labels) -> tuple[float, float] | None:
-    """Mean and standard deviation in percent, the latter 0 for a single fold."""
+    """Mean and standard deviation in percent, the latter 0 for a single training."""
     found = lookup(scores, str(scores.columns[0][0]), method, labels)  # the first metric is the one to compare by
     return (100 * found[0], float(np.nan_to_num(100 * found[1]))) if found else None
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from semiseg.labels import in_words
 from semiseg.report.results import Results, Run
 from semiseg.report.style import looks
-from semiseg.report.summary import fold_statistics, lookup, on_one_processor, training_seconds
+from semiseg.report.summary import lookup, on_one_processor, score_statistics, training_seconds
 from semiseg.report.wording import plot_heading
 
 
@@ -22,7 +22,7 @@ def quality_cost(results: Results) -> Figure | None:
     device, timed = on_one_processor(results.own)
     where = f" ({device})" if len(timed) < len(results.own) else ""
     amounts = results.compared
-    scores, style = fold_statistics(results.cases), looks(results.entries)
+    scores, style = score_statistics(results.cases), looks(results.entries)
     points = {
         labels: [
             (entry, cost, 100 * found[0])

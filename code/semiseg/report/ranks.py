@@ -10,7 +10,7 @@ from scipy import stats
 
 from semiseg.labels import Labels, in_words
 from semiseg.report.results import Results
-from semiseg.report.summary import fold_statistics
+from semiseg.report.summary import score_statistics
 from semiseg.settings import NONE
 
 DIAGRAM = 10  # data sets that a critical-difference diagram needs: it ranks methods over data sets, not over folds
@@ -43,7 +43,7 @@ def average_ranks(contents: list[Results]) -> Ranks:
     apart = {1.0} | ({NONE} if any(labels not in (NONE, 1) for of in contents for labels in of.amounts) else set())
     for results in contents:
         names |= {entry.name: None for entry in results.entries if entry.role != "upper bound"}
-        dice: Any = fold_statistics(results.cases)[results.primary.name, "mean"]
+        dice: Any = score_statistics(results.cases)[results.primary.name, "mean"]
         for labels in results.amounts:
             methods = [] if labels in apart else complete(results, labels)
             if labels not in apart and len(methods) < 2:

@@ -5,7 +5,7 @@ from semiseg.report.formats import Cell, Table
 from semiseg.report.published import FILE, SCORES, published_cell, read_published
 from semiseg.report.results import Results
 from semiseg.report.scores import score_cell
-from semiseg.report.summary import fold_statistics
+from semiseg.report.summary import score_statistics
 from semiseg.report.wording import notes
 
 CHOSEN = "selected on "  # how predictors begin that a rule of a protocol has chosen
@@ -19,12 +19,12 @@ def reproduced_table(results: Results) -> Table | None:
     published = read_published(results.path.parent / FILE)
     title = results.record["data"]["title"]
     published = published[[title in titles.split("; ") for titles in published.titles]]
-    last = fold_statistics(results.cases)
+    last = score_statistics(results.cases)
     chosen = results.predictors
     if not chosen.empty:
         chosen = chosen[chosen.predictor.str.startswith(CHOSEN)]
     rules = [] if chosen.empty else list(dict.fromkeys(chosen.predictor))
-    selected = fold_statistics(chosen, by=["predictor"]) if rules else last
+    selected = score_statistics(chosen, by=["predictor"]) if rules else last
     entries = {name: entry for entry in results.entries for name in (entry.title, *entry.published_as)}
     rows: list[list[Cell]] = []
     renamed: dict[str, str] = {}

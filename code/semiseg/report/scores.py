@@ -9,14 +9,14 @@ import pandas as pd
 from semiseg.labels import Labels, in_words
 from semiseg.report.formats import ABSENT, Cell, Score, Table
 from semiseg.report.results import Entry, Results
-from semiseg.report.summary import empty_predictions, fold_statistics, lookup
+from semiseg.report.summary import empty_predictions, lookup, score_statistics
 from semiseg.report.wording import kept_because, notes, share_of, share_or_number, unit_of_distances
 from semiseg.tasks import all_metrics
 
 
 def main_table(results: Results) -> Table:
     """Dice per method and amount of labels."""
-    scores = fold_statistics(results.cases)
+    scores = score_statistics(results.cases)
     rows: list[list[Cell]] = [
         [e.title, *(score_cell(results, scores, results.primary.name, e.name, labels) for labels in results.amounts)]
         for e in results.entries
@@ -36,7 +36,7 @@ def main_table(results: Results) -> Table:
 
 def full_table(results: Results) -> Table:
     """Every metric, one block of rows per amount of labels."""
-    scores, metrics = fold_statistics(results.cases), results.kind.metrics
+    scores, metrics = score_statistics(results.cases), results.kind.metrics
     unit, counted = unit_of_distances(results), bool(results.kind.counts)
 
     def cells(method: str, labels: Labels) -> list[Cell]:
@@ -66,8 +66,8 @@ def full_table(results: Results) -> Table:
 
 def class_table(results: Results) -> Table:
     """Dice of each foreground class."""
-    scores = fold_statistics(results.cases, by=["class"])
-    overall = fold_statistics(results.cases)
+    scores = score_statistics(results.cases, by=["class"])
+    overall = score_statistics(results.cases)
     classes = range(1, len(results.classes) + 1)
 
     def cells(method: str, labels: Labels) -> list[Cell]:
@@ -111,8 +111,8 @@ def _blocks(
 
 def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
     """Dice of the other single networks that a method could have predicted with, below the one it reports."""
-    primary = fold_statistics(results.cases)
-    others = fold_statistics(predictors, by=["predictor"])
+    primary = score_statistics(results.cases)
+    others = score_statistics(predictors, by=["predictor"])
     with_others = set(predictors.method)
     entries = [entry for entry in results.entries if entry.name in with_others]
     rows: list[list[Cell]] = []
@@ -148,7 +148,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
 
 def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
     """Dice of means of several networks, those of as many together, the lower bound's first."""
-    scores = fold_statistics(predictors, by=["networks", "predictor"])
+    scores = score_statistics(predictors, by=["networks", "predictor"])
     by_name = {entry.name: entry for entry in results.entries}
     places = {name: place for place, name in enumerate(by_name)}
     known = predictors[["networks", "method", "predictor"]].drop_duplicates().itertuples(index=False, name=None)

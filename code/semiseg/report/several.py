@@ -18,7 +18,7 @@ from semiseg.report.ranks import DIAGRAM, Ranks, average_ranks, critical_differe
 from semiseg.report.results import ROLES, Entry, Results
 from semiseg.report.scores import mark_best, role_changes, score_cell
 from semiseg.report.style import RC
-from semiseg.report.summary import fold_statistics, summary_frame
+from semiseg.report.summary import score_statistics, summary_frame
 from semiseg.report.tables import write_tables
 from semiseg.report.wording import about, data_title, notes, told_apart
 
@@ -65,7 +65,7 @@ def by_metric(contents: list[Results]) -> dict[Metric, list[Results]]:
 def combined_table(contents: list[Results], entries: list[Entry]) -> Table:
     """Every method in every benchmark at every amount of labels, by what methods are compared by there."""
     metrics = list(by_metric(contents))
-    columns = [(results, labels, fold_statistics(results.cases)) for results in contents for labels in results.amounts]
+    columns = [(results, labels, score_statistics(results.cases)) for results in contents for labels in results.amounts]
     rows: list[list[Cell]] = [
         [entry.title, *(score_cell(of, scores, of.primary.name, entry.name, labels) for of, labels, scores in columns)]
         for entry in entries

@@ -1,7 +1,7 @@
 """Averages of per-case numbers, over cases, folds and seeds."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -33,17 +33,25 @@ def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     return run_scores(cases, by).groupby(["method", "labels", *by, "fold"]).mean()
 
 
-def fold_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean and standard deviation over folds, one row per method, amount of labels and value of `by`.
+def score_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean and standard deviation over `repeated` trainings, one row per method, amount of labels and value of `by`.
 
     Returns:
-        Columns (metric, "mean" | "std") for every metric; std has ddof = 1 and is NaN for a single fold.
+        Columns (metric, "mean" | "std") for every metric; std has ddof = 1 and is NaN for a single training.
     """
-    return fold_scores(cases, by).groupby(["method", "labels", *by]).agg(["mean", "std"])
+    scores = run_scores(cases, by) if repeated(cases) == "seeds" else fold_scores(cases, by)
+    return scores.groupby(["method", "labels", *by]).agg(["mean", "std"])
+
+
+def repeated(cases: pd.DataFrame) -> Literal["folds", "seeds", ""]:
+    """What trainings differ in whose scores deviate: folds, of which seeds are averaged, or seeds of a single fold."""
+    if cases.fold.nunique() > 1:
+        return "folds"
+    return "seeds" if cases.seed.nunique() > 1 else ""
 
 
 def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tuple[float, float] | None:
-    """Mean and standard deviation of one row of `fold_statistics`; None where there is no such row."""
+    """Mean and standard deviation of one row of `score_statistics`; None where there is no such row."""
     scores: Any = statistics  # the stubs know no look-up by several levels
     if row not in scores.index:
         return None
@@ -52,7 +60,7 @@ def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tu
 
 def summary_frame(results: Results) -> pd.DataFrame:
     """One row per method and amount of labels: every score, and what it cost to get there."""
-    statistics, (_, on_most) = fold_statistics(results.cases), on_one_processor(results.own)
+    statistics, (_, on_most) = score_statistics(results.cases), on_one_processor(results.own)
     rows = []
     for entry in results.entries:
         for labels in results.amounts:

@@ -1,7 +1,7 @@
 """What tables, plots and page say about the data and the runs behind them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from typing import Any
 
@@ -9,7 +9,7 @@ from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.differing import differing
 from semiseg.report.results import Entry, Results
-from semiseg.report.summary import fold_scores
+from semiseg.report.summary import fold_scores, repeated
 from semiseg.settings import OWN_TRAINING, TrainingSettings
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
@@ -119,8 +119,9 @@ def _training_of(record: dict[str, Any]) -> dict[str, Any]:
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
     """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
     folds, seeds = results.grid
-    deviation = "; mean ± standard deviation over the folds" if len(folds) > 1 else "; a single fold, hence no ±"
-    seed_note = f"{len(seeds)} seeds averaged within each fold" if len(seeds) > 1 else "1 seed"
+    over = repeated(results.cases)
+    deviation = f"; mean ± standard deviation over the {over}" if over else "; a single training, hence no ±"
+    seed_note = f"{len(seeds)} seeds{' averaged within each fold' * (len(folds) > 1)}" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
     out = [
         f"{data_title(results)}; {count_of_folds(results)}, {seed_note}{deviation if spread else ''}.",
@@ -132,23 +133,12 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
         ),
         *protocol(results),
     ]
-    incomplete = [
-        f"{e.title} at {in_words(labels)}: {share}"
-        for labels in results.amounts
-        for e in entries or results.entries
-        if (share := share_of(results, e.name, labels))
-    ]
+    incomplete = _alike(results, entries or results.entries, share_of)
     if entries is None and any(e.role == "semi-supervised" for e in results.entries):
         out.append(f"Bold: best semi-supervised method{' among complete cells' if incomplete else ''}.")
     if incomplete:
         out.append(f"† {'; '.join(incomplete)}.")
-    kept = [
-        f"{e.title} at {in_words(labels)}, {reason}"
-        for labels in results.amounts
-        for e in entries or results.entries
-        if (reason := kept_because(results, e.name, labels))
-    ]
-    if kept:
+    if kept := _alike(results, entries or results.entries, kept_because):
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
     if differences := differing(results):
         out.append(f"Not comparable: the runs differ in their {'; '.join(differences)}.")
@@ -157,6 +147,16 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
         out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
     chosen = choices(results, entries or results.entries)
     return [*out, *headroom(results), *chosen, identities(results), *circumstances(results)]
+
+
+def _alike(results: Results, entries: list[Entry], told: Callable[[Results, str, Labels], str]) -> list[str]:
+    """What is told of cells, each thing once, such as "2 of 5 folds at 5 %: BCP, UniMatch"."""
+    titles: dict[str, list[str]] = {}
+    for labels in results.amounts:
+        for entry in entries:
+            if words := told(results, entry.name, labels):
+                titles.setdefault(f"{words} at {in_words(labels)}", []).append(entry.title)
+    return [f"{words}: {', '.join(of)}" for words, of in titles.items()]
 
 
 def identities(results: Results) -> str:
@@ -224,10 +224,13 @@ def choices(results: Results, entries: list[Entry]) -> list[str]:
     own = []
     for entry in entries:
         trainings = [_training_of(run.record) for run in results.finished if run.method == entry.name]
+        otherwise = []
         for key in settings.own_training if settings else OWN_TRAINING:
             values = sorted({t[key] for t in trainings if key in t and t[key] != common.get(key)}, key=str)
             if values:
-                own.append(f"{entry.title} {key.replace('_', ' ')} {' and '.join(map(setting, values))}")
+                otherwise.append(f"{key.replace('_', ' ')} {' and '.join(map(setting, values))}")
+        if otherwise:
+            own.append(f"{entry.title} {', '.join(otherwise)}")
     if own:
         told = [key for key in (*OWN_TRAINING, "decay_every") if common.get(key) not in (None, "customary")]
         rates = ", ".join(f"{key.replace('_', ' ')} {setting(common[key])}" for key in told)
