@@ -1,5 +1,6 @@
 """What changed between two folders of results is told of the runs that both have, with what they record differently."""
 
+import numpy as np
 import pytest
 from tests.test_report import make_results, write_run
 
@@ -8,6 +9,7 @@ from semiseg.report import report
 from semiseg.report.changes import changes_table, earlier_results
 from semiseg.report.formats import text
 from semiseg.report.reading import read_results
+from semiseg.report.significance import corrected_t_test
 
 
 @pytest.fixture
@@ -25,9 +27,26 @@ def folders(tmp_path):
 def test_what_changed_is_told_of_the_runs_that_both_have(folders):
     table = changes_table(*map(read_results, folders))
     rows = {text(row[1]): [text(cell) for cell in row[2:]] for row in table.rows}
-    assert rows["Plain"] == ["nothing recorded", "50.00", "50.00", "+0.00", "2", "2", "0", "0"]
-    assert rows["A"] == ["code", "60.00", "70.00†", "+10.00", "1", "0", "0", "1"]
-    assert rows["Fresh"] == ["–", "–", "–", "–", "0", "0", "1", "0"]
+    assert rows["Plain"] == ["nothing recorded", "50.00", "50.00", "+0.00", "–", "–", "2", "2", "0", "0"]
+    assert rows["A"] == ["code", "60.00", "70.00†", "+10.00", "–", "–", "1", "0", "0", "1"]
+    assert rows["Fresh"] == ["–"] * 6 + ["0", "0", "1", "0"]
+
+
+def test_a_change_has_the_interval_and_the_p_of_the_test_that_compares_methods(tmp_path):
+    gains = (0.02, 0.05, 0.03)
+    for fold, gain in enumerate(gains):
+        for seed in (0, 1):  # which are averaged within their fold
+            write_run(tmp_path / "old", "a", 0.05, fold, 0.5, seed=seed)
+            write_run(tmp_path / "new", "a", 0.05, fold, 0.5 + gain + (0.01 if seed else -0.01), seed=seed)
+    table = changes_table(read_results(tmp_path / "old"), read_results(tmp_path / "new"))
+    expected = corrected_t_test(np.array(gains))
+    (row,) = table.rows
+    assert [text(cell) for cell in row[5:9]] == [
+        "+3.33",
+        f"{100 * expected.low:+.2f} to {100 * expected.high:+.2f}",
+        f"{expected.p:.3f}",
+        "6",
+    ]
 
 
 def test_settings_that_differ_are_named(folders):

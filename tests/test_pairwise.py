@@ -115,7 +115,7 @@ def test_a_bootstrap_counts_all_cases_of_a_patient_as_often_as_the_patient_is_dr
 def test_with_every_patient_once_the_bootstrap_has_the_score_of_the_tables(results):
     cases = results.cases[results.cases.method == "ant"]
     (found,) = resampled_dice(cases, np.ones((1, cases.group.nunique())), sorted(set(cases.group)))
-    assert found == pytest.approx(score_statistics(results.cases).loc[("ant", 0.05), ("dice", "mean")])
+    assert found == pytest.approx(score_statistics(results).loc[("ant", 0.05), ("dice", "mean")])
 
 
 def test_ranks_tell_a_clear_winner_from_equals_and_share_ties(tmp_path, results, scores):

@@ -1,6 +1,7 @@
 """Published numbers: each with its source and protocol, apart from what was measured, and never ranked with it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from semiseg.report.published import PROTOCOLS, published_table, read_published
 from semiseg.report.reading import read_results
 from semiseg.report.reproduced import reproduced_table
 from semiseg.report.tables import all_tables
+from semiseg.settings import BenchmarkSettings
 from semiseg.training.results import describe_method
 
 OURS = Path(__file__).parent.parent / "results" / "published.csv"
@@ -62,9 +64,9 @@ def test_only_rows_on_these_very_data_are_shown_and_as_the_source_has_them(resul
     assert all(word in render(table) for render in (markdown, comma_separated, latex) for word in ("99.25", "paper B"))
 
 
-def protocol_run(results, method, labels, last, chosen):
+def protocol_run(results, method, labels, last, chosen, seed=0):
     """A run under a protocol, with what a rule has chosen of it."""
-    folder = write_run(results, method, labels, 0, last)
+    folder = write_run(results, method, labels, 0, last, seed=seed)
     record = json.loads((folder / "run.json").read_text())
     record["spec"]["protocol"] = Protocol(validation="val", selected_on=("validation",)).model_dump(mode="json")
     (folder / "run.json").write_text(json.dumps(record))
@@ -116,6 +118,36 @@ def test_a_published_number_under_another_name_stands_beside_the_method_that_bea
         ["Insect (old)", "paper B", "82.96", "50.00", "55.00"],
     ]
     assert "Insect (old) is called Bee here." in table.notes
+
+
+def test_a_published_number_stands_beside_the_published_settings_where_trials_chose_others(tmp_path):
+    (tmp_path / "published.csv").write_text(f"{HEADER}P,Phantom,3 volumes,CPS,60.3,,,,last weights,paper,\n")
+    for name, dice in (("cps", 0.4), ("cps_published", 0.5), ("cps_strong", 0.6)):
+        protocol_run(tmp_path / "tiny", name, "3 cases", dice, dice)
+        file = next(tmp_path.glob(f"tiny/runs/{name}/**/run.json"))
+        record = json.loads(file.read_text())
+        record["spec"]["implementation"] = "cps"
+        record["method"]["title"] = "CPS"
+        file.write_text(json.dumps(record))
+    methods = ["cps", {"cps_published": {"method": "cps"}}, {"cps_strong": {"method": "cps", "cross": 3.0}}]
+    tuned = {"name": "dev", "commit": "", "dataset": "other", "methods": [{"cps": {"cross": 0.5}}]}
+    asked = {"name": "tiny", "dataset": "phantom", "methods": methods, "labels": ["3 cases"], "network": "unet_small"}
+    results = read_results(tmp_path / "tiny")
+    (row,) = reproduced_table(replace(results, settings=BenchmarkSettings(**asked, tuned=tuned))).rows
+    assert text(row[5]) == "50.00"
+    (row,) = reproduced_table(replace(results, settings=BenchmarkSettings(**asked))).rows
+    assert text(row[5]) == "40.00", "nothing was tuned, so it is the method's own entry"
+
+
+def test_what_a_rule_chose_in_fewer_runs_than_there_are_is_marked(tmp_path):
+    (tmp_path / "published.csv").write_text(f"{HEADER}P,Phantom,3 volumes,Ant,60.3,,,,last weights,paper,\n")
+    for seed in (0, 1):
+        protocol_run(tmp_path / "tiny", "ant", "3 cases", 0.4 + seed / 10, 0.6, seed)
+    next(tmp_path.glob("tiny/runs/ant/**/seed-1/predictors.csv")).unlink()
+    table = reproduced_table(read_results(tmp_path / "tiny"))
+    assert [text(cell) for cell in table.rows[0][5:]] == ["45.00 ± 7.07", "60.00†"]
+    assert "standard deviation over the seeds" in " ".join(table.notes)
+    assert "not all finished runs have kept" in " ".join(table.notes)
 
 
 def test_lower_bounds_find_their_published_numbers_and_reproductions_by_others_find_nobody():

@@ -180,7 +180,7 @@ def test_a_large_class_does_not_outweigh_a_small_one_nor_a_seed_a_fold(tmp_path)
     write_run(tmp_path, "m", 0.05, 0, [0.1, 0.6, 0.3, 0.6], seed=0)
     write_run(tmp_path, "m", 0.05, 0, 0.6, seed=1)
     write_run(tmp_path, "m", 0.05, 1, 0.9, seed=0)
-    scores = score_statistics(read_results(tmp_path).cases)
+    scores = score_statistics(read_results(tmp_path))
     assert scores.at[("m", 0.05), ("dice", "mean")] == pytest.approx(0.7)
     assert scores.at[("m", 0.05), ("dice", "std")] == pytest.approx(np.std([0.5, 0.9], ddof=1))
 
@@ -206,7 +206,7 @@ def test_a_case_without_one_of_the_classes_keeps_the_classes_equal(tmp_path):
     folder = write_run(tmp_path, "m", 0.05, 0, [0.0, 1.0, 0.0, 1.0])
     cases = pd.read_csv(folder / "cases.csv")
     cases.drop(index=0).to_csv(folder / "cases.csv", index=False)
-    assert score_statistics(read_results(tmp_path).cases).at[("m", 0.05), ("dice", "mean")] == 0.5
+    assert score_statistics(read_results(tmp_path)).at[("m", 0.05), ("dice", "mean")] == 0.5
 
 
 def test_bounds_frame_the_methods_which_keep_the_order_of_the_benchmark(results):

@@ -4,13 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from semiseg.labels import Labels, in_words
+from semiseg.report.comparison import interval, probability
 from semiseg.report.formats import ABSENT, Cell, Number, Table
 from semiseg.report.reading import read_results
 from semiseg.report.results import Results, Run
+from semiseg.report.significance import ENOUGH, corrected_t_test
 from semiseg.report.summary import run_scores
 from semiseg.report.wording import kept_because, notes, share_of
 
+COLUMNS = (
+    "Labels", "Method", "Differs in", "Before", "Now", "Difference", "95 % interval", "p", "Runs compared", "The same",
+    "New", "Gone",
+)  # fmt: skip
 PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # of run.json, beside its settings
     "data": lambda record: record["data"].get("hash"),
     "split": lambda record: record["data"].get("split_hash"),
@@ -27,7 +35,10 @@ def earlier_results(results: Results, against: str | None) -> Results | None:
 
 
 def changes_table(earlier: Results, results: Results) -> Table:
-    """Dice of every method then and now, over the runs (fold and seed) that both folders have finished."""
+    """Dice of every method then and now, over the runs (fold and seed) that both folders have finished.
+
+    With enough folds also whether other trainings would show the difference, by the test that compares methods.
+    """
     titles = {entry.name: entry.title for content in (earlier, results) for entry in content.entries}
     dice = [run_scores(content.cases)[content.primary.name] for content in (earlier, results)]
     rows: list[list[Cell]] = []
@@ -42,13 +53,14 @@ def changes_table(earlier: Results, results: Results) -> Table:
     return Table(
         "changes",
         f"What changed since {earlier.path.name}",
-        ["Labels", "Method", "Differs in", "Before", "Now", "Difference", "Runs compared", "The same", "New", "Gone"],
+        [*COLUMNS],
         rows,
         [
             f"{results.primary.percent} of the same folds and seeds in {earlier.path.name} (before) and "
             f"{results.path.name} (now): means over the runs that both have. The same: runs with the same "
             f"{results.primary.title} to six digits. New and gone: runs that only one of them has; they are in no "
             "mean.",
+            f"p and the interval: the corrected t of tables/differences, over the folds; none below {ENOUGH}.",
             "Differs in: what some of the compared runs record differently; older runs do not record all of it.",
             *notes(results, results.entries, spread=False),
         ],
@@ -65,16 +77,20 @@ def _compared(earlier: Results, results: Results, dice: list[Any], method: str, 
     both = sorted(before.keys() & now.keys())
     counts: list[Cell] = [len(now.keys() - before.keys()), len(before.keys() - now.keys())]
     if not both:
-        return [ABSENT, ABSENT, ABSENT, ABSENT, 0, 0, *counts]
+        return [*[ABSENT] * 6, 0, 0, *counts]
     then, today = ([float(scores[method, labels, *key]) for key in both] for scores in dice)
     mean_then, mean_now = sum(then) / len(both), sum(today) / len(both)
     marks = f"{'†' * bool(share_of(results, method, labels))}{'‡' * bool(kept_because(results, method, labels))}"
+    folds = pd.Series([b - a for a, b in zip(then, today, strict=True)]).groupby([fold for fold, _ in both]).mean()
+    evidence = corrected_t_test(folds.to_numpy(dtype=float))
     differing = dict.fromkeys(what for key in both for what in _differing(before[key], now[key]))
     return [
         ", ".join(differing) or "nothing recorded",
         Number(f"{100 * mean_then:.2f}", {"": 100 * mean_then}),
         Number(f"{100 * mean_now:.2f}{marks}", {"": 100 * mean_now}),
         Number(f"{100 * (mean_now - mean_then):+.2f}", {"": 100 * (mean_now - mean_then)}),
+        interval(evidence),
+        probability(evidence.p),
         len(both),
         sum(round(a, 6) == round(b, 6) for a, b in zip(then, today, strict=True)),
         *counts,

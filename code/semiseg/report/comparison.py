@@ -25,13 +25,13 @@ def difference_table(results: Results, reference: Entry, compared: list[Differen
         )
     if few < len(compared):
         columns = {
-            "95 % interval": [_interval(d.evidence) for d in compared],
+            "95 % interval": [interval(d.evidence) for d in compared],
             **columns,
-            "p": [_probability(d.evidence.p) for d in compared],
-            "Holm": [_probability(d.p_adjusted) for d in compared],
-            "Worse": [_probability(d.evidence.worse) for d in compared],
-            "Equivalent": [_probability(d.evidence.equivalent) for d in compared],
-            "Better": [_probability(d.evidence.better) for d in compared],
+            "p": [probability(d.evidence.p) for d in compared],
+            "Holm": [probability(d.p_adjusted) for d in compared],
+            "Worse": [probability(d.evidence.worse) for d in compared],
+            "Equivalent": [probability(d.evidence.equivalent) for d in compared],
+            "Better": [probability(d.evidence.better) for d in compared],
         }
         explained += [
             "p and the interval: two-sided t-test over the folds with the variance of Nadeau and Bengio, since folds "
@@ -55,8 +55,8 @@ def case_difference_table(results: Results, reference: Entry, compared: list[Dif
         compared,
         {
             f"{unit.capitalize()} above": [_above(d) for d in compared],
-            "p": [_probability(d.evidence.p) for d in compared],
-            "Holm": [_probability(d.p_adjusted) for d in compared],
+            "p": [probability(d.evidence.p) for d in compared],
+            "Holm": [probability(d.p_adjusted) for d in compared],
         },
         [
             f"Difference: mean over {unit}, to {reference.title} with the same labels, in the folds and seeds that "
@@ -80,6 +80,7 @@ def _table(
 ) -> Table:
     """One row for each difference: what it is, how large, and further columns."""
     titles = {entry.name: entry.title for entry in results.entries}
+    shown = [e for e in results.entries if e == reference or e.name in {d.method for d in compared}]
 
     def kept(method: str, labels: Labels) -> bool:
         return any(kept_because(results, name, labels) for name in (method, reference.name))
@@ -101,7 +102,7 @@ def _table(
         title,
         ["Labels", "Method", "Difference", *columns],
         rows,
-        [*notes(results, [], spread=False), *explained, *unequal_splits(results)],
+        [*notes(results, shown, spread=False), *explained, *unequal_splits(results)],
         {i for i in range(1, len(compared)) if compared[i].labels != compared[i - 1].labels},
         text_columns=2,
         heading=0,
@@ -112,14 +113,16 @@ def _above(difference: Difference) -> Number:
     return Number(f"{difference.above} of {difference.pairs}", {"": difference.above, " of": difference.pairs})
 
 
-def _interval(evidence: Evidence) -> Cell:
+def interval(evidence: Evidence) -> Cell:
+    """The ends of the 95 % interval in points, if there is one."""
     if isnan(evidence.low):
         return ABSENT
     low, high = 100 * evidence.low, 100 * evidence.high
     return Number(f"{low:+.2f} to {high:+.2f}", {" low": low, " high": high})
 
 
-def _probability(p: float) -> Cell:
+def probability(p: float) -> Cell:
+    """A probability to three digits, if there is one."""
     return ABSENT if isnan(p) else Number(f"{p:.3f}" if p >= 0.001 else "<0.001", {"": p})
 
 

@@ -31,7 +31,7 @@ def cost_table(results: Results) -> Table:
         + ["At once"],
         [_row(entry, runs[entry.name], times[entry.name], list(columns), metered) for entry in entries],
         [
-            *notes(results, [], spread=False),
+            *notes(results, entries, spread=False),
             "Means over a method's finished runs of all amounts of labels; in parentheses how many tell, where not "
             "all do. Seconds: of training, in all attempts"
             f"{', with those of the pre-training that a run starts from' * begun}; memory: the highest in a run.",

@@ -75,7 +75,7 @@ def pair_table(results: Results) -> Table | None:
         ["Labels", "Method", *(e.title for e in columns)],
         rows,
         [
-            *notes(results, [], spread=False),
+            *notes(results, columns, spread=False),
             "Above the diagonal: the row's method minus the column's, mean over the folds of all repeats in the folds "
             "and seeds that both have († where that is not all), in parentheses p of the corrected t of "
             f"tables/differences after Holm's adjustment for all pairs with the same {share_or_number(results)} of "

@@ -20,7 +20,7 @@ from semiseg.report.overlays import overlays
 from semiseg.report.quality_cost import quality_cost
 from semiseg.report.results import Entry, Results
 from semiseg.report.style import RC, Look, looks
-from semiseg.report.summary import lookup, repeated, score_statistics
+from semiseg.report.summary import lookup, score_statistics
 from semiseg.report.wording import about, plot_heading, share_or_number
 
 DPI = 160
@@ -42,7 +42,7 @@ def write_plots(results: Results, folder: Path) -> list[Plot]:
     folder.mkdir(parents=True, exist_ok=True)
     amount, score = share_or_number(results), results.primary.title
     bounded = any(entry.role == "upper bound" for entry in results.entries)
-    over = repeated(results.cases)
+    over = results.repeated
     bars = f" over {over}, bars are ± one standard deviation" if over else ""
     plots: list[tuple[Plot, Callable[[Results], Figure | None]]] = [
         (
@@ -119,7 +119,7 @@ def _keep(plot: Plot, earlier: Path, folder: Path) -> None:
 
 def label_efficiency(results: Results) -> Figure:
     """Dice against the amount of labels; with a single one, Dice per method."""
-    scores = score_statistics(results.cases)
+    scores = score_statistics(results)
     amounts = results.compared
     if len(amounts) == 1:
         return _one_amount(results, scores, amounts[0])

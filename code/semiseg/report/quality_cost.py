@@ -22,7 +22,7 @@ def quality_cost(results: Results) -> Figure | None:
     device, timed = on_one_processor(results.own)
     where = f" ({device})" if len(timed) < len(results.own) else ""
     amounts = results.compared
-    scores, style = score_statistics(results.cases), looks(results.entries)
+    scores, style = score_statistics(results), looks(results.entries)
     points = {
         labels: [
             (entry, cost, 100 * found[0])

@@ -89,11 +89,13 @@ def ranking_table(results: Results) -> Table | None:
     rules: set[int] = set()
     used: dict[str, list[str]] = {}
     left_out: list[str] = []
+    ranked: list[Entry] = []
     for labels in results.amounts:
         if (found := drawn_ranks(results, labels)) is None:
             continue
         rules |= {len(rows)} - {0}
         used.setdefault(_said(results, found.runs), []).append(in_words(labels))
+        ranked += [entry for entry in found.entries if entry not in ranked]
         left_out += [f"{entry.title} at {in_words(labels)}" for entry in found.left_out]
         for entry, ranks in zip(found.entries, found.ranks.T, strict=True):
             low, high = np.quantile(ranks, (0.025, 0.975), method="inverted_cdf")
@@ -115,7 +117,7 @@ def ranking_table(results: Results) -> Table | None:
         ["Labels", "Method", "Mean rank", "95 % of ranks", "First (%)"],
         rows,
         [
-            *notes(results, [], spread=False),
+            *notes(results, ranked, spread=False),
             f"Each bootstrap draws as many {_unit(results)} as there are, with all cases of each, and ranks the "
             f"methods by {results.primary.title}, 1 the best; equal ones share the mean of their ranks.",
             f"Ranked in {where}, by the methods that have all of these"

@@ -43,7 +43,7 @@ def average_ranks(contents: list[Results]) -> Ranks:
     apart = {1.0} | ({NONE} if any(labels not in (NONE, 1) for of in contents for labels in of.amounts) else set())
     for results in contents:
         names |= {entry.name: None for entry in results.entries if entry.role != "upper bound"}
-        dice: Any = score_statistics(results.cases)[results.primary.name, "mean"]
+        dice: Any = score_statistics(results)[results.primary.name, "mean"]
         for labels in results.amounts:
             methods = [] if labels in apart else complete(results, labels)
             if labels not in apart and len(methods) < 2:

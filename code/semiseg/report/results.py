@@ -77,6 +77,13 @@ class Results:
         return out
 
     @cached_property
+    def repeated(self) -> Literal["folds", "seeds", ""]:
+        """In what trainings differ whose scores deviate: folds, whose seeds are averaged, or seeds of a single one."""
+        if self.cases.fold.nunique() > 1:
+            return "folds"
+        return "seeds" if self.cases.seed.nunique() > 1 else ""
+
+    @cached_property
     def trained(self) -> dict[tuple[str, Labels], set[tuple[int, int, str]]]:
         """Fold, seed and split of every finished run, by method and labels: runs are paired where all three are alike.
 

@@ -16,7 +16,7 @@ from semiseg.tasks import all_metrics
 
 def main_table(results: Results) -> Table:
     """Dice per method and amount of labels."""
-    scores = score_statistics(results.cases)
+    scores = score_statistics(results)
     rows: list[list[Cell]] = [
         [e.title, *(score_cell(results, scores, results.primary.name, e.name, labels) for labels in results.amounts)]
         for e in results.entries
@@ -36,7 +36,7 @@ def main_table(results: Results) -> Table:
 
 def full_table(results: Results) -> Table:
     """Every metric, one block of rows per amount of labels."""
-    scores, metrics = score_statistics(results.cases), results.kind.metrics
+    scores, metrics = score_statistics(results), results.kind.metrics
     unit, counted = unit_of_distances(results), bool(results.kind.counts)
 
     def cells(method: str, labels: Labels) -> list[Cell]:
@@ -66,8 +66,8 @@ def full_table(results: Results) -> Table:
 
 def class_table(results: Results) -> Table:
     """Dice of each foreground class."""
-    scores = score_statistics(results.cases, by=["class"])
-    overall = score_statistics(results.cases)
+    scores = score_statistics(results, ["class"])
+    overall = score_statistics(results)
     classes = range(1, len(results.classes) + 1)
 
     def cells(method: str, labels: Labels) -> list[Cell]:
@@ -111,8 +111,8 @@ def _blocks(
 
 def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
     """Dice of the other single networks that a method could have predicted with, below the one it reports."""
-    primary = score_statistics(results.cases)
-    others = score_statistics(predictors, by=["predictor"])
+    primary = score_statistics(results)
+    others = score_statistics(results, ["predictor"], predictors)
     with_others = set(predictors.method)
     entries = [entry for entry in results.entries if entry.name in with_others]
     rows: list[list[Cell]] = []
@@ -131,7 +131,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
             [
                 "",
                 name,
-                *(_cell_of(results, predictors, others, entry.name, labels, name) for labels in results.amounts),
+                *(predictor_cell(results, predictors, others, entry.name, labels, name) for labels in results.amounts),
             ]
             for name in names
         ]
@@ -140,7 +140,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
         f"{results.primary.percent} of secondary predictors",
         ["Method", "Predictor", *map(in_words, results.amounts)],
         rows,
-        [*notes(results, entries), *_untold(rows)],
+        [*notes(results, entries), *untold(rows)],
         rules,
         text_columns=2,
     )
@@ -148,7 +148,7 @@ def predictor_table(results: Results, predictors: pd.DataFrame) -> Table:
 
 def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
     """Dice of means of several networks, those of as many together, the lower bound's first."""
-    scores = score_statistics(predictors, by=["networks", "predictor"])
+    scores = score_statistics(results, ["networks", "predictor"], predictors)
     by_name = {entry.name: entry for entry in results.entries}
     places = {name: place for place, name in enumerate(by_name)}
     known = predictors[["networks", "method", "predictor"]].drop_duplicates().itertuples(index=False, name=None)
@@ -158,7 +158,10 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
             str(networks),
             by_name[method].title,
             name,
-            *(_cell_of(results, predictors, scores, method, labels, networks, name) for labels in results.amounts),
+            *(
+                predictor_cell(results, predictors, scores, method, labels, networks, name)
+                for labels in results.amounts
+            ),
         ]
         for networks, method, name in kinds
     ]
@@ -173,7 +176,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
         [
             *notes(results, [entry for entry in results.entries if entry.name in {method for _, method, _ in kinds}]),
             "Means of class probabilities. No method reports one: a mean of networks gains from their number alone.",
-            *_untold(rows),
+            *untold(rows),
             *missing,
         ],
         {i for i in range(1, len(kinds)) if kinds[i][0] != kinds[i - 1][0]},
@@ -182,7 +185,7 @@ def ensemble_table(results: Results, predictors: pd.DataFrame) -> Table:
     )
 
 
-def _cell_of(
+def predictor_cell(
     results: Results, predictors: pd.DataFrame, scores: pd.DataFrame, method: str, labels: Labels, *rest: str | int
 ) -> Cell:
     """The mean of a predictor, whose name ends `rest`; marked where fewer runs tell it than were finished."""
@@ -194,7 +197,7 @@ def _cell_of(
     return replace(cell, partial=cell.partial or told < len(results.cells[method, labels]))
 
 
-def _untold(rows: list[list[Cell]]) -> list[str]:
+def untold(rows: list[list[Cell]]) -> list[str]:
     """What the mark of a mean over fewer runs means in a table of predictors."""
     marked = any(isinstance(cell, Score) and cell.partial for row in rows for cell in row)
     return ["† Also of a predictor whose scores not all finished runs have kept."] if marked else []

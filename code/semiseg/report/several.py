@@ -65,7 +65,7 @@ def by_metric(contents: list[Results]) -> dict[Metric, list[Results]]:
 def combined_table(contents: list[Results], entries: list[Entry]) -> Table:
     """Every method in every benchmark at every amount of labels, by what methods are compared by there."""
     metrics = list(by_metric(contents))
-    columns = [(results, labels, score_statistics(results.cases)) for results in contents for labels in results.amounts]
+    columns = [(results, labels, score_statistics(results)) for results in contents for labels in results.amounts]
     rows: list[list[Cell]] = [
         [entry.title, *(score_cell(of, scores, of.primary.name, entry.name, labels) for of, labels, scores in columns)]
         for entry in entries
@@ -124,7 +124,7 @@ def ranks_table(contents: list[Results], entries: list[Entry], ranks: Ranks, suf
         f"Average ranks by {metric.title}",
         ["Method", "Average rank", *(names[str(data)] for data in data_sets.index)],
         rows or [["None", *[ABSENT] * (1 + len(data_sets))]],
-        [*told, *_told(contents)],
+        [*told, *_told(contents, spread=False)],
     )
 
 
@@ -140,9 +140,9 @@ def _names(contents: list[Results]) -> dict[str, str]:
     return dict(zip(first, told_apart(titles, [results.path.name for results in first.values()]), strict=True))
 
 
-def _told(contents: list[Results]) -> list[str]:
-    """The footnotes of all benchmarks, each with the name of its own."""
-    return [f"{results.path.name}: {' '.join(notes(results, results.entries))}" for results in contents]
+def _told(contents: list[Results], spread: bool = True) -> list[str]:
+    """The footnotes of all benchmarks, each with the name of its own; `spread` explains ±."""
+    return [f"{results.path.name}: {' '.join(notes(results, results.entries, spread))}" for results in contents]
 
 
 def _headings(contents: list[Results]) -> list[str]:

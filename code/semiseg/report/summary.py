@@ -1,7 +1,7 @@
 """Averages of per-case numbers, over cases, folds and seeds."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -33,21 +33,17 @@ def fold_scores(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     return run_scores(cases, by).groupby(["method", "labels", *by, "fold"]).mean()
 
 
-def score_statistics(cases: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+def score_statistics(results: Results, by: Sequence[str] = (), predictors: pd.DataFrame | None = None) -> pd.DataFrame:
     """Mean and standard deviation over `repeated` trainings, one row per method, amount of labels and value of `by`.
+
+    They are of the reported networks, or of other `predictors`.
 
     Returns:
         Columns (metric, "mean" | "std") for every metric; std has ddof = 1 and is NaN for a single training.
     """
-    scores = run_scores(cases, by) if repeated(cases) == "seeds" else fold_scores(cases, by)
+    cases = results.cases if predictors is None else predictors
+    scores = run_scores(cases, by) if results.repeated == "seeds" else fold_scores(cases, by)
     return scores.groupby(["method", "labels", *by]).agg(["mean", "std"])
-
-
-def repeated(cases: pd.DataFrame) -> Literal["folds", "seeds", ""]:
-    """What trainings differ in whose scores deviate: folds, of which seeds are averaged, or seeds of a single fold."""
-    if cases.fold.nunique() > 1:
-        return "folds"
-    return "seeds" if cases.seed.nunique() > 1 else ""
 
 
 def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tuple[float, float] | None:
@@ -60,7 +56,7 @@ def lookup(statistics: pd.DataFrame, metric: str, *row: str | float | int) -> tu
 
 def summary_frame(results: Results) -> pd.DataFrame:
     """One row per method and amount of labels: every score, and what it cost to get there."""
-    statistics, (_, on_most) = score_statistics(results.cases), on_one_processor(results.own)
+    statistics, (_, on_most) = score_statistics(results), on_one_processor(results.own)
     rows = []
     for entry in results.entries:
         for labels in results.amounts:

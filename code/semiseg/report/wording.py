@@ -9,7 +9,7 @@ from semiseg.data.splits import FOLDS
 from semiseg.labels import Labels, count_of, in_words
 from semiseg.report.differing import differing
 from semiseg.report.results import Entry, Results
-from semiseg.report.summary import fold_scores, repeated
+from semiseg.report.summary import fold_scores
 from semiseg.settings import OWN_TRAINING, TrainingSettings
 
 SHOWN, LISTED = 12, 3  # characters of a hash, and values, that a footnote has room for
@@ -118,10 +118,11 @@ def _training_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def notes(results: Results, entries: list[Entry] | None = None, spread: bool = True) -> list[str]:
     """What a reader must know to judge a table of these methods (or of all, the best in bold); `spread` explains ±."""
-    folds, seeds = results.grid
-    over = repeated(results.cases)
+    shown = results.entries if entries is None else entries
+    _, seeds = results.grid
+    over = results.repeated
     deviation = f"; mean ± standard deviation over the {over}" if over else "; a single training, hence no ±"
-    seed_note = f"{len(seeds)} seeds{' averaged within each fold' * (len(folds) > 1)}" if len(seeds) > 1 else "1 seed"
+    seed_note = f"{len(seeds)} seeds{' averaged within each fold' * (over == 'folds')}" if len(seeds) > 1 else "1 seed"
     grouping = results.record["data"].get("grouping")
     out = [
         f"{data_title(results)}; {count_of_folds(results)}, {seed_note}{deviation if spread else ''}.",
@@ -133,19 +134,19 @@ def notes(results: Results, entries: list[Entry] | None = None, spread: bool = T
         ),
         *protocol(results),
     ]
-    incomplete = _alike(results, entries or results.entries, share_of)
+    incomplete = _alike(results, shown, share_of)
     if entries is None and any(e.role == "semi-supervised" for e in results.entries):
         out.append(f"Bold: best semi-supervised method{' among complete cells' if incomplete else ''}.")
     if incomplete:
         out.append(f"† {'; '.join(incomplete)}.")
-    if kept := _alike(results, entries or results.entries, kept_because):
+    if kept := _alike(results, shown, kept_because):
         out.append(f"‡ Holds runs that were kept although made otherwise: {'; '.join(kept)}.")
     if differences := differing(results):
         out.append(f"Not comparable: the runs differ in their {'; '.join(differences)}.")
     theirs = dict.fromkeys(run.record["theirs"] for run in results.finished if "theirs" in run.record)
     if theirs:
         out.append(f"Given, not measured here, and never in bold: {'; '.join(theirs)}.")
-    chosen = choices(results, entries or results.entries)
+    chosen = choices(results, shown)
     return [*out, *headroom(results), *chosen, identities(results), *circumstances(results)]
 
 
