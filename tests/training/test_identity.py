@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import semiseg.methods
 from semiseg import source_code
+from semiseg.benchmarks.state import standing
 from semiseg.contract import CPU, Interrupted, tiny_dataset
 from semiseg.data.protocol import Protocol
 from semiseg.data.splits import load_or_freeze
-from semiseg.registry import Methods, get_method
+from semiseg.registry import Methods, find_methods, get_method
 from semiseg.settings import RunSpec, TrainingSettings
 from semiseg.source_code import without_comments
 from semiseg.training import run as runs
@@ -140,6 +141,33 @@ def test_an_untouched_checkpoint_is_gone_on_with_to_the_same_weights_and_curve(p
     whole = curve(places.results.with_name("fresh"))
     assert [row["rare"] for row in whole] == ["", "", "0.25", "0.25", "0.25", "0.25"], "noted once"
     assert curve(places.results) == whole
+
+
+def test_whoever_takes_a_slip_back_goes_on_where_he_was(places, monkeypatch):
+    """A long training, a command with another setting that begins anew, and the first command again."""
+    other = spec(training=TRAINING.model_copy(update={"learning_rate": 0.5}))
+    folder = places.results / spec().folder
+
+    def stands(run):
+        record = json.loads((folder / "run.json").read_text()) | {"status": "running"}  # as a killed process leaves it
+        (folder / "run.json").write_text(json.dumps(record))
+        dataset = places.dataset("tiny")
+        data = dataset, load_or_freeze(places.splits / "tiny.json", dataset)
+        return standing(run, identity_of(run, find_methods(places.methods_dir), data), folder).reason
+
+    interrupted(places, spec())
+    assert stands(spec()) == "interrupted, will resume"
+    assert stands(other) == "interrupted, will begin anew, made with other settings (training.learning_rate)"
+    interrupted(places, other, after=3)
+    assert stands(other) == stands(spec()) == "interrupted, will resume"
+    taken = []
+    step = trainers.Trainer.step
+    monkeypatch.setattr(trainers.Trainer, "step", lambda self, progress: taken.append(1) or step(self, progress))
+    record = execute(spec(), places, CPU)
+    assert len(taken) == 2, "from step 4 on"
+    assert "a checkpoint of this very run, which had been set aside, was gone on with" in record["warnings"]
+    assert same(weights(places, spec()), fresh(places, spec()))
+    assert not [*folder.glob("*aside*")], "what is finished needs none"
 
 
 @pytest.mark.parametrize("how", ["truncated", "renamed", "reshaped", "without identity"])

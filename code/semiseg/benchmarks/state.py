@@ -13,6 +13,7 @@ from semiseg.registry import Methods
 from semiseg.settings import BenchmarkSettings, RunSpec
 from semiseg.training.assembly import identity_of
 from semiseg.training.checkpoint import NAME as CHECKPOINT
+from semiseg.training.checkpoint import belongs_to, was_set_aside
 from semiseg.training.checksums import damage
 from semiseg.training.files import write_json
 from semiseg.training.identity import Identity, made
@@ -136,10 +137,12 @@ def standing(spec: RunSpec, identity: Identity, folder: Path) -> Standing:
             return stands("left")
         case None:
             return stands("left", "run.json is damaged; the run will be carried out again")
-    resumes = (folder / CHECKPOINT).exists()
-    return stands(
-        "left", "interrupted, will resume" if resumes else record.get("reason") or "interrupted, will begin anew"
-    )
+    if was_set_aside(folder, identity.hash):
+        return stands("left", "interrupted, will resume")
+    if not (folder / CHECKPOINT).exists():
+        return stands("left", record.get("reason") or "interrupted, will begin anew")
+    other = identity.differences(belonging) if (belonging := belongs_to(folder)) else []
+    return stands("left", f"interrupted, will begin anew, {made(other)}" if other else "interrupted, will resume")
 
 
 def _kept_as(record: dict[str, Any], identity: Identity) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semiseg.training.files import save_tensors
 
-NAME, SET_ASIDE = "checkpoint.safetensors", "set-aside.safetensors"
+NAME, SET_ASIDE = "checkpoint.safetensors", "set-aside-{}.safetensors"
 KNOWN = ("identity", "curve", "noted", "notes", "micro_batches", "selection", "selection_seconds")
 
 
@@ -57,13 +57,41 @@ def load_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def set_aside(folder: Path, why: str) -> str:
-    """Rename a checkpoint that cannot be gone on with; returns a line that says so."""
-    (folder / NAME).replace(folder / SET_ASIDE)
-    return f"the checkpoint was set aside as {SET_ASIDE} and the training began anew: {why}"
+def belongs_to(folder: Path) -> dict[str, Any] | None:
+    """The identity of the folder's checkpoint, whose tensors stay where they are; None where there is none to read."""
+    try:
+        with safe_open(str(folder / NAME), "pt") as file:
+            identity: dict[str, Any] = json.loads(file.metadata()["known"])["identity"]
+        return identity
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def set_aside(folder: Path, kept_as: str, why: str) -> str:
+    """Rename a checkpoint that cannot be gone on with; returns a line that says so.
+
+    `kept_as` is the hash of the identity that it belongs to, or what else is the matter with it.
+    """
+    place = _aside(folder, kept_as)
+    (folder / NAME).replace(place)
+    return f"the checkpoint was set aside as {place.name}, until the run has finished: {why}"
+
+
+def was_set_aside(folder: Path, identity: str) -> bool:
+    """Whether a checkpoint of the identity with this hash was set aside."""
+    return _aside(folder, identity).exists()
+
+
+def take_up(folder: Path, identity: str) -> None:
+    """Put a checkpoint that was set aside back into its place."""
+    _aside(folder, identity).replace(folder / NAME)
 
 
 def discard(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
-    for name in (NAME, SET_ASIDE):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / NAME, *folder.glob(SET_ASIDE.format("*"))):
+        path.unlink(missing_ok=True)
+
+
+def _aside(folder: Path, kept_as: str) -> Path:
+    return folder / SET_ASIDE.format(kept_as[:12])

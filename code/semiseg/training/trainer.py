@@ -15,7 +15,7 @@ from semiseg.method import Batch, Ensemble, Method, MovingAverage, Progress, Str
 from semiseg.seeding import derive_seed
 from semiseg.settings import TrainingSettings
 from semiseg.tasks import task_kind
-from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside
+from semiseg.training.checkpoint import Checkpoint, load_checkpoint, set_aside, take_up, was_set_aside
 from semiseg.training.curve import Curve
 from semiseg.training.identity import Identity
 from semiseg.training.optimization import Optimization, require_losses
@@ -278,18 +278,16 @@ class Trainer:
 
     def _resume(self) -> int:
         """Load the last checkpoint if it belongs to this run, and return the step to go on with."""
-        try:
-            checkpoint = load_checkpoint(self.folder, self.device)
-        except ValueError as error:
-            self.notes.append(set_aside(self.folder, f"it is damaged ({error})"))
-            return 0
+        checkpoint = self._checkpoint()
+        if checkpoint is None and self.identity and was_set_aside(self.folder, self.identity.hash):
+            take_up(self.folder, self.identity.hash)
+            self.notes.append("a checkpoint of this very run, which had been set aside, was gone on with")
+            checkpoint = self._checkpoint()
         if checkpoint is None:
             return 0
-        if self.identity and (reasons := self.identity.differences(checkpoint.identity)):
-            self.notes.append(set_aside(self.folder, f"it was made with {', '.join(reasons)}"))
-            return 0
         if not self._load(checkpoint.state, checkpoint.step):
-            self.notes.append(set_aside(self.folder, "the names or shapes of its weights no longer fit the method's"))
+            why = "the names or shapes of its weights no longer fit the method's"
+            self.notes.append(set_aside(self.folder, "unfit", why))
             return 0
         if self.selection:
             selected = {
@@ -302,6 +300,19 @@ class Trainer:
         self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)
         self.notes += [note for note in checkpoint.notes if note not in self.notes]
         return checkpoint.step
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """The folder's checkpoint, if it is this run's; any other is set aside."""
+        try:
+            checkpoint = load_checkpoint(self.folder, self.device)
+        except ValueError as error:
+            self.notes.append(set_aside(self.folder, "damaged", f"it is damaged ({error})"))
+            return None
+        if checkpoint and self.identity and (reasons := self.identity.differences(checkpoint.identity)):
+            kept_as = str(checkpoint.identity.get("hash", "unknown"))
+            self.notes.append(set_aside(self.folder, kept_as, f"it was made with {', '.join(reasons)}"))
+            return None
+        return checkpoint
 
     def _load(self, state: dict[str, Tensor], step: int) -> bool:
         """Take over all weights and momenta, or none if they do not fit."""
