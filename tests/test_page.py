@@ -198,6 +198,8 @@ def test_a_row_opens_its_runs_and_marks_what_failed(page):
     runs = page.get_by_role("table", name="Runs of Ant at 20 %")
     assert "failed: loss is NaN <at> step 3" in runs.inner_text()
     assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "false"
 
 
 def test_a_table_is_copied_in_three_formats(page):
@@ -266,6 +268,17 @@ def test_outlines_lie_around_the_pixels_of_their_masks(page):
     page.select_option("#viewer-structure", label="wall")
     path = page.locator("#case .outline.b path").last.get_attribute("d")
     assert {"M" + part for part in path.split("M")[1:]} == {"M3 2H7", "M3 6H7", "M3 2V6", "M7 2V6"}
+
+
+def test_a_method_whose_masks_were_not_kept_does_not_look_like_one_that_found_nothing(browser, tmp_path):
+    for name, role in (("plain", "lower"), ("ant", "semi")):
+        write_run(tmp_path, name, 0.05, 0, 0.5, role=role)
+    next(tmp_path.glob("runs/ant/**/examples.npz")).unlink()
+    page = browser.new_page()
+    page.goto(write(tmp_path, tmp_path / "index.html").as_uri())
+    assert "No picture of what B predicted was kept." in page.locator("#case").inner_text()
+    assert page.locator("#case .picture").get_attribute("aria-label") == "Case a with outlines of Reference, A"
+    page.close()
 
 
 def test_a_page_without_pictures_says_what_makes_them(browser, tmp_path):

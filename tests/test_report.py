@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -516,6 +518,11 @@ def test_what_the_benchmark_asks_for_and_nobody_began_is_said(results):
         write_run(results, "zebra", 0.2, fold, 0.5)
     (write_run(results, "zebra", 0.2, 2, 0.5) / "run.json").write_text("{")  # damaged, and begun all the same
     assert "also asks for 20 % labelled for plain, ant, for which no run was begun" in page(labels=[0.05, 0.2])
+    for path in results.glob("runs/full/**/run.json"):  # as an upper bound that failed before it said what it is
+        record = json.loads(path.read_text())
+        del record["method"]
+        path.write_text(json.dumps(record | {"status": "failed"}))
+    assert "for full" not in page(labels=[0.05, 0.2])
 
 
 def test_outlines_fit_their_picture_though_runs_pad_theirs_to_different_sizes(results):
@@ -732,9 +739,13 @@ def test_a_plot_that_todays_numbers_do_not_draw_does_not_stay(results, monkeypat
 
 
 def test_the_page_says_which_command_makes_it_again(results, tmp_path):
-    assert "<pre>semiseg report results/tiny</pre>" in page_text(results)
+    assert f"<pre>semiseg report {results}</pre>" in page_text(results)
     page = report(results, tmp_path / "out", "zebra").read_text()
-    assert f"<pre>semiseg report results/tiny --against zebra --out {tmp_path / 'out'}</pre>" in page
+    assert f"<pre>semiseg report {results} --against zebra --out {tmp_path / 'out'}</pre>" in page
+    below = tmp_path / "elsewhere/results/tuning/it's tiny"
+    shutil.copytree(results, below)
+    command = escape(shlex.join(["semiseg", "report", "results/tuning/it's tiny"]))
+    assert f"<pre>{command}</pre>" in page_text(below), "as from the folder that holds `results`"
 
 
 def test_the_page_needs_nothing_but_itself_and_shows_text_as_text(reported):

@@ -81,6 +81,7 @@ def test_repeats_number_their_folds_on(written):
 
 BAD = {
     "not yaml": ("labels: [", "not valid YAML"),
+    "a date that there is not": (MINIMAL + "tuned: 2024-13-45", "not valid YAML"),
     "not a mapping": ("- one\n- two", "mapping"),
     "empty": ("", "mapping"),
     "labels of 0": (MINIMAL + "labels: [0]", "above 0"),

@@ -363,7 +363,7 @@ def _read(path: Path, remedy: str, keys: str) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not, or of other bytes than text
         mark = getattr(error, "problem_mark", None)
         problem = " ".join(str(getattr(error, "problem", error)).split())
         where = f"{path}, line {mark.line + 1}" if mark else str(path)

@@ -137,6 +137,25 @@ def test_of_many_who_claim_at_once_never_two_hold(tmp_path, monkeypatch):
     assert total > 10, "somebody must get it"
 
 
+def test_a_claim_that_fails_leaves_nothing_that_would_hold_the_run(tmp_path, monkeypatch):
+    def broken(folder, own):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "_rival", broken)
+        with pytest.raises(OSError, match="Stale"), claim(tmp_path):
+            pass
+    assert holder(tmp_path) is None
+    with claim(tmp_path):
+        pass
+
+
+def test_a_lease_that_cannot_be_read_is_somebodys(tmp_path, monkeypatch):
+    with claim(tmp_path):
+        monkeypatch.setattr(leases, "_read", lambda path: (_ for _ in ()).throw(PermissionError(13, "denied")))
+        assert holder(tmp_path) is not None
+
+
 def test_a_lease_that_is_just_being_written_is_one(tmp_path):
     (tmp_path / ".lease-new").touch()
     assert holder(tmp_path) is not None

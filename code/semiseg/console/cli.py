@@ -197,7 +197,8 @@ def tune(
     ],
     trials: Annotated[int, typer.Option(min=1, help="Settings to try of every method, the published ones first.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs and choice; results/tuning/NAME by default.")
+        Path | None,
+        typer.Option(help="Folder for runs, results/tuning/NAME by default; where it is given, for tuned.yaml, too."),
     ] = None,
     jobs: Jobs = None,
     executor: Executor = "local",
@@ -216,7 +217,7 @@ def tune(
 ) -> None:
     """Choose every method's settings by equal trials.
 
-    Trials are tested on inner folds of the training cases; what is best is written to tuned/NAME.yaml.
+    Trials are tested on inner folds of the training cases; what is best is written to tuned/NAME.yaml beside the file.
     """
     import shlex
 
@@ -232,8 +233,12 @@ def tune(
     )
     asked = {"labels": labels, "folds": folds, "inner_folds": inner_folds}
     lists = {key: read_list(text) for key, text in asked.items() if text}
-    settings = load_benchmark(find_benchmark(benchmark), read_pairs(overrides, "--set") | lists)
+    file = find_benchmark(benchmark)
+    settings = load_benchmark(file, read_pairs(overrides, "--set") | lists)
     results = out or Path("results", "tuning", settings.name)
+    beside = benchmark.parent
+    if file != benchmark and file.is_relative_to(Path.cwd()):  # by its name, in a checkout
+        beside = file.parent.relative_to(Path.cwd())
     command = ["semiseg", "tune", benchmark.as_posix(), "--trials", str(trials)]  # what a choice depends on
     command += [part for key, text in asked.items() if text for part in (f"--{key.replace('_', '-')}", text)]
     command += [part for override in overrides or [] for part in ("--set", override)]
@@ -244,7 +249,7 @@ def tune(
         read_methods(methods),
         carrier,
         stale_policy(rerun_stale, keep=False),
-        out / "tuned.yaml" if out else benchmark.parent / "tuned" / f"{settings.name}.yaml",
+        out / "tuned.yaml" if out else beside / "tuned" / f"{settings.name}.yaml",
         shlex.join(command),
     ):
         raise typer.Exit(1)

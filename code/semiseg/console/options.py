@@ -68,6 +68,6 @@ def read_pairs(typed: list[str] | None, option: str) -> dict[str, Any]:
             raise UserError(f"{option} {pair}: write key=value.")
         try:
             values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not
             raise UserError(f"{option} {pair}: {value!r} is not valid YAML; write key=value.") from error
     return values

@@ -45,7 +45,7 @@ def write_page(
         "Warnings": html(warnings) if warnings.rows else "<p>None.</p>",
         **({"Published elsewhere": apart["published"]} if apart["published"] else {}),
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
-        f"<pre>{escape(shlex.join(['semiseg', 'report', f'results/{results.path.name}', *options]))}</pre>",
+        f"<pre>{escape(shlex.join(['semiseg', 'report', _place(results), *options]))}</pre>",
     }
     badge = " <span class=badge>synthetic data</span>" if results.record["data"].get("synthetic") else ""
     about = [f"semi-supervised {results.kind.name}", count_of_folds(results), budget(results)]
@@ -66,9 +66,16 @@ def write_joint_page(
         "Plots": "".join(_figure(plot, pictures) for plot in plots) or "<p>None: there is nothing to rank.</p>",
         "Left out": "".join(_left_out(results, f"{results.path.name}: ") for results in contents),
         "Regenerate": "<p>Tables, plots and this page are made from the stored runs, without training:</p>"
-        f"<pre>semiseg report {escape(' '.join(f'results/{name}' for name in names))} --out FOLDER</pre>",
+        f"<pre>{escape(shlex.join(['semiseg', 'report', *map(_place, contents), '--out', 'FOLDER']))}</pre>",
     }
     _write(path, ", ".join(names), "Several benchmarks", ", ".join(names), sections, _data(contents, tables))
+
+
+def _place(results: Results) -> str:
+    """The folder of results as a command names it: from `results` on, wherever that lies, or as it was given."""
+    parts = results.path.parts
+    start = len(parts) - 1 - parts[::-1].index("results") if "results" in parts[:-1] else 0
+    return Path(*parts[start:]).as_posix()
 
 
 def _left_out(results: Results, heading: str = "") -> str:

@@ -61,8 +61,11 @@ def not_begun(results: Results) -> str:
     missing = {noun: [str(v) for v in values if v not in there[noun]] for noun, values in asked.items()}
     words = [f"{noun}{'s' * (len(of) > 1)} {', '.join(of)}" for noun, of in missing.items() if of]
     begun = {(run.method, same(run.labels)) for run in runs}
+    every = 1.0 not in settings.labels and 1.0  # that of an upper bound, which may have failed before it said so
     single = {
-        run.method for run in runs if run.labels == NONE or (run.record.get("method") or {}).get("uses_all_labels")
+        run.method
+        for run in runs
+        if run.labels in (NONE, every) or (run.record.get("method") or {}).get("uses_all_labels")
     }
     several = [name for name in asked["method"] if name in there["method"] - single]
     for labels in settings.labels:

@@ -102,10 +102,10 @@ def claim(folder: Path, device: str = "") -> Iterator[Lease]:
     while True:
         try:
             path.write_bytes(_padded(content))
-        except OSError:
+            rival = _rival(folder, path)
+        except BaseException:  # a lease that stays behind would hold the run as long as this process lives
             path.unlink(missing_ok=True)
             raise
-        rival = _rival(folder, path)
         if rival is None:
             break
         path.unlink(missing_ok=True)
@@ -137,7 +137,10 @@ def bury(folder: Path) -> None:
     heard: dict[Path, int] = {}
     end = time.monotonic() + EXPIRES
     while holder(folder) is not None:
-        seen = {path: path.stat().st_mtime_ns for path in folder.glob(".lease-*")}
+        seen: dict[Path, int] = {}
+        for path in folder.glob(".lease-*"):
+            with suppress(FileNotFoundError):
+                seen[path] = path.stat().st_mtime_ns
         if heard and seen != heard:
             return
         if time.monotonic() > end:
@@ -161,11 +164,14 @@ def _rival(folder: Path, own: Path | None) -> Holder | None:
             content, changed = _read(path), path.stat().st_mtime
         except FileNotFoundError:
             continue
+        except OSError:  # of somebody whose files one may not read, or on a file system that hangs
+            content, changed = {}, now
         if _alive(content, now - changed):
             known: dict[str, Any] = {"host": "?", "pid": 0, "since": changed}
             return Holder(**known | {k: v for k, v in content.items() if k in Holder.__dataclass_fields__})
         if own is not None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder where one may not remove the files of others, it stays
+                path.unlink()
     return None
 
 

@@ -20,14 +20,20 @@ function picture(benchmark, point) {
   const found = benchmark.pictures[point.case];
   if (!found) return make("div", { class: "nopicture" }, pictureMissing(benchmark));
   const [width, height] = found.size;
-  const words = `Case ${point.name} with outlines of ${Object.keys(LAYERS).filter((l) => viewer.shown[l]).map((l) => LAYERS[l]).join(", ") || "nothing"}`;
+  const masks = { reference: found.reference, a: found.masks[viewer.a], b: found.masks[viewer.b] };
+  const seen = Object.keys(LAYERS).filter((layer) => viewer.shown[layer] && masks[layer]);
+  const words = `Case ${point.name} with outlines of ${seen.map((layer) => LAYERS[layer]).join(", ") || "nothing"}`;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words, class: "picture" },
     draw("image", { href: found.image, width, height }));
-  const masks = { reference: found.reference, a: found.masks[viewer.a], b: found.masks[viewer.b] };
-  for (const layer of Object.keys(LAYERS)) {
-    if (viewer.shown[layer] && masks[layer]) svg.append(outlined(layer, outline(decode(masks[layer], found.size), found.size, viewer.structure)));
-  }
+  for (const layer of seen) svg.append(outlined(layer, outline(decode(masks[layer], found.size), found.size, viewer.structure)));
   return svg;
+}
+
+// Whose prediction of the case lies beside no run, which would look like one that is empty.
+function unseen(benchmark, point) {
+  const masks = benchmark.pictures[point.case]?.masks;
+  const lacking = masks ? ["a", "b"].filter((layer) => !masks[viewer[layer]]).map((layer) => LAYERS[layer]) : [];
+  return lacking.length ? make("p", { class: "remark" }, `No picture of what ${lacking.join(" and ")} predicted was kept.`) : null;
 }
 
 function pictureMissing(benchmark) {
@@ -48,9 +54,10 @@ function showCase(focus) {
   const name = DATA.metrics[viewer.metric].title;
   document.getElementById("case").replaceChildren(...(point ? [
     picture(benchmark, point),
-    make("p", { class: "case-name", role: "status" }, make("b", {}, point.name), ` ${viewer.place + 1} of ${points.length}; ${name} A ${number(point.x)}, B ${number(point.y)} ${unit}`),
+    make("p", { class: "case-name", role: "status" }, make("b", {}, point.name), ` ${viewer.place + 1} of ${points.length}; ${name} A ${number(point.x)}, ${withUnit(`B ${number(point.y)}`, unit)}`),
+    ...[unseen(benchmark, point)].filter((remark) => remark),
   ] : [make("p", {}, "No case was predicted by both.")]));
-  document.getElementById("scatter").replaceChildren(scatter(points, titles, `${name}, ${unit}`, point?.case, open));
+  document.getElementById("scatter").replaceChildren(scatter(points, titles, unit ? `${name}, ${unit}` : name, point?.case, open));
   if (focus === "point") document.querySelector("#scatter .current")?.focus({ preventScroll: true });
 }
 
@@ -104,7 +111,7 @@ function startCases(place) {
           make("button", { type: "button", id: "next", onclick: () => step(1) }, "Better ›"), ...layerSwitches()),
         make("div", { id: "case", tabindex: 0, role: "group", "aria-label": "Case; arrow keys step" })),
       make("div", { id: "scatter" })),
-    make("p", { class: "remark" }, "Worst cases first, by the lower of the two scores. Arrow keys step from the picture; a point of the plot opens its case. Volumes: the slice that shows most of the reference; scores are of the whole case."));
+    make("p", { class: "remark" }, "Worst cases first, by the lower of the two scores. Arrow keys step from the picture; a point of the plot opens its case. Volumes: the slice that shows most of the reference; scores are of the whole case. Where a method has several trainings, outlines are of the first seed and fold, and scores are means."));
   document.getElementById("case").addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
     if (!by) return;

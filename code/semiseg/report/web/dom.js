@@ -13,7 +13,7 @@ function draw(tag, attributes = {}, ...children) {
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+    else if (value !== null && value !== undefined && (value !== false || name.startsWith("aria-"))) element.setAttribute(name, value);
   }
   element.append(...children.filter((child) => child !== null));
   return element;
@@ -34,3 +34,6 @@ const unitOf = (metric, benchmark) => {
   const { distance, number } = DATA.metrics[metric];
   return distance ? benchmark.unit : number ? "" : "%";
 };
+
+// A score as it is read, with its unit if it has one.
+const withUnit = (words, unit) => (unit ? `${words} ${unit}` : words);

@@ -63,8 +63,8 @@ function chips(row) {
 function boardRows(row, range, best) {
   const score = scoreOf(row);
   const unit = unitOf(board.metric, row.benchmark);
-  const said = score[1] === null ? `${number(score[0])} ${unit}, too few folds for an interval`
-    : `${number(score[0])} ${unit}, 95 % interval ${number(score[1])} to ${number(score[2])}`;
+  const said = score[1] === null ? `${withUnit(number(score[0]), unit)}, too few folds for an interval`
+    : `${withUnit(number(score[0]), unit)}, 95 % interval ${number(score[1])} to ${number(score[2])}`;
   const open = board.open.has(row.id);
   const name = make("button", { class: "method", type: "button", "aria-expanded": open, onclick: () => toggle(row.id) }, row.cell.method);
   const cells = [
@@ -95,7 +95,8 @@ function boardHead() {
     const ascending = name === "score" ? (metric.better === "lower") !== board.turned : !board.turned;
     const sorted = board.sort === name ? (ascending ? "ascending" : "descending") : "none";
     const units = [...new Set(DATA.benchmarks.map((benchmark) => unitOf(board.metric, benchmark)))];
-    const title = name === "score" ? `${metric.title} (${units.join(" or ")})` : column.title;
+    const unit = units.filter((of) => of).join(" or ");
+    const title = name === "score" ? withUnit(metric.title, unit && `(${unit})`) : column.title;
     const kind = name === "method" || name === "data" ? "" : name === "runs" ? "number optional" : "number";
     const cell = make("th", { scope: "col", "aria-sort": sorted, class: kind, "data-column": name },
       make("button", { type: "button", onclick: () => sortBy(name) }, title));
