@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from semiseg.data.pairs import PairedPictures, Picture, matches, visible_files
+from semiseg.data.files import visible_files
+from semiseg.data.pairs import PairedPictures, Picture, matches
 from semiseg.errors import UserError
 
 CASE = r"(?P<case>(?:(?:train|test)_pos_sample_)?\d+)"  # numbers begin anew in the second half

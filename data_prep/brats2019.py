@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from semiseg.data.files import visible_files
 from semiseg.data.itk import read_volume
 from semiseg.data.original import Scan
-from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.pairs import nothing_found
 from semiseg.data.store import Case
 from semiseg.errors import UserError
 

@@ -11,10 +11,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from semiseg.data.dicom_seg import read_segmentation
+from semiseg.data.files import visible_files
 from semiseg.data.itk import VOLUMES, itk_error, read_itk, read_slices, read_volume
 from semiseg.data.masks import Thresholds
 from semiseg.data.original import Scan
-from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.pairs import nothing_found
 from semiseg.data.store import DatasetInfo
 from semiseg.data.volume import Volume
 from semiseg.errors import UserError, UserErrors
@@ -25,6 +26,7 @@ from .volumes import VolumeRecipe, paired, with_problem
 SERIES, PATIENT = "0020|000e", "0010|0020"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
 DICOM = ".dcm"
+ALIKE = {"size": 0, "pixel spacing": 1e-5, "direction": 1e-3}  # by how much slices of a series may differ in it
 UNEVEN = 0.05  # how far, in shares of the usual distance, two neighboring slices may be off it
 
 
@@ -224,14 +226,14 @@ def _check_series(folder: Path, headers: list[Header]) -> None:
     errors = []
     for header in headers[1:]:
         for what, own, others in (
-            ("size", _listed(header.size[:2]), _listed(first.size[:2])),
-            ("pixel spacing", _listed(header.spacing[:2]), _listed(first.spacing[:2])),
-            ("direction", _listed(np.round(header.orientation, 3)), _listed(np.round(first.orientation, 3))),
+            ("size", header.size[:2], first.size[:2]),
+            ("pixel spacing", header.spacing[:2], first.spacing[:2]),
+            ("direction", header.orientation, first.orientation),
         ):
-            if own != others:
+            if not np.allclose(own, others, rtol=0, atol=ALIKE[what]):
                 errors.append(
-                    f"{header.path}: its {what} is {own}, that of {first.path.name} {others}; the slices of a series "
-                    "must be alike, take out what does not belong to it."
+                    f"{header.path}: its {what} is {_listed(own)}, that of {first.path.name} {_listed(others)}; the "
+                    "slices of a series must be alike, take out what does not belong to it."
                 )
                 break
     if errors:

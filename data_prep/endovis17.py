@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from semiseg.data.files import visible_files
 from semiseg.data.formats import open_picture, read_image
 from semiseg.data.original import Still
-from semiseg.data.pairs import PairedPictures, Picture, matches, nothing_found, visible_files
+from semiseg.data.pairs import PairedPictures, Picture, matches, nothing_found
 from semiseg.errors import UserError
 
 FRAME = r"instrument_dataset_(?P<video>\d+)/left_frames/(?P<frame>frame\d+)\.png"
-MASK = r"instrument_dataset_(?P<video>\d+)/(?:(?:ground_truth|gt)/)?(?P<kind>[^/]+)/(?P<frame>frame\d+)\.png"
-KIND = re.compile(r"PartsSegmentation|(?!Other).*_labels")
+MASK = r"instrument_dataset_(?P<video>\d+)/(?P<inside>(?:ground_truth|gt)/)?(?P<kind>[^/]+)/(?P<frame>frame\d+)\.png"
+LABELS = re.compile(r"PartsSegmentation|.*_labels")  # elsewhere than in ground_truth, where three lack the ending
+APART = re.compile(r"Other.*|(?:Binary|Type)Segmentation|(?:binary|parts|types?|instruments?)_(?:labels|masks)")
 SIZE = 1080, 1920  # of a frame
 CROP = slice(28, 28 + 1024), slice(320, 320 + 1280)  # the camera's image in it
 TRAINING = {0: 0, 10: 1, 20: 2, 30: 3}  # shaft, wrist, claspers
@@ -33,7 +35,7 @@ class EndoVis17(PairedPictures):
     task = "robotic instruments in endoscopy frames"
     layout = (
         "DIR/.../instrument_dataset_N/left_frames/frameNNN.png and beside left_frames, for training, "
-        "ground_truth/*_labels/frameNNN.png, for testing, [ground_truth/]PartsSegmentation/frameNNN.png, "
+        "ground_truth/INSTRUMENT/frameNNN.png, for testing, [ground_truth/]PartsSegmentation/frameNNN.png, "
         "which may also be below another instrument_dataset_N"
     )
     classes: tuple[str, ...] = ("background", "instrument")
@@ -49,7 +51,7 @@ class EndoVis17(PairedPictures):
         """One item per frame of the videos that have masks, and one per video or mask that lacks its other half."""
         paths = list(visible_files(self.source))
         frames = by_video(each(paths, FRAME))
-        masks = by_video(mask for mask in each(paths, MASK) if KIND.fullmatch(mask["kind"]))
+        masks = by_video(mask for mask in each(paths, MASK) if is_taken(mask))
         join_halves(frames, masks)
         labelled = {Path(video).parent for video in masks}
         pictures: list[Picture] = []
@@ -113,6 +115,12 @@ class EndoVis17Parts(EndoVis17):
     task = "shafts, wrists and claspers of robotic instruments in endoscopy frames"
     classes = ("background", "shaft", "wrist", "claspers")
     title = "EndoVis 2017 robotic instruments, parts"
+
+
+def is_taken(mask: re.Match[str]) -> bool:
+    """Whether a file says where a robotic instrument is, and is not what scripts make of all of them."""
+    named = mask["inside"] or LABELS.fullmatch(mask["kind"])
+    return bool(named and not APART.fullmatch(mask["kind"]))
 
 
 def by_video(files: Iterable[re.Match[str]]) -> dict[str, list[re.Match[str]]]:

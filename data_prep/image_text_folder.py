@@ -67,7 +67,8 @@ class ImageTextFolder(Recipe):
     @cached_property
     def structures(self) -> list[str]:
         """The columns that name masks."""
-        return [column for column in self.rows[0] if column != "image" and (self.source / column).is_dir()]
+        known = {"image", "text", "patient", "study", "", ".", ".."}  # the empty one is of pandas' row numbers
+        return [column for column in self.rows[0] if column not in known and (self.source / column).is_dir()]
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:

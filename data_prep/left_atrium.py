@@ -4,9 +4,10 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from semiseg.data.files import visible_files
 from semiseg.data.itk import read_volume
 from semiseg.data.original import Scan
-from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.pairs import nothing_found
 from semiseg.errors import UserError
 
 from .image_folder import Pair

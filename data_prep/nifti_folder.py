@@ -109,6 +109,11 @@ def _class_names(labels: Any, source: Path) -> tuple[str, ...]:
     except (AttributeError, TypeError, ValueError):
         pairs = []
     names = {index: name for index, name in pairs if isinstance(name, str)}
+    if "ignore" in names.values():
+        raise UserError(
+            f'{source / "dataset.json"}: "labels" has `ignore`, nnU-Net\'s word for voxels that nobody labelled, which '
+            "would be learned and scored as a structure here; complete the masks, or leave out these cases."
+        )
     if not 2 <= len(set(names.values())) == len(pairs) <= 256 or sorted(names) != list(range(len(pairs))):
         raise UserError(
             f'{source / "dataset.json"}: "labels" is {textwrap.shorten(str(labels), 200)}; it must give the values '

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.files import visible_files
+from semiseg.data.pairs import nothing_found
 from semiseg.data.recipe import Download
 from semiseg.errors import UserError
 

@@ -18,6 +18,7 @@ from semiseg.data.volume import Volume as Turned
 from semiseg.errors import UserError
 
 from .image_folder import read_classes, read_text
+from .volumes import find
 
 ACDC = re.compile(r"patient\d+_frame\d+")
 HDF5 = ".h5"
@@ -147,7 +148,7 @@ class UaMtFolder(Recipe):
 
     def items(self) -> list[Volume]:
         """One item per folder that holds a volume."""
-        files = _visible(self.source.rglob(self.file))
+        files = find(self.source, self.file)
         first = {file.parent.name: file for file in reversed(files)}
         volumes = []
         for file in files:

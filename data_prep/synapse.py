@@ -7,9 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from semiseg.data.files import visible_files
 from semiseg.data.formats import unit_range, unreadable
 from semiseg.data.masks import class_indices
-from semiseg.data.pairs import nothing_found, visible_files
+from semiseg.data.pairs import nothing_found
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
 from semiseg.errors import UserError
@@ -115,13 +116,18 @@ class Synapse(Recipe):
         return Case(item.id, item.id, _scaled(image, first), mask, (1.0, 1.0, 1.0))
 
     def lists(self) -> dict[str, list[str]]:
-        """Which cases are trained on and tested: the lists that come with the code, or what the two folders hold."""
-        found = {name: self.source / "lists_Synapse" / f"{name}.txt" for name in LISTS}
-        if all(path.exists() for path in found.values()):
-            return {
-                name: [line.strip() for line in read_text(path).splitlines() if line.strip()]
-                for name, path in found.items()
-            }
+        """Which cases are trained on and tested: the lists that come with the code, or what the two folders hold.
+
+        The code has them beside it, `lists/lists_Synapse`, and the data often lie elsewhere in its folder.
+        """
+        home = self.source.resolve()
+        for folder in (above / below for above in (home, *home.parents[:2]) for below in ("", "lists")):
+            found = {name: folder / "lists_Synapse" / f"{name}.txt" for name in LISTS}
+            if all(path.exists() for path in found.values()):
+                return {
+                    name: [line.strip() for line in read_text(path).splitlines() if line.strip()]
+                    for name, path in found.items()
+                }
         tests = [path.name.removesuffix(VOLUME) for path in self._files("test_vol_h5", VOLUME)]
         return {"train": [path.stem for path in self._files("train_npz", ".npz")], "test_vol": tests}
 

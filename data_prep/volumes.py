@@ -9,10 +9,10 @@ from typing import ClassVar, TypeVar
 import nibabel as nib
 import numpy as np
 
+from semiseg.data.files import visible_files
 from semiseg.data.itk import VOLUMES, read_volume
 from semiseg.data.masks import class_indices
 from semiseg.data.original import Box, Scan
-from semiseg.data.pairs import visible_files
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import Case
 from semiseg.data.volume import Volume

@@ -25,6 +25,7 @@ def write_slice(
     shift: tuple[float, float] = (0.0, 0.0),
     pixel: float = SPACING[0],
     wide: int = IMAGE.shape[2],
+    direction: str = "1\\0\\0\\0\\1\\0",
 ) -> None:
     """Slice `number` of the image; `shift` moves it backward and upward from where it belongs."""
     image = sitk.GetImageFromArray(IMAGE[None, number, :, :wide])
@@ -37,7 +38,7 @@ def write_slice(
         "0020|000d": "1.2",
         "0020|000e": series,
         "0020|0032": "\\".join(map(str, position)),
-        "0020|0037": "1\\0\\0\\0\\1\\0",
+        "0020|0037": direction,
     }.items():
         image.SetMetaData(key, value)
     writer = sitk.ImageFileWriter()
@@ -204,6 +205,15 @@ def test_slices_of_another_kind_are_named_one_by_one(source: Path) -> None:
     narrow, coarse = caught.value.messages
     assert "02_1.2.3.dcm: its size is 7 × 6, that of 01_1.2.3.dcm 8 × 6" in narrow
     assert "03_1.2.3.dcm: its pixel spacing is 0.9" in coarse
+
+
+def test_directions_that_differ_by_rounding_are_alike(source: Path) -> None:
+    folder = source / "images/a"
+    write_slice(folder / "03_1.2.3.dcm", 2, direction="1\\-0.000000001\\0\\0.0004\\1\\0")
+    assert len(prepared(source).records) == 3
+    write_slice(folder / "02_1.2.3.dcm", 3, direction="0.995\\0.1\\0\\-0.1\\0.995\\0")
+    with pytest.raises(UserError, match=r"02_1\.2\.3\.dcm: its direction is 0\.995 × 0\.1"):
+        prepared(source)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:

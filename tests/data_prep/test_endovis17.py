@@ -52,6 +52,24 @@ def test_the_masks_of_all_robotic_instruments_are_one(source: Path) -> None:
     assert parts.info.classes == ("background", "shaft", "wrist", "claspers")
 
 
+def test_folders_of_instruments_are_taken_whatever_their_ending_and_what_scripts_make_of_them_is_not(
+    source: Path,
+) -> None:
+    """Three of the challenge's folders are not called `…_labels`: `Prograsp_Forceps` in video 6, two in video 7."""
+    truth = source / "train/instrument_dataset_1/ground_truth"
+    for name in ("Left_Prograsp_Forceps", "Large_Needle_Driver_Right"):
+        (truth / f"{name}_labels").rename(truth / name)
+    for number in ("000", "001"):
+        for name in ("binary_labels", "parts_labels", "type_labels", "Other_labels"):
+            save(truth / f"{name}/frame{number}.png", np.full((4, 6), 30, np.uint8))
+        save(truth.parent / f"binary_masks/frame{number}.png", np.full((4, 6), 30, np.uint8))
+    data = prepared(EndoVis17Parts(source))
+    expected = np.zeros((4, 6))
+    expected[:2] = [0, 1, 2, 3, 0, 0], [3, 0, 0, 0, 1, 1]
+    for case in ("video1_frame000", "video2_frame000"):
+        np.testing.assert_array_equal(data.label(case), expected)
+
+
 @pytest.mark.parametrize("folder", ["ground_truth/PartsSegmentation", "PartsSegmentation"])
 def test_test_masks_number_the_parts_differently(source: Path, folder: str) -> None:
     mask = np.array([[0, 30, 100, 255, 200, 0]] * 4, np.uint8)

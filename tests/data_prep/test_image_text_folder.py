@@ -63,6 +63,14 @@ def test_only_rows_with_a_mask_are_segmented_and_their_texts_stay(tmp_path):
         check_case(case, recipe.info())
 
 
+def test_columns_without_a_name_of_masks_are_no_structures(tmp_path):
+    """pandas writes its row numbers under an empty name, and a folder may be called like a column of text."""
+    (tmp_path / "patient").mkdir()
+    recipe = ImageTextMasks(folder(tmp_path, [{"": str(number), **row} for number, row in enumerate(ROWS)]))
+    assert recipe.structures == ["lungs"]
+    assert [recipe.load(item).id for item in recipe.items()] == ["a", "b.jpg"]
+
+
 def test_patients_who_share_an_image_are_one(tmp_path):
     rows = [*ROWS, {**ROWS[0], "patient": "p2", "text": "The same."}]
     recipe = ImageTextFolder(folder(tmp_path, rows))

@@ -1,13 +1,14 @@
 """Preparing one's own volumes."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from semiseg.data.formats import slices_first
+from semiseg.data.formats import USUAL, slices_first, unit_range
 from semiseg.data.prepare import prepare
 from semiseg.data.store import Dataset
 from semiseg.data_prep.nifti_folder import NiftiFolder
@@ -173,6 +174,7 @@ def test_classes_are_named_by_dataset_json(source: Path, labels: dict[str, objec
         '{"labels": {"0": "background", "1": {"name": "tumor"}}}',
         json.dumps({"labels": {str(value): f"part {value}" for value in range(300)}}),
         '{"labels": ["a", "b"]}',
+        '{"labels": {"background": 0, "head": 1, "ignore": 2}}',
     ],
 )
 def test_an_unusable_dataset_json_is_refused(source: Path, text: str) -> None:
@@ -234,3 +236,14 @@ def test_a_mask_on_an_image_without_a_place_is_refused_by_the_reason(source: Pat
     unplaced.set_sform(None, 0)
     nib.save(unplaced, source / "imagesTr/a.nii.gz")
     assert "gives no place (qform_code and sform_code are 0)" in complaint(source)
+
+
+def test_scaling_a_large_volume_takes_no_multiple_of_its_memory() -> None:
+    volume = np.random.default_rng(0).random((1, 48, 64, 64), np.float32)
+    tracemalloc.start()
+    scaled = unit_range(volume, Path("volume"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.5 * volume.nbytes
+    low, high = np.percentile(volume, USUAL)
+    np.testing.assert_array_equal(scaled, np.clip((volume - low) / (high - low), 0, 1).astype(np.float32))

@@ -199,6 +199,14 @@ def test_a_left_atrium_is_turned_slices_first_and_scaled(source: Path) -> None:
     assert (np.diff(image[0].transpose(2, 1, 0)[inner][order]) >= 0).all()
 
 
+def test_linked_folders_of_cases_are_not_lost(source: Path, tmp_path: Path) -> None:
+    save(source / "Training Set/06SR/mri_norm2.h5", IMAGE, LABEL // 2)
+    save(tmp_path / "elsewhere/1D7C/mri_norm2.h5", IMAGE, LABEL // 2)
+    (source / "Training Set/1D7C").symlink_to(tmp_path / "elsewhere/1D7C")
+    assert [item.id for item in UaMtFolder(source).items()] == ["06SR", "1D7C"]
+    assert len(UaMtFolder.find_images(source)) == 2
+
+
 def test_two_scans_of_one_name_are_refused(source: Path) -> None:
     for folder in ("one", "two"):
         save(source / folder / "06SR/mri_norm2.h5", IMAGE, LABEL // 2)

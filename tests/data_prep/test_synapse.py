@@ -57,6 +57,15 @@ def test_a_protocol_labels_in_the_order_of_the_list_and_tests_the_volumes(source
     assert (part.labeled, part.unlabeled, part.test) == (("case0031",), ("case0005",), ("case0008",))
 
 
+def test_lists_that_lie_beside_the_data_as_their_code_has_them_are_found(source):
+    home = source.parent / "TransUNet/data"
+    home.mkdir(parents=True)
+    source.rename(home / "Synapse")
+    (home.parent / "lists").mkdir()
+    (home / "Synapse/lists_Synapse").rename(home.parent / "lists/lists_Synapse")
+    assert Synapse(home / "Synapse").lists()["train"][0] == "case0031_slice003"
+
+
 def test_without_lists_the_two_folders_say_what_is_tested(source):
     for name in ("train", "test_vol"):
         (source / f"lists_Synapse/{name}.txt").unlink()

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from semiseg.data.discovery import recipes
-from semiseg.data.pairs import visible_files
+from semiseg.data.files import visible_files
 from semiseg.data.recipe import Recipe
 from semiseg.errors import UserError
 from semiseg.names import did_you_mean

@@ -5,7 +5,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -102,14 +101,15 @@ class ItemCache:
                 self._forget(path)
                 handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
                 try:
-                    os.posix_fallocate(handle, 0, length)
-                    with suppress(FileExistsError):  # somebody else was faster
-                        os.link(partial, path)
+                    try:
+                        _set_aside(handle, length)
+                    finally:
+                        os.close(handle)
+                    _place(Path(partial), path)
                 finally:
-                    os.close(handle)
-                    os.unlink(partial)
+                    Path(partial).unlink(missing_ok=True)
             return np.memmap(path, np.uint8, "r+", shape=(length,))
-        except (OSError, AttributeError):  # no space, no right to write, or a system that cannot set space aside
+        except OSError:  # no space, or no right to write
             return np.zeros(length, np.uint8)
 
     def _path(self) -> Path:
@@ -124,6 +124,27 @@ class ItemCache:
         for other in path.parent.glob("*-*.*s"):
             if not other.name.startswith(self.dataset.hash[:12]):
                 other.unlink(missing_ok=True)
+
+
+def _set_aside(handle: int, length: int) -> None:
+    """Take all the space of a file from the disk: whoever writes to a map of it could not be told of a full one."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, length)
+        return
+    zeros = bytes(1 << 20)  # macOS and Windows have no such call
+    for start in range(0, length, len(zeros)):
+        os.write(handle, zeros[: length - start])
+
+
+def _place(partial: Path, path: Path) -> None:
+    """Give a finished file its name, unless somebody else was faster."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            partial.replace(path)
 
 
 def image_type(dataset: Dataset) -> np.dtype:

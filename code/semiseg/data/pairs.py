@@ -1,8 +1,7 @@
 """Pairs the pictures of a data set with their masks, by the names that its owner gave the files."""
 
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from semiseg.data.files import visible_files
 from semiseg.data.formats import PICTURES, check_turned_alike, open_picture, read_image
 from semiseg.data.original import Still
 from semiseg.data.recipe import Recipe
@@ -154,20 +154,6 @@ def foreground(picture: Image.Image, path: Path) -> np.ndarray:
     if present[-1] < 128 or counts[64:192].sum() > values.size / 4:
         raise UserError(f"{path}: much of it is neither black nor white; is it a mask? Replace it by the mask.")
     return values >= 128
-
-
-def visible_files(source: Path) -> Iterator[str]:
-    """The paths of all files below a folder, relative to it, sorted by folder; links are followed, not in circles."""
-    visited: set[Path] = set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
-        if Path(folder).resolve() in visited:
-            subfolders.clear()
-            continue
-        visited.add(Path(folder).resolve())
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
-        yield from (
-            Path(folder, name).relative_to(source).as_posix() for name in sorted(names) if not name.startswith(".")
-        )
 
 
 def matches(paths: Iterable[str], pattern: str) -> dict[str, list[re.Match[str]]]:

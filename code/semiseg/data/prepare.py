@@ -173,8 +173,7 @@ def _loaded_by_processes(
         except BrokenProcessPool as error:
             raise UserError(
                 f"{info.name}: a loading process died, most likely for lack of memory; close "
-                "other programs, or call prepare with jobs=1 (in a script, below "
-                '`if __name__ == "__main__":`).'
+                "other programs, or repeat with `--jobs 1`."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

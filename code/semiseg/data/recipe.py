@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from semiseg.data.files import visible_files
 from semiseg.data.formats import PICTURES, VOLUMES, read_image, read_nifti
 from semiseg.data.masks import Thresholds, describe
 from semiseg.data.original import Original, Scan, Still
@@ -143,7 +144,7 @@ class Recipe(ABC):
         """What `read_image` can be asked for: a file, or those in a folder."""
         files = {place} if place.is_file() else {*place.iterdir()} if place.is_dir() else set()
         if cls.file and place.is_dir():
-            files |= {*place.rglob(cls.file)}
+            files |= {place / path for path in visible_files(place) if Path(path).match(cls.file)}
         return [
             file for file in sorted(files) if file.name.lower().endswith(cls.endings) and not file.name.startswith(".")
         ]
