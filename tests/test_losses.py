@@ -266,3 +266,9 @@ def test_losses_keep_full_precision_under_autocast(logits, labels):
         similarity = losses.similarities(logits.flatten(2), logits.flatten(2), 0.1)
     assert torch.equal(inside, losses.supervised_loss(logits, labels))
     assert similarity.dtype == torch.float32
+
+
+def test_a_mean_over_an_even_window_keeps_the_size():
+    images = torch.rand(1, 1, 8, 3)
+    torch.testing.assert_close(losses.box_mean(images, 4), losses.box_mean(images, 3))
+    assert losses.box_mean(images, 4).shape == images.shape

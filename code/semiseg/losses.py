@@ -220,13 +220,13 @@ def one_vs_rest(logits: Tensor) -> Tensor:
 def box_mean(images: Tensor, window: int) -> Tensor:
     """Mean over a centred square or cube, zero beyond the border; axis by axis, which costs far less in 3D.
 
-    Along an axis shorter than the window, the window shrinks to the largest odd length that fits.
+    The window is the largest odd length that is no longer than what is asked for, and no longer than the axis.
     """
     axes = images.ndim - 2
     pool = F.avg_pool2d if axes == 2 else F.avg_pool3d
     for axis in range(axes):
-        length = images.shape[2 + axis]
-        kernel = [min(window, length - 1 + length % 2) if axis == a else 1 for a in range(axes)]
+        length = min(window, images.shape[2 + axis])
+        kernel = [length - 1 + length % 2 if axis == a else 1 for a in range(axes)]
         images = pool(images, kernel, 1, [k // 2 for k in kernel])
     return images
 

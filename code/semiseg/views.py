@@ -79,9 +79,9 @@ class Motion(Protocol):
 def warp(images: Tensor, generator: Generator, turns: bool = True) -> tuple[Tensor, Geometry]:
     """Give every image (batch, channels, *space) within [0, 1] its own random geometry, and say which.
 
-    Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up
-    to 20°, as is customary for the SSL4MIS family in 2D. Volumes are warped likewise, all slices in plane. Without
-    `turns` all images are rotated by up to 20°, and none is flipped.
+    Half of the images are turned by a multiple of 90° and flipped along one axis, the others are rotated by up to
+    20°. The SSL4MIS family rotates only every second of these, and leaves a quarter of all images as they are. Volumes
+    are warped likewise, all slices in plane. Without `turns` all images are rotated by up to 20°, and none is flipped.
     """
     count, (height, width) = len(images), images.shape[-2:]
 

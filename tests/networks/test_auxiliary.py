@@ -55,12 +55,12 @@ def test_upsampling_is_linear_or_to_the_nearest_neighbour(upsampling, distinct, 
     head = AuxiliaryHeads([1], 1, dims, upsampling)
     coarse = torch.zeros(1, 1, *[2] * dims)
     coarse[..., 0, 1], coarse[..., 1, 0], coarse[..., 1, 1] = 1, 3, 7
-    row = head([coarse], [6] * dims)[0]
+    row = head([coarse], [8] * dims)[0]
     plane = row[0, 0] if dims == 2 else row[0, 0, 0]
     expected = head.heads[0](coarse)
     expected = expected[0, 0] if dims == 2 else expected[0, 0, 0]
     mode = {"nearest": "nearest", "linear": "bilinear"}[upsampling]
-    torch.testing.assert_close(plane, F.interpolate(expected[None, None], (6, 6), mode=mode)[0, 0])
+    torch.testing.assert_close(plane, F.interpolate(expected[None, None], (8, 8), mode=mode)[0, 0])
     assert len(plane.detach().round(decimals=5).unique()) >= distinct
 
 

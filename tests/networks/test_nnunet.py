@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from semiseg.errors import UserError
+from semiseg.networks import build_network
 from semiseg.networks.nnunet import InstanceNorm, Plan, nnunet, plan_for
 
 # The plan fixed in SSL4MIS.
@@ -128,3 +130,9 @@ def test_losses_get_float32_logits_under_mixed_precision(size):
         logits = small(size)(torch.rand(1, 1, *size)).logits
     assert logits.dtype == torch.float32
     assert logits.isfinite().all()
+
+
+def test_images_too_small_to_be_halved_are_refused_in_one_line():
+    with pytest.raises(UserError, match="images of 6 × 6 have no axis of 8 positions"):
+        build_network("nnunet", 1, 2, (6, 6))
+    assert build_network("nnunet", 1, 2, (4, 40))(torch.zeros(1, 1, 4, 40)).logits.shape == (1, 2, 4, 40)

@@ -9,10 +9,15 @@ import torch
 from torch import nn
 
 from semiseg.contract import CPU, tiny_dataset, tiny_task
+from semiseg.data.cropping import Crop
+from semiseg.data.scale import as_trained
+from semiseg.data.splits import Partition
 from semiseg.data.store import Case, Dataset, DatasetInfo, write_dataset
+from semiseg.errors import UserError
 from semiseg.tasks import task_kind
-from semiseg.tasks.alignment import chance, inside, mutual_information, ranked, same_study
+from semiseg.tasks.alignment import chance, inside, mutual_information, ranked, same_study, seen
 from semiseg.texts import sentences
+from semiseg.training.sampling import TrainingSet
 
 KIND = task_kind("alignment")
 
@@ -97,9 +102,32 @@ def test_the_bound_is_the_mean_of_logarithms_and_never_more_than_that_of_the_num
     for matrix in (scores, scores.T):
         for i in range(6):
             total = sum(math.exp(matrix[i, j]) for j in range(6) if j == i or not right[i, j])
-            terms.append(math.log(6) + matrix[i, i] - math.log(total))
+            counted = 6 - right[i].sum() + 1
+            terms.append(math.log(counted) + matrix[i, i] - math.log(total))
     assert mutual_information(scores, right) == pytest.approx(np.mean(terms))
+    assert mutual_information(np.zeros((6, 6)), right) == pytest.approx(0), "who knows nothing has nothing"
     assert mutual_information(1000 * np.eye(6), np.eye(6, dtype=bool)) == pytest.approx(math.log(6))
+
+
+@pytest.mark.parametrize(("shape", "window"), [((100, 100), (50, 50)), ((40, 100), (50, 50)), ((20, 40), (40, 20))])
+def test_a_place_is_where_its_pixels_are_seen(shape, window):
+    """A box that is painted into an image, cropped as trainings crop it, is found where `seen` says."""
+    crop, size, box = Crop(window=window, at="centre"), (20, 20), np.array([0.4, 0.45, 0.6, 0.6])
+    image = np.zeros((1, *shape), np.float32)
+    top, left, bottom, right = (box * [*shape, *shape]).round().astype(int)
+    image[:, top:bottom, left:right] = 1
+    cells = as_trained(image, size, crop, CPU)[0, 0].numpy() > 0.5
+    assert np.array_equal(inside(seen(box, shape, crop), size), cells)
+    assert np.array_equal(seen(box, shape, None), box)
+
+
+def test_windows_anywhere_are_refused_before_anything_is_trained(tmp_path):
+    dataset = tiny_dataset(tmp_path / "a.h5", 2, kind=KIND)
+    with pytest.raises(UserError, match="alignment is learned from whole images or their centre"):
+        TrainingSet(
+            dataset, Partition((), tuple(dataset.records), ()), (16, 16), CPU, 0, 0, 2,
+            crop=Crop(window=(20, 20), at="anywhere"),
+        )  # fmt: skip
 
 
 def test_a_box_smaller_than_a_cell_is_in_the_cell_of_its_middle():

@@ -254,7 +254,7 @@ def test_points_are_labels_in_the_frame_that_is_trained_and_come_back_to_the_pix
 
 def test_points_in_patches_are_refused_rather_than_misplaced(tmp_path):
     dataset = pointed(tmp_path / "p.h5", [(16, 16)] * 2)
-    with pytest.raises(UserError, match="points are learned from whole images"):
+    with pytest.raises(UserError, match="localization is learned from whole images or their centre"):
         TrainingSet(dataset, Partition(("00",), (), ()), (8, 8), CPU, 0, 1, 0, crop=Crop(window=(8, 8), at="anywhere"))
 
 
@@ -263,5 +263,5 @@ def test_points_in_volumes_are_refused_rather_than_given_to_other_slices(tmp_pat
     info = DatasetInfo("deep", "Deep", "none", ("background", "tip"), "CC0", "", task="localization")
     volume, point = np.zeros((1, 4, 16, 16), np.uint8), {"points": np.ones((1, 3), np.float32)}
     write_dataset(tmp_path / "p.h5", info, [Case(name, name, volume, None, (1.0,) * 3, point) for name in "ab"])
-    with pytest.raises(UserError, match="points are learned from whole images, not volumes"):
+    with pytest.raises(UserError, match="points are learned from images, not from slices of volumes"):
         TrainingSet(Dataset(tmp_path / "p.h5"), Partition(("a",), ("b",), ()), size, CPU, 0, 1, 1)

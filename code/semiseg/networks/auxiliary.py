@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from semiseg.networks.alignment import enlarge_to
 from semiseg.networks.encoder_decoder import EncoderDecoder
 from semiseg.networks.layers import CONVOLUTION, LINEAR
 
@@ -36,7 +36,7 @@ class AuxiliaryHeads(nn.Module):
     def forward(self, levels: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
         """Feature maps (batch, width, *space), one for each head, to logits (batch, classes, *size) in float32."""
         pairs = zip(self.heads, levels, strict=True)
-        return tuple(F.interpolate(head(level).float(), tuple(size), mode=self.mode) for head, level in pairs)
+        return tuple(enlarge_to(head(level).float(), size, self.mode) for head, level in pairs)
 
 
 class AuxiliaryDecoder(nn.Module):

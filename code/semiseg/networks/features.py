@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from semiseg.errors import UserError
+from semiseg.networks.alignment import enlarge_to
 from semiseg.networks.encoder_decoder import predict
 from semiseg.networks.layers import CONVOLUTION, LINEAR
 
@@ -30,7 +30,8 @@ def feature_level(
 ) -> FeatureLevel:
     """Find a level by its stride, or the first one, or (auto) the deepest with at least `positions` positions."""
     maps = predict(network, torch.zeros(1, channels, *size)).encoder
-    strides = [2 ** round(log2(size[-1] / m.shape[-1])) for m in maps]  # sizes are rounded up
+    axis = max(range(len(size)), key=lambda k: size[k])  # a short one is not halved as often, or less exactly
+    strides = [2 ** round(log2(size[axis] / m.shape[2 + axis])) for m in maps]  # sizes are rounded up
     if wanted == "auto":
         position = max((i for i, m in enumerate(maps) if m[0, 0].numel() >= positions), default=0)
     elif wanted == "first":
@@ -59,7 +60,7 @@ class DenseFeatures(nn.Module):
         """(batch, width, *space) each to (batch, sum of widths, *space of the finest)."""
         x = maps[0]
         for convolution, finer in zip(self.convolutions[:-1], maps[1:], strict=True):
-            x = F.interpolate(convolution(x) + x, tuple(finer.shape[2:]), mode=self.mode)
+            x = enlarge_to(convolution(x) + x, finer.shape[2:], self.mode)
             x = torch.cat([x, finer], 1)
         features: Tensor = self.convolutions[-1](x)
         return features

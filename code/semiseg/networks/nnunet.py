@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from semiseg.errors import UserError
 from semiseg.networks.alignment import crop_to
 from semiseg.networks.architecture import Architecture
 from semiseg.networks.encoder_decoder import EncoderDecoder
@@ -52,6 +53,11 @@ def nnunet(
     """
     dims = len(size)
     plan = plan or plan_for(size)
+    if not plan.strides:
+        raise UserError(
+            f"nnunet: images of {' × '.join(map(str, size))} have no axis of {2 * SHORTEST} positions, which is the "
+            "least that it halves; use larger ones."
+        )
     widths = [min(features * 2**k, widest or WIDEST[dims]) for k in range(len(plan.kernels))]
     head = CONVOLUTION[dims](features, classes, 1, bias=False)
     network = EncoderDecoder(Encoder(dims, channels, widths, plan), Decoder(dims, widths, plan), head)

@@ -72,6 +72,7 @@ class TaskKind(ABC):
     counts: ClassVar[tuple[str, ...]] = ()  # further columns, of whole numbers
     notes: ClassVar[tuple[str, ...]] = ()  # below the table of all metrics; {unit} is that of distances
     dims: ClassVar[tuple[int, ...]] = (2, 3)
+    crops: ClassVar[tuple[str, ...]] = ("centre", "anywhere")  # where windows may lie that are seen of images
     has_labels: ClassVar[bool] = True  # which unlabelled cases do not show
     secret: ClassVar[tuple[str, ...]] = ()  # fields of a case that say as much as a label; no batch shows them
     example_classes: ClassVar[tuple[str, ...]] = ("background", "bright", "dark")  # of `example`

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from semiseg.data.cropping import Crop
     from semiseg.method import Method
 
 DEPTHS = (1, 5, 10)
@@ -32,7 +33,8 @@ class Alignment(TaskKind):
 
     The rank of a query is one more than the number of wrong answers that score higher (of equal ones, half): all cases
     of a study, and equal texts, are right answers. Beside each recall stands that of a random order. The bound on
-    mutual information is that of InfoNCE over all tested pairs, in nats; the logarithm of their number limits it.
+    mutual information is that of InfoNCE over all tested pairs, in nats; the logarithm of their number limits it, and
+    it is 0 where all scores are equal. Images are seen whole or in their centre, and so are the places in them.
     """
 
     name = "alignment"
@@ -47,6 +49,7 @@ class Alignment(TaskKind):
         "of a random order. MI bound: InfoNCE over all tested pairs, in nats.",
     )
     dims = (2,)
+    crops = ("centre",)  # what a text tells may lie outside of windows anywhere
     has_labels = False
     secret = (REGIONS,)
     example_classes = ("background", *DIRECTIONS[:2])
@@ -71,7 +74,7 @@ class Alignment(TaskKind):
                 scores = torch.cat(parts).double().cpu().numpy()
                 rows = _pairs(dataset, names, scores, right)
                 if hasattr(predictor, "locate"):
-                    rows += _places(dataset, names, images, predictor, rows[0]["bound"])
+                    rows += _places(dataset, names, images, predictor, rows[0]["bound"], task.crop)
             if index:
                 result.predictors += [{"predictor": name, "networks": 1, **row} for row in rows]
             else:
@@ -109,13 +112,16 @@ def same_study(dataset: Dataset, cases: Sequence[str]) -> np.ndarray:
 
 
 def mutual_information(scores: np.ndarray, right: np.ndarray) -> float:
-    """ln N − mean_i ln(Σ_j e^{S_ij} / e^{S_ii}) without the other right answers j of i, in the mean with that of Sᵀ."""
+    """mean_i (ln N_i − ln(Σ_j e^{S_ij} / e^{S_ii})), in the mean with that of Sᵀ.
+
+    The N_i answers j that are counted are all wrong ones and i itself: the other right ones are left out.
+    """
     both = []
     for matrix in (scores, scores.T):
         wrong = np.where(right & ~np.eye(len(matrix), dtype=bool), -np.inf, matrix)
         highest = wrong.max(1)
         total = highest + np.log(np.exp(wrong - highest[:, None]).sum(1))
-        both.append(np.log(len(matrix)) - float(np.mean(total - np.diag(matrix))))
+        both.append(float(np.mean(np.log(np.isfinite(wrong).sum(1)) - total + np.diag(matrix))))
     return float(np.mean(both))
 
 
@@ -141,6 +147,17 @@ def inside(box: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return found
 
 
+def seen(boxes: np.ndarray, shape: Sequence[int], crop: "Crop | None") -> np.ndarray:
+    """Boxes (…, 4) as shares of an image as those of what is seen of it; they may lie outside of that."""
+    import torch
+
+    from semiseg.data.scale import relative
+
+    corners = torch.as_tensor(boxes, dtype=torch.float64).unflatten(-1, (2, 2)) * torch.tensor(shape) - 0.5
+    result: np.ndarray = ((relative(corners, shape, crop) + 1) / 2).flatten(-2).numpy()
+    return result
+
+
 def _pairs(dataset: Dataset, cases: list[str], scores: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
     bound = mutual_information(scores, right)
     return [
@@ -151,15 +168,16 @@ def _pairs(dataset: Dataset, cases: list[str], scores: np.ndarray, right: np.nda
 
 
 def _places(
-    dataset: Dataset, cases: list[str], images: "list[Tensor]", predictor: Any, bound: float
+    dataset: Dataset, cases: list[str], images: "list[Tensor]", predictor: Any, bound: float, crop: "Crop | None"
 ) -> list[dict[str, Any]]:
     rows = []
     for case, image in zip(cases, images, strict=True):
         if REGIONS not in dataset.records[case].fields:
             continue
-        boxes = np.asarray(dataset.field(case, REGIONS))
-        for sentence, box in zip(sentences(text_of(dataset, case)), boxes, strict=True):
-            if box.min() >= 0:
+        told = np.asarray(dataset.field(case, REGIONS))
+        boxes = seen(told, dataset.records[case].shape[1:], crop)
+        for sentence, place, box in zip(sentences(text_of(dataset, case)), told, boxes, strict=True):
+            if place.min() >= 0 and (box[:2] < 1).all() and (box[2:] > 0).all():
                 grid = predictor.locate(image, [sentence])[0].double().cpu().numpy()
                 rows.append(_row(dataset, case, 3, grid.ravel(), inside(box, grid.shape).ravel(), bound))
     return rows

@@ -34,6 +34,7 @@ class Localization(CaseByCase):
         "Within: the share of landmarks found no farther away than that ({unit}); radial error: the mean distance.",
     )
     dims = (2,)
+    crops = ("centre",)  # points may lie outside of windows anywhere
     secret = (POINTS,)
 
     def predict(
@@ -76,11 +77,8 @@ class Localization(CaseByCase):
 
         from semiseg.data.scale import relative
 
-        if dataset.is_volumetric or (crop is not None and crop.at == "anywhere"):
-            raise UserError(
-                f"{dataset.info.name}: points are learned from whole images, not volumes, or from their centre; leave "
-                "out crop, or let it lie at the centre."
-            )
+        if dataset.is_volumetric:
+            raise UserError(f"{dataset.info.name}: points are learned from images, not from slices of volumes.")
         found = []
         for case in cases:
             points = torch.as_tensor(points_of(dataset, case), dtype=torch.float32)

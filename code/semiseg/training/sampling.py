@@ -90,6 +90,11 @@ class TrainingSet:
         where = dataset.path.resolve(), dataset.hash, self.size, crop
         cases = (*partition.labeled, *(partition.unlabeled if self.unlabeled_batch else ()))
         self.kind = task_kind(self.task)
+        if crop is not None and crop.at not in self.kind.crops:
+            raise UserError(
+                f"{dataset.info.name}: {self.task} is learned from whole images or their centre; leave out crop, or "
+                "let it lie at the centre."
+            )
         known = Items(self.kind.labels(dataset, partition.labeled, self.size, crop) if partition.labeled else [])
         seen = Items(item_cache(*where, "image").items(cases))
         for case, items, labels in zip(cases, seen.cases, known.cases, strict=False):
