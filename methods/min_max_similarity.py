@@ -39,6 +39,8 @@ class MinMaxSimilarity(Method):
     of a quarter: here each network gets the full gradient of its labels, and the others weigh 1 in proportion to it.
     The first network is reported, which is fixed beforehand; the second and their mean stand beside it.
 
+    Heads halve their maps three times, so images need 8 positions along every axis, in 3D too.
+
     The suite's geometry, strong view and SGD take the place of the paper's own and of Adam. The window of the
     structure loss, 31 pixels of 512 × 288, grows and shrinks with the image: 31 pixels of 64 × 64 would weight all of a
     small structure instead of its boundary. The paper's frames all show a tool; an image without the structure, such

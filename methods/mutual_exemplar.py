@@ -17,7 +17,9 @@ class MutualExemplar(Method):
     The views share one geometry, so positions correspond, and a contrastive loss maximizes a lower bound of the mutual
     information between the networks' features. At every refresh the two best networks by running score are copied:
     the exemplar's copy teaches the others, and that of the second the exemplar, with what they are sure of in the
-    plainest view. Losses are sums over networks: each has the full gradient of its labels, like Supervised's.
+    plainest view. The score counts structures that the others see, so that one which a network alone marks costs it
+    nothing; on ACDC the three networks end within a point of each other. Losses are sums over networks: each has the
+    full gradient of its labels, like Supervised's.
     The paper leaves weights, temperatures, threshold, heads, refresh and score open; those below are this suite's.
     """
 

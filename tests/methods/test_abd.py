@@ -1,5 +1,7 @@
 """ABD: who sees what, which patches are exchanged, and what that adds to cross teaching."""
 
+from math import prod
+
 import pytest
 import torch
 
@@ -19,15 +21,27 @@ def logits_of(task, seed):
 
 
 def test_labelled_images_get_the_patch_that_the_other_doubts_with_its_labels(task, batch, method):
+    """Every pixel of the two views, and of their labels, has a number of its own, which tells where it is from."""
     method.config = method.Config(probability=1.0)
-    marked = [batch.labels[:, None].float(), batch.labels[:, None].float()]  # the images are their labels
+    numbers = torch.arange(batch.labels.numel()).reshape(batch.labels.shape)
+    marked = [numbers[:, None].float(), numbers[:, None].float() + numbers.numel()]
     logits = [logits_of(task, 0), logits_of(task, 1)]
-    images, labels = method.displaced_labeled(marked, logits, batch.labels)
-    assert torch.equal(images[:, 0].long(), labels)
-    for own, moved in enumerate(labels.chunk(2)):
-        changed = patch_means((moved != batch.labels)[:, None].float(), 4)[..., 0] > 0
-        certainty = patch_means(logits[own].softmax(1).amax(1, keepdim=True), 4)[..., 0]
-        assert torch.equal(changed.nonzero()[:, 1], certainty.argmax(1))
+    sure = [patch_means(x.softmax(1).amax(1, keepdim=True), 4)[..., 0] for x in logits]
+    images, labels = method.displaced_labeled(marked, logits, numbers)
+    sides = [length // 4 for length in task.size]
+
+    def patch(maps, index, number):
+        place = torch.unravel_index(number, (4,) * len(sides))
+        return maps[(index, *(slice(k * side, (k + 1) * side) for k, side in zip(place, sides, strict=True)))]
+
+    for own, other in ((0, 1), (1, 0)):
+        shown, told = images.chunk(2)[own][:, 0], labels.chunk(2)[own]
+        for index in range(len(numbers)):
+            place, source = sure[own][index].argmax(), sure[other][index].argmin()
+            assert torch.equal(patch(shown, index, place), patch(marked[other][:, 0], index, source))
+            assert torch.equal(patch(told, index, place), patch(numbers, index, source))
+            assert (shown[index] != marked[own][index, 0]).sum() == prod(sides), "nothing else is exchanged"
+            assert (told[index] != numbers[index]).sum() == (prod(sides) if place != source else 0)
     method.config = method.Config(probability=0.0)
     images, labels = method.displaced_labeled(marked, logits, batch.labels)
     assert torch.equal(images, torch.cat(marked))
