@@ -9,7 +9,7 @@ import pytest
 from semiseg.benchmarks.expansion import expand
 from semiseg.contract import tiny_dataset
 from semiseg.errors import UserError
-from semiseg.executors import executor_names, make_executor
+from semiseg.executors import executor_names, local, make_executor
 from semiseg.executors.local import Pool, fitting
 from semiseg.registry import find_methods
 from semiseg.settings import BenchmarkSettings
@@ -85,6 +85,23 @@ def test_a_run_that_somebody_else_holds_comes_back_as_held(places):
         ended = finish(places, "supervised")
     assert ended["supervised"][0]["status"] == "held"
     assert f"process {os.getpid()}" in ended["supervised"][0]["reason"]
+
+
+def test_a_run_whose_start_is_made_beside_it_does_not_wait_for_the_run_that_made_it(places, monkeypatch):
+    """Its process is free as soon as the start is there, not only when nothing else is left to do."""
+    monkeypatch.setattr(local, "RETRY", 0.3)
+    settings = BenchmarkSettings.model_validate({
+        "name": "b", "dataset": "tiny", "labels": [0.25], "folds": [0], "network": "unet_small",
+        "starts": [{"first": {"method": "local_discrimination", "training": {"steps": 12}}}],
+        "methods": [{"slow": {"start": "first"}}, {"supervised": {"start": "first"}}],
+        "training": {"steps": 2, "size": [16, 16], "labeled_batch": 4, "unlabeled_batch": 2, "log_every": 1,
+                     "precision": "float32"},
+    })  # fmt: skip
+    specs = expand(settings, find_methods(places.methods_dir))
+    executor = make_executor("local", {"device": "cpu", "jobs": 2})
+    ended = [(spec.method, record["status"]) for spec, record in executor.carry_out(specs, places)]
+    assert ended[-1] == ("slow", "finished"), "it takes three seconds a step"
+    assert ("supervised", "finished") in ended[:-1]
 
 
 def test_devices_and_cores_are_shared_out(places, monkeypatch):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from semiseg.training.stopping import stop_on_signals
 MOST_JOBS = 8
 MOST_PER_GPU = 4  # more processes hardly make a GPU busier
 CONTEXT_MB = 600  # of GPU memory that every process needs besides its tensors
+RETRY = 5.0  # seconds until a run that is held is tried again
 PATIENCE = 60.0  # seconds for a process to write its checkpoint
 DIED = "its process died, probably for lack of memory; use fewer --jobs or a smaller batch"
 
@@ -59,15 +61,19 @@ class Pool:
         self.workers: list[Worker] = []
 
     def carry_out(self, runs: Sequence[RunSpec]) -> Generator[Ended, None, None]:
-        """Yield every run with its record as it ends."""
-        waiting = deque(runs)
+        """Yield every run with its record as it ends.
+
+        One that is held, as those are whose start somebody trains now, is tried again while others are carried out.
+        """
+        waiting, resting = deque(runs), deque[tuple[float, RunSpec]]()
         try:
             while waiting or any(worker.run for worker in self.workers):
                 self._staff(len(waiting))
                 for worker in self.workers:
                     if waiting and worker.run is None:
                         worker.begin(waiting.popleft(), self.concurrency)
-                ready = wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)])
+                ends = [end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)]
+                ready = wait(ends, max(0.0, resting[0][0] - time.monotonic()) if resting else None)
                 for worker in [w for w in self.workers if w.pipe in ready or w.process.sentinel in ready]:
                     ended = worker.collect(self.places)
                     if worker.run is None and not worker.process.is_alive():
@@ -76,7 +82,11 @@ class Pool:
                         self._learn(ended[1])
                         if worker.device != "cpu" and ended[1]["status"] == "failed":
                             self._dismiss(worker)  # an error may have spoilt the device for this process
+                        if ended[1]["status"] == "held":
+                            resting.append((time.monotonic() + RETRY, ended[0]))
                         yield ended
+                while resting and resting[0][0] <= time.monotonic():
+                    waiting.append(resting.popleft()[1])
         finally:
             self.stop()
 
