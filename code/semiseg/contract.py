@@ -115,6 +115,8 @@ class PluginContract:
     def check_losses_are_finite_and_every_parameter_gets_a_gradient(self) -> None:
         trainer = self.trained_again()
         names = {p: n for n, p in trainer.method.named_parameters()}
+        fresh = self.method(trainer.method.task, trainer.method.config)
+        idle = {n for n, p in fresh.named_parameters() if p.requires_grad}
         missed: set[str] = set()
         reached: set[str] = set()
         for stage in trainer.plan.stages:
@@ -126,11 +128,16 @@ class PluginContract:
                 assert not bad, f"no finite scalar at {percent} % of the {stage}: {', '.join(bad)}"
                 reached |= {n for p, n in names.items() if p.grad is not None and p.grad.any()}
             last = trainer.losses(STEPS, Progress(100, 100, stage))
-            idle = ", ".join(name for name, loss in last.items() if not loss.requires_grad)
-            assert not idle, (
-                f"no gradient comes of {idle} at the end of the {stage}, so it teaches nothing: something is detached, "
+            flat = ", ".join(name for name, loss in last.items() if not loss.requires_grad)
+            assert not flat, (
+                f"no gradient comes of {flat} at the end of the {stage}, so it teaches nothing: something is detached, "
                 "or computed under no_grad; what is only to be looked at goes to `note`"
             )
+        idle -= missed
+        assert not idle, (
+            f"no stage trains {sorted(idle)}: name its module in the `trains` of one, or take the gradient from what "
+            "is not to learn (`requires_grad_(False)` in `build`)"
+        )
         missed -= reached
         assert not missed, f"no gradient reaches {sorted(missed)}"
 

@@ -93,3 +93,17 @@ def test_no_gradient_passes_from_one_network_to_the_other(batch, method):
     (losses["cross_1"] + losses["cross_displaced_1"]).backward()
     assert all(p.grad is None for p in method.second.parameters())
     assert any(p.grad is not None and p.grad.any() for p in method.first.parameters())
+
+
+def test_each_network_learns_from_the_labels_in_its_view_and_from_the_other_ones_opinions(task, batch, method):
+    losses = method.losses(batch, Progress(100, 100))
+    with torch.no_grad():
+        shown = [(method.first, "plain"), (method.second, "strong")]
+        labeled, unlabeled = zip(*(batch.split(net(batch.images(view)).logits) for net, view in shown), strict=True)
+    for own, other in ((0, 1), (1, 0)):
+        supervised = supervised_loss(labeled[own], batch.labels).item()
+        assert losses[f"supervised_{own + 1}"].item() == pytest.approx(supervised, rel=1e-4)
+        pseudo = one_hot(unlabeled[other].argmax(1), task.classes)
+        cross = method.config.cross * dice_loss(unlabeled[own].softmax(1), pseudo).item()
+        assert losses[f"cross_{own + 1}"].item() == pytest.approx(cross, rel=1e-4)
+    assert (unlabeled[0].argmax(1) != unlabeled[1].argmax(1)).any(), "else the other's opinion is one's own"

@@ -144,3 +144,16 @@ def test_no_gradient_reaches_teachers_or_targets(method, batch):
     method.losses(batch, Progress(step_of(method, 0), 50))["consistency"].backward()
     assert all(p.grad is None for p in method.teachers.parameters())
     assert any(p.grad is not None and p.grad.any() for p in method.student.parameters())
+
+
+def test_only_pixels_above_the_threshold_count_and_weigh_as_the_ramp_says(method, batch, monkeypatch):
+    monkeypatch.setattr("semiseg.methods.ad_mt.random_boxes", lambda x, p: torch.ones_like(x[:, :1], dtype=torch.bool))
+    used, labels = [], torch.randint(3, (2, 1, *method.task.size))
+    confidence = torch.rand(labels.shape) * 0.2 + 0.8
+    method.target = lambda images, own: (labels, confidence)
+    method.distance = lambda logits, labels, kept: used.append(kept) or torch.ones(())
+    step = step_of(method, 1)
+    losses = method.losses(batch, Progress(step, 200))
+    assert torch.equal(used[0], (confidence >= 0.95).float().roll(1, 0)), "a box brings its confidence along"
+    assert 0 < used[0].mean() < 1
+    assert losses["consistency"].item() == pytest.approx(2 * Progress(step, 200).ramp_up(0.25), rel=1e-5)

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
+from semiseg.losses import supervised_loss
 from semiseg.method import Progress, Task
 from semiseg.methods.cps import CrossPseudoSupervision
 from semiseg.networks import build_network
@@ -64,3 +65,12 @@ def test_both_networks_keep_a_pretrained_encoder(tmp_path):
     for network in (method.first, method.second):
         assert (network.encoder.conv1[0].weight == 0.5).all()
     assert not torch.equal(method.first.head.weight, method.second.head.weight)
+
+
+def test_both_networks_learn_from_the_labels(task, batch):
+    method = CrossPseudoSupervision(task).eval()
+    losses = method.losses(batch, Progress(0, 100))
+    for number, network in enumerate((method.first, method.second), start=1):
+        expected = supervised_loss(network(batch.labeled()).logits, batch.labels).item()
+        assert losses[f"supervised_{number}"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["supervised_1"].item() != pytest.approx(losses["supervised_2"].item(), rel=1e-4)

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from semiseg.methods.heatmap_regression import heatmap_loss
+from semiseg.contract import tiny_task
+from semiseg.method import Batch, Progress
+from semiseg.methods.heatmap_regression import HeatmapRegression, heatmap_loss
 
 
 def test_the_loss_is_the_cross_entropy_of_a_gaussian_summed_pixel_by_pixel():
@@ -36,3 +38,16 @@ def test_a_point_outside_of_the_image_counts_for_nothing():
     assert not logits.grad[0, 1].any()
     assert logits.grad[0, 0].any()
     assert loss.item() == pytest.approx(heatmap_loss(logits[:, :1], points[:, :1], 1.0).item())
+
+
+def test_each_landmark_learns_its_own_map():
+    method = HeatmapRegression(tiny_task(2)).eval()
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(2, 1, 2, 2, generator=generator) - 0.5
+    images = torch.rand(3, 1, *method.task.size, generator=generator)
+    with torch.no_grad():
+        method.model.head.weight[2].mul_(5)  # the maps are to differ
+    loss = method.losses(Batch({"weak": images, "plain": images}, points[:, 0]), Progress(0, 10))["supervised"]
+    logits = method.model(images[:2]).logits
+    assert loss.item() == pytest.approx(heatmap_loss(logits[:, 1:], points[:, 0], 2.0).item(), rel=1e-6)
+    assert loss.item() != pytest.approx(heatmap_loss(logits[:, :-1], points[:, 0], 2.0).item(), rel=1e-4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from semiseg.contract import MethodContract
+from semiseg.losses import mse_consistency
 from semiseg.method import MovingAverage, Progress
 from semiseg.methods.mean_teacher import MeanTeacher
 
@@ -122,3 +123,13 @@ def test_noise_is_clipped_at_two_standard_deviations(task):
     noise = seen[0] - images
     assert noise.abs().max().item() == pytest.approx(0.2, abs=1e-6)
     assert 0.08 < noise.std().item() < 0.1
+
+
+def test_the_student_agrees_with_the_teacher_on_unlabelled_images(task, batch):
+    method = MeanTeacher(task, MeanTeacher.Config(noise=0)).eval()
+    with torch.no_grad():
+        for parameter in method.teacher.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        student, teacher = method.student(batch.unlabeled()).logits, method.teacher(batch.unlabeled()).logits.softmax(1)
+    loss = method.losses(batch, Progress(100, 100))["consistency"]
+    assert loss.item() == pytest.approx(0.1 * mse_consistency(student, teacher).item(), rel=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semiseg.contract import tiny_task
-from semiseg.losses import one_hot, one_vs_rest, structure_loss
+from semiseg.losses import attraction_loss, one_hot, one_vs_rest, repulsion_loss, structure_loss
 from semiseg.method import Progress
 from semiseg.methods.min_max_similarity import MinMaxSimilarity
 
@@ -81,3 +81,23 @@ def test_consistency_gives_each_network_only_the_gradient_of_its_own_prediction(
 @pytest.mark.parametrize(("size", "window"), [((512, 288), 31), ((256, 256), 21), ((64, 64), 5), ((16, 16), 3)])
 def test_boundaries_are_weighted_over_the_same_part_of_an_image_at_any_size(size, window):
     assert MinMaxSimilarity(replace(tiny_task(2), size=size)).window == window
+
+
+def test_terms_read_the_maps_that_they_are_about(task, batch):
+    """Features attract at the same place of unlabelled images and repel between the labelled ones."""
+    method = MinMaxSimilarity(task, MinMaxSimilarity.Config(maximize=2.0, minimize=3.0)).eval()
+    calls, seen = [], []
+    for segmenter in method.segmenters:
+        segmenter.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    method.contrast = lambda heads, maps, loss: calls.append((heads, maps, loss)) or torch.ones(())
+    losses = method.losses(batch, Progress(0, 10))
+    shown = [torch.cat([half, batch.unlabeled("strong")]) for half in batch.labeled().chunk(2)]
+    assert all(torch.equal(a, b) for a, b in zip(seen, shown, strict=True))
+    maps = [one_vs_rest(net(x).logits) for net, x in zip(method.segmenters, shown, strict=True)]
+    (attracting, free, attraction), (repelling, own, repulsion) = calls
+    assert (attracting, attraction) == (method.projectors, attraction_loss)
+    assert (repelling, repulsion) == (method.classifiers, repulsion_loss)
+    for k in range(2):
+        torch.testing.assert_close(free[k], maps[k][1:])
+        torch.testing.assert_close(own[k], maps[k][:1])
+    assert (losses["maximize"].item(), losses["minimize"].item()) == (2, 3)

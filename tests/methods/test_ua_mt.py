@@ -63,3 +63,13 @@ def test_the_uncertainty_takes_as_many_passes_as_configured(task, batch):
     passes = uncertainty.unflatten(0, (3, 2))
     assert not torch.equal(passes[0], passes[1])  # every pass has noise of its own
     assert (passes - batch.unlabeled()).abs().max() <= 0.2 + 1e-6
+
+
+def test_a_teacher_that_changes_its_mind_from_pass_to_pass_is_not_trusted(task, batch):
+    """Each pass is sure, and of another class: the mean of all is not, whatever the target's own pass says."""
+    method = UncertaintyAwareMeanTeacher(task, UncertaintyAwareMeanTeacher.Config(passes=3))
+    sure = 20 * nn.functional.one_hot(torch.randint(3, (2, *task.size)), 3).movedim(-1, 1).float()
+    turned = torch.cat([sure.roll(k, 1) for k in range(3)])
+    method.target = lambda images: (sure if len(images) == 2 else turned).softmax(1)
+    method.consistency(torch.zeros_like(sure), batch.unlabeled(), Progress(0, 100))
+    assert method.noted["certain_fraction"] == 0

@@ -88,3 +88,24 @@ def test_cross_entropy_is_that_of_confident_pixels_over_all(task):
     picked = np.take_along_axis(log_p, pseudo.numpy(), 1)
     expected = -(picked * confident.numpy()).mean()
     assert method.distance(logits, pseudo, confident).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_strong_images_learn_the_labels_that_came_with_their_boxes(task, batch, monkeypatch):
+    whole = lambda images, probability: torch.ones_like(images[:, :1], dtype=torch.bool)  # noqa: E731
+    monkeypatch.setattr("semiseg.methods.unimatch.random_boxes", whole)
+    method = UniMatch(task, UniMatch.Config(threshold=0.6))
+    generator = torch.Generator().manual_seed(0)
+    labeled, weak, perturbed = (3 * torch.randn(2, task.classes, *task.size, generator=generator) for _ in range(3))
+    method.weak_and_perturbed = lambda batch: (labeled, weak, perturbed)
+    used = []
+    method.distance = lambda logits, pseudo, confident: used.append((pseudo, confident)) or logits.mean()
+    method.losses(batch, SOME)
+    probability, pseudo = weak.softmax(1).max(1, keepdim=True)
+    sure = (probability >= 0.6).float()
+    assert 0 < sure.mean() < 1
+    assert len(used) == 3
+    strong = [call for call in used if not torch.equal(call[0], pseudo)]
+    assert len(strong) == 2, "both strong streams were cut, the perturbed features were not"
+    for target, mask in strong:
+        assert torch.equal(target, pseudo.roll(1, 0))
+        assert torch.equal(mask, sure.roll(1, 0))
