@@ -149,3 +149,15 @@ def test_the_same_seed_makes_the_same_images():
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1].matrix, second[1].matrix)
     assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_what_lies_outside_of_an_image_is_black_and_background(space):
+    ones = torch.ones(60, 1, *space)
+    _, turned = augment_strongly(ones, generator())
+    images, masks = turned.images(ones), turned.masks(ones[:, 0].long())
+    outside = masks == 0
+    assert 0.005 < outside.float().mean() < 0.5
+    assert images[:, 0][outside].max() <= 0.5 + 1e-4
+    if len(space) == 2:  # in a cube what is nearest may weigh less than the rest together
+        assert images[:, 0][~outside].min() >= 0.5 - 1e-4

@@ -62,3 +62,17 @@ def test_without_weight_the_segmenter_does_not_feel_the_discriminator(task, batc
     alone = torch.autograd.grad(losses["supervised"], [*method.segmenter.parameters()], retain_graph=True)
     both = torch.autograd.grad(sum(losses.values()), [*method.segmenter.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(alone, both, strict=True))
+
+
+@pytest.mark.parametrize("maps", ["training", "evaluation"])
+def test_the_discriminator_sees_each_image_with_its_own_map(task, batch, maps):
+    method = DeepAdversarial(task, DeepAdversarial.Config(maps=maps)).eval()
+    losses = [method.losses(batch, Progress(step, 100)) for step in (0, 100)]
+    ratio = losses[0]["adversarial"] / losses[1]["adversarial"]
+    assert ratio.item() == pytest.approx(math.exp(-5), rel=1e-3)
+    seen = []
+    method.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    method.adversary_losses(batch, Progress(100, 100))
+    ((shown, images),) = seen
+    assert torch.equal(images, batch.images())
+    torch.testing.assert_close(shown, method.segmenter(batch.images()).logits.softmax(1), rtol=1e-3, atol=1e-5)

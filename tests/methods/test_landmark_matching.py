@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from regions import listen
 from semiseg.discrimination import Pixels
 from semiseg.method import Batch, Progress, Task
 from semiseg.methods.landmark_matching import LandmarkMatching, Similarity, Templates, averaged, bell, correlation
@@ -74,6 +75,20 @@ def test_the_labelled_image_is_kept_as_it_is_and_learns_nothing():
     sum(losses.values()).backward()
     assert isinstance(method.pixels, Pixels)
     assert all(p.grad is None for p in method.pixels.clustering.parameters())
+
+
+def test_patches_of_the_two_views_are_compared_which_are_never_turned():
+    """Turned or mirrored, a landmark would lie where its partner on the other side does."""
+    method = LandmarkMatching(Task(1, 3, (32, 32), "unet_small"), LandmarkMatching.Config(patches=4, temperature=0.3))
+    _, support = support_batch(torch.tensor([[[0.1, 0.2], [-0.5, 0.4]]]))
+    others = Batch({name: torch.rand(4, 1, 32, 32) for name in ("weak", "strong")}, torch.zeros(0, 2, 2))
+    calls = listen(method.pixels)
+    streams = {"support": support, "others": others}
+    method.losses(Batch({}, torch.zeros(1, 2, 2), draw=streams.__getitem__), Progress(0, 10))
+    ((given, _),) = calls
+    assert torch.equal(given["first"], others.images("weak"))
+    assert torch.equal(given["second"], others.images("strong"))
+    assert (given["patches"], given["temperature"], given["turns"]) == (4, 0.3, False)
 
 
 def test_windows_are_as_wide_as_the_longer_side_says_and_all_are_read_out():

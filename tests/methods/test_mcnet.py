@@ -115,3 +115,23 @@ def test_no_further_decoder_upsamples_as_the_networks_own_does(network, further)
     images = torch.rand(2, 1, *size)
     for decoder in method.auxiliary:
         assert decoder(method.segmenter(images).encoder, size).shape == (2, 3, *size)
+
+
+def test_the_consistency_draws_on_both_sides_of_a_pair(task):
+    """Its gradient is that of the value, as finite differences have it; a detached side would lack half of it."""
+    logits = torch.randn(3, 1, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+
+    def loss(x):
+        p = x.log_softmax(2).exp()
+        sharp = ((x.log_softmax(2) - torch.log1p(-p)) / 0.5).sigmoid()
+        return sum((p[i] - sharp[j]).square().mean() for i, j in permutations(range(3), 2)) / 6
+
+    (found,) = torch.autograd.grad(mutual_consistency(logits, 0.5, "complement").double(), logits)
+    (expected,) = torch.autograd.grad(loss(logits), logits)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_consistency_follows_the_ramp(task, batch):
+    method = MutualConsistency(task).eval()
+    first, last = (method.losses(batch, Progress(step, 100))["consistency"].item() for step in (0, 100))
+    assert first / last == pytest.approx(np.exp(-5), rel=1e-3)

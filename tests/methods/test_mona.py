@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from semiseg.contract import tiny_task
 from semiseg.deformation import _identity
-from semiseg.losses import neighbour_loss, prototype_loss, relation_loss, weighted_kl
+from semiseg.losses import neighbour_loss, prototype_loss, relation_loss, supervised_loss, weighted_kl
 from semiseg.method import Batch, Progress
-from semiseg.methods.mona import Mona
+from semiseg.methods.mona import Mona, cells
 from semiseg.networks import Output
 from semiseg.perturbations import half_boxes
 from semiseg.relations import cut
@@ -291,3 +291,28 @@ def test_the_teacher_normalizes_by_its_batch_unless_it_is_told_to_by_averages():
         said = method.taught(images).logits
         assert not said.requires_grad
         assert torch.allclose(said[:1], method.taught(images[:1]).logits, atol=1e-5) == alone
+
+
+def test_a_step_shows_strong_views_remembers_its_images_and_counts_labels_twice(monkeypatch):
+    """The teacher sees plain images, the student their strong views with the teacher's opinions; see also above."""
+    method, batch = stepped()
+    views = {view: torch.rand(4, 1, 32, 32) for view in method.views}
+    batch = Batch(views, batch.labels)
+    nothing = lambda images: torch.zeros_like(images[:, :1], dtype=torch.bool)  # noqa: E731
+    monkeypatch.setattr("semiseg.methods.mona.half_boxes", nothing)
+    still = lambda images: _identity(32, 32, images.device).expand(len(images), -1, -1, -1)  # noqa: E731
+    monkeypatch.setattr("semiseg.methods.mona.diffeomorphism", still)
+    taught = noted(method.teacher)
+    mixed, _, _ = method.pseudo_labeled(batch)
+    assert torch.equal(taught[0][0], views["plain"][2:])
+    torch.testing.assert_close(mixed, views["strong"][2:], rtol=1e-3, atol=1e-3)
+    method.eval()
+    shown = noted(method.student)
+    losses = method.losses(batch, Progress(0, 10))
+    own = shown[0][1].logits[:2]
+    assert losses["supervised"].item() == pytest.approx(2 * supervised_loss(own, batch.labels).item(), rel=1e-4)
+    said = noted(method.slow_dense.network)
+    before = method.images.rows.clone()
+    method.losses(batch, Progress(1, 10))
+    changed = (method.images.rows != before).any(1)
+    torch.testing.assert_close(method.images.rows[changed], cells(said[0][1][2:].float()), rtol=1e-3, atol=1e-4)

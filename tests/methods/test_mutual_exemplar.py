@@ -357,3 +357,11 @@ def test_copies_are_told_apart_after_a_run_is_resumed(task, batch):
     method, resumed = refreshed(task, batch), built(task)
     resumed.load_state_dict(method.state_dict())
     assert (resumed.best, resumed.sources) == (method.best, method.sources)
+
+
+def test_teachers_look_at_the_plainest_view(task, batch):
+    method = refreshed(task, batch).eval()
+    seen = []
+    method.snapshots[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert "soft" in method.losses(batch, Progress(50, 100))
+    assert torch.equal(seen[0], batch.unlabeled("weak"))

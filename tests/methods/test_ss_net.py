@@ -132,3 +132,25 @@ def test_adversarial_passes_leave_the_running_statistics_alone(task, batch):
     before = {n: b.clone() for n, b in method.segmenter.named_buffers()}
     method.roughness(batch.images(), target)
     assert all(torch.equal(b, before[n]) for n, b in method.segmenter.named_buffers())
+
+
+def test_vectors_of_rightly_predicted_pixels_alone_are_offered_to_the_memory(task, batch, method):
+    offered = []
+    method.remember = lambda projected, labels, right: offered.append((labels, right))
+    said = method.segmenter(batch.labeled()).logits.argmax(1)
+    method.losses(batch, Progress(0, 100))
+    ((labels, right),) = offered
+    assert 0 < right.float().mean() < 1
+    if len(labels) == batch.labels.numel():  # the last map has the size of the image
+        assert torch.equal(labels, batch.labels.flatten())
+        assert torch.equal(right, (said == batch.labels).flatten())
+
+
+def test_the_prediction_is_the_target_of_its_noisy_self_and_gets_no_gradient(method, batch):
+    targets = []
+    method.roughness = lambda images, target: targets.append(target) or images.sum() * 0 + 1
+    losses = [method.losses(batch, Progress(step, 100)) for step in (0, 100)]
+    assert not any(target.requires_grad for target in targets)
+    torch.testing.assert_close(targets[0], method.segmenter(batch.images()).logits.softmax(1))
+    ratio = losses[0]["smoothness"] / losses[1]["smoothness"]
+    assert ratio.item() == pytest.approx(np.exp(-5), rel=1e-4)

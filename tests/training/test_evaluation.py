@@ -92,3 +92,34 @@ def test_a_network_sees_a_case_once_however_many_predictors_share_it(dims, tmp_p
     }
     assert dice["second"] == dice["exemplar"]
     assert {row["case"] for row in rows.cases} == {*names}
+
+
+def test_windows_of_a_volume_overlap_by_half_and_weigh_most_in_their_middle():
+    """What two windows say of a voxel is their mean by a Gaussian, not that of the last, nor an even one."""
+
+    class Place(nn.Module):
+        """Class 1 in the first window, with little certainty, and class 0 in the second, with much."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.windows: list[float] = []
+
+        def forward(self, images: Tensor) -> Output:
+            self.windows += images[:, 0, 0, 0, 0].tolist()
+            first = (images[:, :1, :1, :1, :1] < 0.1).float().expand_as(images)
+            return Output(torch.cat([3 * (1 - first), 2 * first], 1))
+
+    depth = 24
+    image = np.linspace(0, 1, depth, dtype=np.float32)[None, :, None, None].repeat(16, 2).repeat(16, 3)
+    network = Place()
+    (mask,) = predict_case([network], image, Task(1, 2, (16, 16, 16), "none"), CPU, "float32")
+    assert sorted(network.windows) == pytest.approx([0.0, 8 / 23])
+    assert mask[:8].all()
+    assert not mask[16:].any()
+    switch = int(mask[:, 8, 8].sum())  # between the middles of the windows weights decide
+    weight = np.exp(-0.5 * ((np.arange(16) - 7.5) / (0.125 * 16)) ** 2)
+    first, second = 1 / (1 + np.exp(-np.array([2.0, -3.0])))
+    both = zip(weight[8:], weight[:8], strict=True)
+    expected = [(a * first + b * second) / (a + b) > 0.5 for a, b in both]
+    assert switch == 8 + sum(expected)
+    assert 9 < switch < 15

@@ -265,3 +265,10 @@ def test_points_in_volumes_are_refused_rather_than_given_to_other_slices(tmp_pat
     write_dataset(tmp_path / "p.h5", info, [Case(name, name, volume, None, (1.0,) * 3, point) for name in "ab"])
     with pytest.raises(UserError, match="points are learned from images, not from slices of volumes"):
         TrainingSet(Dataset(tmp_path / "p.h5"), Partition(("a",), ("b",), ()), size, CPU, 0, 1, 1)
+
+
+def test_labelled_images_are_all_shown_before_one_comes_again(tmp_path):
+    data = training(numbered(tmp_path / "toy.h5", 12, (8, 8)), 6, 6)
+    known = [shown(data, step)[:2] for step in range(6)]
+    for passed in (known[:3], known[3:]):
+        assert {item for items in passed for item in items} == set(range(6))
