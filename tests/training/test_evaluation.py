@@ -123,3 +123,6 @@ def test_windows_of_a_volume_overlap_by_half_and_weigh_most_in_their_middle():
     expected = [(a * first + b * second) / (a + b) > 0.5 for a, b in both]
     assert switch == 8 + sum(expected)
     assert 9 < switch < 15
+    network, longer = Place(), np.linspace(0, 1, 32, dtype=np.float32)[None, :, None, None].repeat(16, 2).repeat(16, 3)
+    predict_case([network], longer, Task(1, 2, (16, 16, 16), "none"), CPU, "float32")
+    assert sorted(network.windows) == pytest.approx([0, 8 / 31, 16 / 31])
