@@ -23,7 +23,7 @@ set_up() { # set_up REQUIREMENTS: once for each content of the files that say wh
     wanted=$(cat requirements*.txt pyproject.toml; "$python" --version; pwd)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
     echo "Installing what $1 lists into $environment: once, for some minutes (docs/running.md: how to spare GBs without a GPU) ..."
-    [ -x "$environment/bin/python" ] || "$python" -m venv "$environment" ||
+    "$environment/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$environment" ||
         fail "no virtual environment could be made; install the venv module of $python."
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$environment/bin/python" -m pip install --quiet -r "$1"
@@ -35,8 +35,8 @@ run_tests() {
     set_up requirements-dev.txt
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check --quiet .
-    "$environment/bin/mypy"
-    "$environment/bin/python" -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadgroup "$@"
+    "$environment/bin/python" -m mypy
+    exec "$environment/bin/python" -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadgroup "$@"
 }
 
 case "${1:-}" in
@@ -46,14 +46,14 @@ case "${1:-}" in
         ;;
     "" | -*)
         set_up requirements.txt
-        "$environment/bin/semiseg" run benchmarks/quick.yaml "$@"
+        exec "$environment/bin/semiseg" run benchmarks/quick.yaml "$@"
         ;;
     *.yaml | *.yml)
         set_up requirements.txt
-        "$environment/bin/semiseg" run "$@"
+        exec "$environment/bin/semiseg" run "$@"
         ;;
     *)
         set_up requirements.txt
-        "$environment/bin/semiseg" "$@"
+        exec "$environment/bin/semiseg" "$@"
         ;;
 esac

@@ -35,11 +35,12 @@ def main(number: int = 400, size: int = 512, jobs: int = 2) -> None:
         seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         megabytes = path.stat().st_size / 1e6
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # of `ru_maxrss`, in parts of a MB
     print(
         f"{number} pictures of {size} × {size}, {jobs} processes: {seconds:.1f} s, {megabytes:.0f} MB, "
         f"10,000 would take {seconds / number * 10_000 / 60:.1f} min; processor time {busy:.1f} s here, "
         f"{children.ru_utime + children.ru_stime:.1f} s in loading processes; "
-        f"peak memory {own.ru_maxrss / 1024:.0f} MB here, {children.ru_maxrss / 1024:.0f} MB in one of them"
+        f"peak memory {own.ru_maxrss / unit:.0f} MB here, {children.ru_maxrss / unit:.0f} MB in one of them"
     )
 
 

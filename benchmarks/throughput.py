@@ -86,8 +86,9 @@ def start(way: Way, device: str, overrides: dict[str, object], data_dir: Path) -
     context, pipes = multiprocessing.get_context("spawn"), []
     for _ in range(way.processes):
         pipe, other = context.Pipe()
-        context.Process(target=serve, args=(other, way, device, overrides, data_dir)).start()
-        pipe.recv()
+        context.Process(target=serve, args=(other, way, device, overrides, data_dir), daemon=True).start()
+        other.close()  # so that the end of the process is the end of the pipe
+        answer(pipe)
         pipes.append(pipe)
     return pipes
 
@@ -96,13 +97,23 @@ def ask(pipes: list[Connection], seconds: float) -> float:
     """Steps a second of all processes of a way together."""
     for pipe in pipes:
         pipe.send(seconds)
-    return sum(pipe.recv() for pipe in pipes)
+    return sum(map(answer, pipes))
+
+
+def answer(pipe: Connection) -> float:
+    """What a process says, or that it is no more."""
+    try:
+        return float(pipe.recv())
+    except EOFError:
+        raise SystemExit("a process ended; see its error above.") from None
 
 
 def main(
     device: str = "cpu", size: str = "64,64", seconds: float = 5.0, rounds: int = 7, data_dir: Path = Path("data")
 ) -> None:
     """Print the steps a second of every way, and how many times as many the first one takes, round by round."""
+    if device not in WAYS:
+        raise SystemExit(f"--device {device}: choose one of {', '.join(WAYS)}.")
     overrides: dict[str, object] = {"training.size": size.split(",")}
     running = {name: start(way, device, overrides, data_dir) for name, way in WAYS[device].items()}
     rates: dict[str, list[float]] = {name: [] for name in running}

@@ -186,3 +186,13 @@ def test_it_is_said_that_images_do_not_fit_on_the_gpu(tmp_path, monkeypatch, dev
     assert not data.resident
     assert len(data.notes) == (device == "cuda")
     assert all("more than 25%" in note for note in data.notes)
+
+
+def test_data_that_were_prepared_again_meanwhile_are_not_taken_for_those_of_the_run(tmp_path):
+    """A run says in its identity which data it learned from, long before it reads them if a start comes first."""
+    dataset = tiny_dataset(tmp_path / "tiny.h5", 2)
+    item_cache.cache_clear()
+    tiny_dataset(tmp_path / "tiny.h5", 2, ())  # other labels
+    assert Dataset(dataset.path).hash != dataset.hash
+    with pytest.raises(UserError, match="prepared again since this run began"):
+        item_cache(dataset.path, dataset.hash, (16, 16), None, "image")

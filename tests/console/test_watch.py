@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import pytest
 from rich.console import Console
 
 from semiseg.benchmarks.state import Standing
+from semiseg.console import running
 from semiseg.console import watch as watching
 from semiseg.console.watch import Watch
 from semiseg.registry import find_methods
-from semiseg.settings import RunSpec, TrainingSettings
+from semiseg.settings import RunSpec, StartSpec, TrainingSettings
 from semiseg.training import lease as lease_module
 from semiseg.training.identity import Identity
 from semiseg.training.lease import claim
+from semiseg.training.places import Places
 
 FOUND = find_methods()
 PACE = {"step": 50, "steps": 200, "loss": 0.412, "images_per_second": 151.4, "seconds_left": 24.0}
@@ -126,3 +129,35 @@ def test_a_run_that_ends_leaves_one_line_and_no_bar(watch, tmp_path):
 def test_a_training_that_is_being_evaluated_says_so(watch):
     holder = watching.Holder("h", 1, 0.0, step=200, steps=200, loss=0.3, seconds_left=0.0)
     assert watching.pace(holder) == ["loss 0.300", "evaluation"]
+
+
+def test_a_run_whose_start_another_command_trains_is_handed_out_once_and_when_that_is_done(tmp_path, monkeypatch):
+    """Else processes, or whole jobs of a cluster, are begun and ended every few seconds for as long as it takes."""
+    monkeypatch.setattr(running, "POLL", 0.05)
+    monkeypatch.setattr(running, "RETRY", 0.05)
+    start = StartSpec.model_validate(spec("local_discrimination").model_dump() | {"labels": 0.0})
+    run = spec("supervised").model_copy(update={"start": start})
+    standing = Standing(run, tmp_path / run.folder, Identity({}), "left")
+    handed, told = [], []
+
+    class Carrier:
+        def carry_out(self, runs, places):
+            handed.append(time.monotonic())
+            yield from ((one, {"status": "finished"}) for one in runs)
+
+    class Told:
+        def wait_for(self, spec, reason):
+            told.append(reason)
+
+        def end(self, spec, record):
+            pass
+
+    with claim(tmp_path / start.folder):
+        places = Places(tmp_path, tmp_path, tmp_path, None)
+        thread = threading.Thread(target=running._until_done, args=([standing], Carrier(), places, Told()))
+        thread.start()
+        time.sleep(0.5)
+        assert not handed
+    thread.join(20)
+    assert len(handed) == 1
+    assert [reason.split(" by ")[0] for reason in told] == ["its start is held"]

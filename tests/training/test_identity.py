@@ -430,3 +430,12 @@ def test_a_setting_that_came_later_leaves_the_hash_of_a_start_as_it_was():
     official = identify(spec(protocol=Protocol()), None, None, None)
     assert "protocol" in today.differences(official.record())[0]
     assert "protocol" in official.differences(today.record())[0]
+
+
+def test_a_run_that_goes_on_elsewhere_says_with_what_its_first_steps_were_made(places, monkeypatch):
+    with monkeypatch.context() as patch:
+        here = runs.environment
+        patch.setattr(runs, "environment", lambda device: here(device) | {"torch": "1.0", "threads": 7})
+        interrupted(places, spec())
+    record = execute(spec(), places, CPU)
+    assert record["warnings"] == ["its first 4 steps were made with another torch 1.0"]

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -441,6 +442,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's end of time is like Ctrl-C
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
         signal.signal(signal.SIGINT, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # no ✓ in some alphabet is worth a benchmark
+            stream.reconfigure(errors="replace")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not spin; read when torch loads
     gc.set_threshold(20_000)  # imports make objects that stay, and need not be gone through again and again
     try:

@@ -24,6 +24,7 @@ from semiseg.executors import Executor
 from semiseg.networks import require_network
 from semiseg.registry import Methods, find_methods
 from semiseg.settings import BenchmarkSettings, RunSpec
+from semiseg.training.lease import holder
 from semiseg.training.places import Places
 from semiseg.training.precision import with_precision
 from semiseg.training.run import earlier_record
@@ -162,8 +163,11 @@ def _until_done(left: Sequence[Standing], executor: Executor, places: Places, wa
         free = []
         for run in list(remaining.values()):
             now = standing(run.spec, run.identity, run.folder)
+            start = run.spec.start
             if now.status == "running":
                 wait(run.spec, f"held by {now.reason}")
+            elif start and (other := holder(places.results / start.folder)):
+                wait(run.spec, f"its start is held by {other}")
             elif run.spec.folder in waited_for and now.status in ("finished", "failed"):
                 ended(run.spec, earlier_record(run.folder))
             elif time.monotonic() - waited_for.get(run.spec.folder, -RETRY) >= RETRY:

@@ -37,7 +37,10 @@ def training_items(array: Tensor, size: tuple[int, ...], is_label: bool, crop: C
 @lru_cache(maxsize=2)
 def item_cache(path: Path, content: str, size: tuple[int, ...], crop: Crop | None, kind: Kind) -> "ItemCache":
     """The cache of a data set of this path and hash, kept for the next run of this process."""
-    return ItemCache(Dataset(path), size, crop, kind)
+    dataset = Dataset(path)
+    if dataset.hash != content:
+        raise UserError(f"{path}: was prepared again since this run began; repeat the command.")
+    return ItemCache(dataset, size, crop, kind)
 
 
 class ItemCache:

@@ -12,7 +12,7 @@ from torch import Tensor
 from semiseg.training.files import save_tensors
 
 NAME, SET_ASIDE = "checkpoint.safetensors", "set-aside-{}.safetensors"
-KNOWN = ("identity", "curve", "noted", "notes", "micro_batches", "selection", "selection_seconds")
+KNOWN = ("identity", "curve", "noted", "notes", "micro_batches", "selection", "selection_seconds", "environment")
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Checkpoint:
     micro_batches: int = 1
     selection: list[dict[str, float]] = field(default_factory=list)  # the weights that rules have compared so far
     selection_seconds: float = 0.0  # what that took
+    environment: dict[str, Any] = field(default_factory=dict)  # of the attempt that wrote it
 
     def save(self, folder: Path) -> None:
         """Replace the folder's checkpoint."""

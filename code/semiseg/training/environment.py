@@ -77,6 +77,9 @@ def forget_peak_memory(device: torch.device) -> None:
         release_memory(device)  # of earlier runs
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR_REFS.exists():
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # of other systems
+            ctypes.CDLL(None).malloc_trim(0)  # else what an earlier run freed, and this process keeps, would count
         with contextlib.suppress(OSError):
             CLEAR_REFS.write_text("5")
 

@@ -255,6 +255,7 @@ class _Attempt:
         )
         self.notes += [note for note in trainer.data.notes if note not in self.notes]
         trainer.identity, trainer.micro_batches, trainer.notes = self.identity, micro_batches, self.notes
+        trainer.environment = self.record["environment"]
         trainer.report, trainer.stop = _Pace(self.lease, trainer.data.batch_size, self.meter), self.stop
         trainer.guard = self.lease.demand
         self.record["method"]["networks"] = trainer.method.networks  # settings may change the number

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ class Stopped(Exception):
     """Somebody asked the training to stop; a checkpoint was written."""
 
 
+TOLD = ("engine", "torch", "device")  # of the environment, where a run goes on in another
+
+
 @dataclass
 class Trainer:
     """Trains a method on a training set and leaves weights, curves and events in a folder.
@@ -62,6 +65,7 @@ class Trainer:
     selection: Selection | None = None  # rules that choose among the weights, and change nothing
     guard: Callable[[], None] = lambda: None  # raises if the folder is no longer this run's to write to
     notes: list[str] = field(default_factory=list)  # what a user should know, one line each
+    environment: dict[str, Any] = field(default_factory=dict)  # in which this attempt is made
 
     def __post_init__(self) -> None:
         self.showing = Showing(self.method, self.data, self.settings, self.seed, self.device, self.streams)
@@ -272,7 +276,7 @@ class Trainer:
         seconds = time.perf_counter() - self.began
         Checkpoint(
             step, seconds, state, identity, self.curve.rows, noted, self.notes, self.micro_batches,
-            self.selection.rows if self.selection else [], self.selection_seconds,
+            self.selection.rows if self.selection else [], self.selection_seconds, self.environment,
         ).save(self.folder)  # fmt: skip
         self.curve.save()  # to look at meanwhile
 
@@ -299,6 +303,10 @@ class Trainer:
         self.method.noted |= checkpoint.noted
         self.micro_batches = max(self.micro_batches, checkpoint.micro_batches)
         self.notes += [note for note in checkpoint.notes if note not in self.notes]
+        before, now = checkpoint.environment, self.environment
+        if changed := [what for what in TOLD if {what} <= before.keys() & now.keys() and before[what] != now[what]]:
+            told = ", ".join(f"{what} {str(before[what])[:12]}" for what in changed)
+            self.notes.append(f"its first {checkpoint.step} steps were made with another {told}")
         return checkpoint.step
 
     def _checkpoint(self) -> Checkpoint | None:
