@@ -24,6 +24,7 @@ import typer
 from torch.optim import SGD
 from torch.profiler import ProfilerActivity, profile
 
+from semiseg.errors import UserError
 from semiseg.method import Progress
 from semiseg.networks import EncoderDecoder
 from semiseg.settings import load_benchmark
@@ -142,11 +143,14 @@ def main(
         "training.unlabeled_batch": batch,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        settings = load_benchmark(BENCHMARKS[2], changes)
-        dataset = load_dataset(settings.dataset, data_dir, Path(folder))
-        bench = Bench(settings, dataset, torch.device(device), rounds, 0, Path(folder))
-        print(environment(bench.device))
-        found = [measure(bench, name, variants.split(","), trace) for name in methods.split(",")]
+        try:
+            settings = load_benchmark(BENCHMARKS[2], changes)
+            dataset = load_dataset(settings.dataset, data_dir, Path(folder))
+            bench = Bench(settings, dataset, torch.device(device), rounds, 0, Path(folder))
+            print(environment(bench.device))
+            found = [measure(bench, name, variants.split(","), trace) for name in methods.split(",")]
+        except UserError as error:
+            raise SystemExit(str(error)) from error
     runs = steps * FRACTIONS * FOLDS
     first, best = (sum(choose([*row.values()]) for row in found) * runs / 3_600_000 for choose in (lambda v: v[0], min))
     print(f"\n{len(found)} methods × {FRACTIONS} fractions × {FOLDS} folds × {steps} steps: {first:.1f} hours, one run")

@@ -13,13 +13,14 @@ import typer
 import yaml
 from torch import Tensor, nn
 
-from semiseg.data.splits import make_splits
-from semiseg.data.store import Dataset
+from semiseg.embedded import find_benchmark
+from semiseg.errors import UserError
 from semiseg.method import Task
 from semiseg.metrics import class_metrics
 from semiseg.networks import Output
 from semiseg.settings import load_benchmark
 from semiseg.training.evaluation import predict_case
+from semiseg.training.places import Places
 
 
 class Perfect(nn.Module):
@@ -37,11 +38,16 @@ def main(
 ) -> None:
     """Print a line for each side length of a square."""
     pairs = (pair.partition("=") for pair in overrides or [])
-    settings = load_benchmark(benchmark, {key: yaml.safe_load(value) for key, _, value in pairs})
-    dataset = Dataset(data_dir / f"{settings.dataset}.h5")
+    try:
+        settings = load_benchmark(find_benchmark(benchmark), {key: yaml.safe_load(value) for key, _, value in pairs})
+        places = Places(Path(), data_dir, data_dir / "splits", None)
+        dataset = places.dataset(settings.dataset)
+        splits = places.splits_of(dataset, settings.protocol, write=False)  # a benchmark's own, if they are frozen
+    except UserError as error:
+        raise SystemExit(str(error)) from error
     classes = len(dataset.info.classes)
     groups = {record.id: record.group for record in dataset.records.values()}
-    labeled = make_splits(dataset).partition(0, settings.labels[0], groups).labeled
+    labeled = splits.partition(0, settings.labels[0], groups).labeled
     print(f"Dice (%) on {len(labeled)} labelled cases of {dataset.info.name}; least of a case, mean")
     for side in sizes:
         task = Task(classes, classes, (side, side), settings.network, crop=settings.training.crop)
