@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 
+from semiseg.data.files import visible_files
 from semiseg.data.problems import one_of_each_kind
 from semiseg.data.recipe import Recipe
 from semiseg.data.store import FORMAT, DatasetInfo, PackedCase, pack, write_dataset
@@ -84,19 +85,12 @@ def code_of(kind: type[Recipe]) -> dict[str, str]:
 
 def _listing(source: Path, ignore: Path) -> list[tuple[str, int, int]]:
     listing = []
-    visited: set[Path] = set()
-    # Large data are often linked into place, so links are followed, but not in circles.
-    for folder, subfolders, names in os.walk(source, followlinks=True):
-        if Path(folder).resolve() in visited:
-            subfolders.clear()
-            continue
-        visited.add(Path(folder).resolve())
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for file in (Path(folder, name) for name in names if not name.startswith(".")):
-            # Unlike their namesakes of Path, these take links in circles for links to nothing.
-            if os.path.realpath(file) != os.path.realpath(ignore):
-                state = file.stat() if os.path.exists(file) else file.lstat()
-                listing.append((file.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns))
+    for name in visible_files(source):
+        file = source / name
+        # Unlike their namesakes of Path, these take links in circles for links to nothing.
+        if os.path.realpath(file) != os.path.realpath(ignore):
+            state = file.stat() if os.path.exists(file) else file.lstat()
+            listing.append((name, state.st_size, state.st_mtime_ns))
     return sorted(listing)
 
 
