@@ -390,7 +390,7 @@ def test_tables_say_whose_rate_and_steps_are_their_own_under_a_protocol_and_capt
     entries = [SimpleNamespace(name=name, title=name.upper()) for name in ("supervised", "bcp")]
     results = SimpleNamespace(finished=runs, own=runs, settings=settings, record=runs[-1].record, inner=False)
     (rates,) = choices(results, entries)
-    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0; BCP decay every none; BCP steps 9.")
+    assert rates.endswith("poly power 0.9, decay every 5, except: BCP poly power 0, decay every none, steps 9.")
     assert f", {COMMON.steps} training steps" in budget(results), "the first run's own steps are not those of all"
 
 
